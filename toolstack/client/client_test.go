@@ -1,0 +1,153 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// host answers a few messages the way a host does.
+func host(t *testing.T) (*httptest.Server, *[]request) {
+	t.Helper()
+	var seen []request
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /jsonrpc", func(w http.ResponseWriter, r *http.Request) {
+		var req request
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+			t.Error(err)
+		}
+		seen = append(seen, req)
+		switch req.Method {
+		case "session.login_with_password":
+			if req.Params[1] != "secret" {
+				io.WriteString(w, `{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"SESSION_AUTHENTICATION_FAILED","data":["root","no"]}}`)
+				return
+			}
+			io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":"OpaqueRef:s"}`)
+		case "VM.get_all":
+			io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":["OpaqueRef:a","OpaqueRef:b"]}`)
+		case "broken":
+			w.WriteHeader(http.StatusInternalServerError)
+			io.WriteString(w, "<html>no</html>")
+		default:
+			io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":""}`)
+		}
+	})
+	mux.HandleFunc("/console", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect || r.URL.Query().Get("session_id") != "OpaqueRef:s" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		conn, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		buf.Flush()
+		io.WriteString(conn, "hello\n")
+		line, _ := buf.ReadString('\n')
+		io.WriteString(conn, strings.ToUpper(line))
+	})
+	s := httptest.NewTLSServer(mux)
+	t.Cleanup(s.Close)
+	return s, &seen
+}
+
+func dialHost(t *testing.T, s *httptest.Server, password string) (*Client, error) {
+	t.Helper()
+	return Dial(context.Background(), Config{
+		Addr: s.Listener.Addr().String(), Username: "root", Password: password, Originator: "test",
+	})
+}
+
+func TestCall(t *testing.T) {
+	s, seen := host(t)
+	c, err := dialHost(t, s, "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refs []string
+	if err := c.Call(t.Context(), "VM.get_all", &refs); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"OpaqueRef:a", "OpaqueRef:b"}; !reflect.DeepEqual(refs, want) {
+		t.Errorf("VM.get_all = %v, want %v", refs, want)
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var calls []string
+	for _, r := range *seen {
+		calls = append(calls, r.Method)
+		if r.Method != "session.login_with_password" && r.Params[0] != "OpaqueRef:s" {
+			t.Errorf("%s: first parameter %v, want the session", r.Method, r.Params[0])
+		}
+	}
+	if want := []string{"session.login_with_password", "VM.get_all", "session.logout"}; !reflect.DeepEqual(calls, want) {
+		t.Errorf("calls %v, want %v", calls, want)
+	}
+}
+
+func TestWrongPassword(t *testing.T) {
+	s, _ := host(t)
+	_, err := dialHost(t, s, "wrong")
+	if !IsCode(err, "SESSION_AUTHENTICATION_FAILED") {
+		t.Errorf("got %v", err)
+	}
+	var e *Error
+	if !errors.As(err, &e) || !reflect.DeepEqual(e.Params, []string{"root", "no"}) {
+		t.Errorf("parameters lost: %v", err)
+	}
+}
+
+func TestHTTPFailureNamesTheMessage(t *testing.T) {
+	s, _ := host(t)
+	c, err := dialHost(t, s, "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.Call(t.Context(), "broken", nil)
+	if err == nil || !strings.Contains(err.Error(), "broken") || !strings.Contains(err.Error(), "500") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestConsoleIsRawBothWays(t *testing.T) {
+	s, _ := host(t)
+	c, err := dialHost(t, s, "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	con, err := c.Console(t.Context(), "OpaqueRef:vm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer con.Close()
+	if _, err := io.WriteString(con, "ping\n"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(con)
+	if err != nil || string(got) != "hello\nPING\n" {
+		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+func TestConsoleRefusedWithoutSession(t *testing.T) {
+	s, _ := host(t)
+	c, err := dialHost(t, s, "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.session = "OpaqueRef:gone"
+	if _, err := c.Console(t.Context(), "OpaqueRef:vm"); err == nil || !strings.Contains(err.Error(), "403") {
+		t.Errorf("got %v", err)
+	}
+}
