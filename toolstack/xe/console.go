@@ -1,0 +1,76 @@
+package xe
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+)
+
+// escape is Ctrl-], which leaves the console as it leaves telnet.
+const escape = 0x1d
+
+// console joins the terminal to the serial console of one VM until the VM
+// stops, the input ends, or the user types Ctrl-].
+func (s *session) console(ctx context.Context) error {
+	list, err := s.selected(ctx, "vm")
+	if err != nil {
+		return err
+	}
+	if len(list) != 1 {
+		return usage("console: one VM at a time")
+	}
+	stream, err := s.api.Console(ctx, list[0].ref)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	restore, err := s.raw()
+	if err != nil {
+		return err
+	}
+	defer restore()
+	go func() {
+		if escaped(stream, s.in) {
+			stream.Close()
+		}
+	}()
+	// However the stream ends, by the user, the VM or the host, the console is
+	// simply over.
+	_, _ = io.Copy(s.out, stream)
+	return ctx.Err()
+}
+
+// raw puts a terminal into raw mode; anything else is left alone.
+func (s *session) raw() (func(), error) {
+	f, ok := s.in.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return func() {}, nil
+	}
+	fmt.Fprint(s.out, "Connected. Ctrl-] leaves the console.\r\n")
+	old, err := term.MakeRaw(int(f.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = term.Restore(int(f.Fd()), old) }, nil
+}
+
+// escaped copies input until it ends or the escape is typed, and reports
+// whether it was typed.
+func escaped(w io.Writer, r io.Reader) bool {
+	buf := make([]byte, 256)
+	for {
+		n, err := r.Read(buf)
+		for i, b := range buf[:n] {
+			if b == escape {
+				_, _ = w.Write(buf[:i])
+				return true
+			}
+		}
+		if _, werr := w.Write(buf[:n]); err != nil || werr != nil {
+			return false
+		}
+	}
+}
