@@ -1,0 +1,82 @@
+package hypervisor
+
+import (
+	"log/slog"
+	"time"
+
+	"cairn/journal"
+)
+
+// Config says where libvirt is and how domains reach the outside.
+type Config struct {
+	Socket   string // libvirtd's unix socket
+	Emulator string // QEMU, as libvirtd sees it
+
+	// ConsoleDir holds one socket per running VM. libvirtd must be able to write
+	// there, and the caller to enter it.
+	ConsoleDir string
+	// ConsoleOwner is the owner of those sockets as "+uid:+gid"; empty leaves them
+	// to QEMU's user.
+	ConsoleOwner string
+	LogDir       string // console logs, written by virtlogd
+
+	Log *slog.Logger
+	// Limits replaces the time limits in tests.
+	Limits Limits
+}
+
+// Limits bound what would otherwise wait for a libvirtd that hangs.
+type Limits struct {
+	Call    time.Duration // a query
+	Job     time.Duration // what makes QEMU start, stop or answer
+	Connect time.Duration
+	// Back-off between attempts to connect: doubles from Min to Max.
+	BackoffMin, BackoffMax time.Duration
+}
+
+// Defaults of Config. A job's limit is long because a host under memory pressure
+// may take that long to give a large guest its pages.
+var defaultLimits = Limits{
+	Call:       15 * time.Second,
+	Job:        120 * time.Second,
+	Connect:    10 * time.Second,
+	BackoffMin: 50 * time.Millisecond,
+	BackoffMax: 5 * time.Second,
+}
+
+// Paths of a Cairn host; 64055 is Debian's libvirt-qemu and 990 is the group
+// cairn, both fixed in the image.
+const (
+	DefaultSocket       = "/run/libvirt/libvirt-sock"
+	DefaultEmulator     = "/usr/bin/qemu-system-x86_64"
+	DefaultConsoleDir   = "/run/libvirt/qemu"
+	DefaultConsoleOwner = "+64055:+990"
+	DefaultLogDir       = "/var/log/libvirt/qemu"
+)
+
+// DefaultConfig is the configuration of a Cairn host.
+func DefaultConfig() Config {
+	return Config{
+		Socket:       DefaultSocket,
+		ConsoleOwner: DefaultConsoleOwner,
+	}.withDefaults()
+}
+
+func (c Config) withDefaults() Config {
+	set := func(p *string, v string) {
+		if *p == "" {
+			*p = v
+		}
+	}
+	set(&c.Socket, DefaultSocket)
+	set(&c.Emulator, DefaultEmulator)
+	set(&c.ConsoleDir, DefaultConsoleDir)
+	set(&c.LogDir, DefaultLogDir)
+	if c.Log == nil {
+		c.Log = journal.Discard()
+	}
+	if c.Limits == (Limits{}) {
+		c.Limits = defaultLimits
+	}
+	return c
+}

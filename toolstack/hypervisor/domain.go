@@ -1,0 +1,195 @@
+package hypervisor
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"unicode"
+
+	"libvirt.org/go/libvirtxml"
+)
+
+// metadataNS marks a domain as made by Cairn and says by which layout, so that
+// a later version can tell what it finds running after an update.
+const metadataNS = "urn:cairn:domain"
+
+// layoutVersion counts changes of what domainXML writes for the same Spec.
+const layoutVersion = 1
+
+// The guest reads these with dmidecode and may key licences to them: they are
+// part of a machine's identity and never change.
+const (
+	smbiosManufacturer = "Cairn"
+	smbiosProduct      = "Virtual Machine"
+)
+
+// maxTitle keeps `virsh list --title` and QEMU's log readable.
+const maxTitle = 128
+
+// domainXML writes the domain for a spec.
+//
+// What is not there is left out on purpose: no video and no USB, which only
+// cost boot time until a VM has a graphical console, and no watchdog, which
+// would stop a guest that never asked for one.
+func (c Config) domainXML(s Spec) (string, error) {
+	if err := s.Check(); err != nil {
+		return "", err
+	}
+	d := libvirtxml.Domain{
+		Type:     string(s.Kind),
+		Name:     s.UUID,
+		UUID:     s.UUID,
+		Title:    title(s.Title),
+		Metadata: metadata(),
+		Memory:   &libvirtxml.DomainMemory{Value: kib(s.MemoryBytes), Unit: "KiB"},
+		VCPU:     vcpus(s),
+		SysInfo:  sysinfo(),
+		OS:       bootOS(s),
+		Features: features(),
+		CPU:      cpu(s.Kind),
+		Clock:    clock(s.Kind),
+		// The toolstack decides what follows a power-off or a crash: it alone knows
+		// whether this host may still run the VM. Only a guest's own reset is done in
+		// place, because it must work while the toolstack is away.
+		OnPoweroff: "destroy",
+		OnReboot:   onReboot(s),
+		OnCrash:    "destroy",
+		PM: &libvirtxml.DomainPM{
+			SuspendToMem:  &libvirtxml.DomainPMPolicy{Enabled: "no"},
+			SuspendToDisk: &libvirtxml.DomainPMPolicy{Enabled: "no"},
+		},
+		Devices: c.devices(s),
+	}
+	x, err := d.Marshal()
+	if err != nil {
+		return "", fmt.Errorf("domain %s: %w", s.UUID, err)
+	}
+	return x + "\n", nil
+}
+
+func metadata() *libvirtxml.DomainMetadata {
+	return &libvirtxml.DomainMetadata{
+		XML: fmt.Sprintf(`<cairn:domain xmlns:cairn=%q layout="%d"/>`, metadataNS, layoutVersion),
+	}
+}
+
+func vcpus(s Spec) *libvirtxml.DomainVCPU {
+	v := &libvirtxml.DomainVCPU{Placement: "static", Value: uint(s.VCPUsMax)}
+	if s.VCPUs < s.VCPUsMax {
+		v.Current = uint(s.VCPUs)
+	}
+	return v
+}
+
+func sysinfo() []libvirtxml.DomainSysInfo {
+	return []libvirtxml.DomainSysInfo{{SMBIOS: &libvirtxml.DomainSysInfoSMBIOS{
+		System: &libvirtxml.DomainSysInfoSystem{Entry: []libvirtxml.DomainSysInfoEntry{
+			{Name: "manufacturer", Value: smbiosManufacturer},
+			{Name: "product", Value: smbiosProduct},
+		}},
+	}}}
+}
+
+func bootOS(s Spec) *libvirtxml.DomainOS {
+	return &libvirtxml.DomainOS{
+		Type:    &libvirtxml.DomainOSType{Arch: "x86_64", Machine: s.Machine, Type: "hvm"},
+		Kernel:  s.Boot.Kernel,
+		Initrd:  s.Boot.Initrd,
+		Cmdline: s.Boot.Args,
+		SMBios:  &libvirtxml.DomainSMBios{Mode: "sysinfo"},
+	}
+}
+
+func features() *libvirtxml.DomainFeatureList {
+	return &libvirtxml.DomainFeatureList{
+		ACPI: &libvirtxml.DomainFeature{}, // the power button of a clean shutdown
+		APIC: &libvirtxml.DomainFeatureAPIC{},
+		// VMware's I/O port: a guest has no business finding it.
+		VMPort: &libvirtxml.DomainFeatureState{State: "off"},
+	}
+}
+
+// cpu passes the host's CPU through. A pool of unlike hosts will need a common
+// model; until it can migrate, the fastest CPU is the right one.
+func cpu(k Kind) *libvirtxml.DomainCPU {
+	if k == Emulated {
+		return &libvirtxml.DomainCPU{Mode: "maximum", Check: "none", Migratable: "on"}
+	}
+	return &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none", Migratable: "on"}
+}
+
+// clock catches up lost RTC ticks and does without HPET, as every KVM guest of
+// the last decade expects.
+func clock(k Kind) *libvirtxml.DomainClock {
+	c := &libvirtxml.DomainClock{Offset: "utc"}
+	c.Timer = []libvirtxml.DomainTimer{
+		{Name: "rtc", TickPolicy: "catchup"},
+		{Name: "hpet", Present: "no"},
+	}
+	if k == Accelerated {
+		c.Timer = append(c.Timer, libvirtxml.DomainTimer{Name: "pit", TickPolicy: "delay"})
+	}
+	return c
+}
+
+func onReboot(s Spec) string {
+	if s.RebootDestroys {
+		return "destroy"
+	}
+	return "restart"
+}
+
+func (c Config) devices(s Spec) *libvirtxml.DomainDeviceList {
+	return &libvirtxml.DomainDeviceList{
+		Emulator:    c.Emulator,
+		Controllers: []libvirtxml.DomainController{{Type: "usb", Model: "none"}},
+		Serials:     []libvirtxml.DomainSerial{c.serial(s)},
+		MemBalloon:  &libvirtxml.DomainMemBalloon{Model: "virtio", FreePageReporting: "on"},
+		RNGs: []libvirtxml.DomainRNG{{
+			Model:   "virtio",
+			Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}},
+		}},
+		Panics: []libvirtxml.DomainPanic{{Model: "isa"}}, // tells a crash from a power-off
+	}
+}
+
+// serial is COM1 on a unix socket. libvirtd makes the socket before QEMU runs,
+// and hands it the descriptor, so QEMU's confinement does not matter to it. The
+// label gives the socket to the toolstack's group and nothing else of the
+// domain: toolstackd reaches the console without being in QEMU's group.
+//
+// Independent of who is connected, every byte also goes through virtlogd into a
+// log of bounded size.
+func (c Config) serial(s Spec) libvirtxml.DomainSerial {
+	port := uint(0)
+	source := &libvirtxml.DomainChardevSourceUNIX{Mode: "bind", Path: c.consolePath(s.UUID)}
+	if c.ConsoleOwner != "" {
+		source.SecLabel = []libvirtxml.DomainDeviceSecLabel{{Model: "dac", Relabel: "yes", Label: c.ConsoleOwner}}
+	}
+	return libvirtxml.DomainSerial{
+		Source: &libvirtxml.DomainChardevSource{UNIX: source},
+		Target: &libvirtxml.DomainSerialTarget{Port: &port},
+		Log:    &libvirtxml.DomainChardevLog{File: filepath.Join(c.LogDir, s.UUID+"-console.log"), Append: "on"},
+	}
+}
+
+func (c Config) consolePath(uuid string) string {
+	return filepath.Join(c.ConsoleDir, uuid+".sock")
+}
+
+// title makes one printable line of a name a user chose freely.
+func title(name string) string {
+	clean := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, name)
+	if r := []rune(clean); len(r) > maxTitle {
+		clean = string(r[:maxTitle])
+	}
+	return strings.TrimSpace(clean)
+}
+
+// kib rounds up: a guest never gets less than its record says.
+func kib(bytes int64) uint { return uint((bytes + 1023) / 1024) }

@@ -1,0 +1,271 @@
+package hypervisor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+)
+
+// FakeGreeting is what a fake guest says first on its console.
+const FakeGreeting = "cairn-demo-guest ready kernel=fake cpu=fake\r\n"
+
+// Fake is a Hypervisor in memory, for tests and for developing the toolstack
+// without libvirt. Its guests greet, echo what is typed on their console, and
+// obey the power button unless told otherwise.
+type Fake struct {
+	events broker
+
+	mu      sync.Mutex
+	domains map[string]*fakeDomain
+	deaf    map[string]bool  // guests that ignore the power button
+	fail    map[string]error // error of the next call, by method name
+	kvm     KVM
+}
+
+type fakeDomain struct {
+	spec  Spec
+	state State
+	tty   net.Conn // the guest's end of the console, while somebody is connected
+}
+
+var _ Hypervisor = (*Fake)(nil)
+
+// NewFake returns a fake host with KVM and no domains.
+func NewFake() *Fake {
+	return &Fake{
+		domains: map[string]*fakeDomain{}, deaf: map[string]bool{}, fail: map[string]error{},
+		kvm: KVM{Enabled: true, Present: true},
+	}
+}
+
+// FailNext makes the next call of a method, for example "Start", return err
+// without effect.
+func (f *Fake) FailNext(method string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail[method] = err
+}
+
+// IgnorePowerButton makes a guest deaf to Shutdown and Reboot.
+func (f *Fake) IgnorePowerButton(uuid string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.deaf[uuid] = true
+}
+
+// End makes a guest power itself off, or QEMU die, by reason.
+func (f *Fake) End(uuid string, why Reason) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.end(uuid, why)
+}
+
+// Add puts a domain there behind everybody's back, as if another tool had.
+func (f *Fake) Add(d Domain) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.domains[d.UUID] = &fakeDomain{spec: Spec{UUID: d.UUID, Title: d.Name, MemoryBytes: d.MemoryBytes}, state: d.State}
+}
+
+// Forget makes a domain vanish without an event, as while disconnected.
+func (f *Fake) Forget(uuid string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.domains, uuid)
+}
+
+// Resync tells subscribers that events were lost.
+func (f *Fake) Resync() { f.events.publish(Event{Kind: Resync}) }
+
+// Spec returns what a domain was started with.
+func (f *Fake) Spec(uuid string) (Spec, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, ok := f.domains[uuid]
+	if !ok {
+		return Spec{}, false
+	}
+	return d.spec, true
+}
+
+// Ready implements Hypervisor.
+func (f *Fake) Ready(ctx context.Context) error { return ctx.Err() }
+
+// Version implements Hypervisor.
+func (f *Fake) Version(context.Context) (Version, error) {
+	return Version{Libvirt: "11.3.0", QEMU: "10.0.0"}, nil
+}
+
+// Start implements Hypervisor.
+func (f *Fake) Start(ctx context.Context, spec Spec, paused bool) error {
+	if err := spec.Check(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.failure(ctx, "Start"); err != nil {
+		return err
+	}
+	if f.domains[spec.UUID] != nil {
+		return fmt.Errorf("start %s: %w", spec.UUID, ErrExists)
+	}
+	d := &fakeDomain{spec: spec, state: Running}
+	f.domains[spec.UUID] = d
+	f.events.publish(Event{Kind: Started, UUID: spec.UUID})
+	if paused {
+		d.state = Paused
+	}
+	return nil
+}
+
+// Pause implements Hypervisor.
+func (f *Fake) Pause(ctx context.Context, uuid string) error {
+	return f.on(ctx, "Pause", uuid, Running, func(d *fakeDomain) {
+		d.state = Paused
+		f.events.publish(Event{Kind: PausedE, UUID: uuid})
+	})
+}
+
+// Resume implements Hypervisor.
+func (f *Fake) Resume(ctx context.Context, uuid string) error {
+	return f.on(ctx, "Resume", uuid, Paused, func(d *fakeDomain) {
+		d.state = Running
+		d.greet()
+		f.events.publish(Event{Kind: Resumed, UUID: uuid})
+	})
+}
+
+// Shutdown implements Hypervisor.
+func (f *Fake) Shutdown(ctx context.Context, uuid string) error {
+	return f.on(ctx, "Shutdown", uuid, Running, func(*fakeDomain) {
+		if !f.deaf[uuid] {
+			f.end(uuid, ByGuest)
+		}
+	})
+}
+
+// Reboot implements Hypervisor.
+func (f *Fake) Reboot(ctx context.Context, uuid string) error {
+	return f.on(ctx, "Reboot", uuid, Running, func(d *fakeDomain) {
+		if !f.deaf[uuid] {
+			f.restart(d)
+		}
+	})
+}
+
+// Reset implements Hypervisor.
+func (f *Fake) Reset(ctx context.Context, uuid string) error {
+	return f.on(ctx, "Reset", uuid, "", f.restart)
+}
+
+func (f *Fake) restart(d *fakeDomain) {
+	if d.spec.RebootDestroys {
+		f.end(d.spec.UUID, ByDestroy)
+		return
+	}
+	d.greet()
+}
+
+// Destroy implements Hypervisor.
+func (f *Fake) Destroy(ctx context.Context, uuid string) error {
+	return f.on(ctx, "Destroy", uuid, "", func(*fakeDomain) { f.end(uuid, ByDestroy) })
+}
+
+// on runs act on a domain in the wanted state; "" is any.
+func (f *Fake) on(ctx context.Context, method, uuid string, want State, act func(*fakeDomain)) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.failure(ctx, method); err != nil {
+		return err
+	}
+	d := f.domains[uuid]
+	if d == nil {
+		return fmt.Errorf("%s %s: %w", method, uuid, ErrNotFound)
+	}
+	if want != "" && d.state != want {
+		return fmt.Errorf("%s %s: %w", method, uuid, ErrBadState)
+	}
+	act(d)
+	return nil
+}
+
+func (f *Fake) failure(ctx context.Context, method string) error {
+	err := f.fail[method]
+	delete(f.fail, method)
+	if err == nil {
+		err = ctx.Err()
+	}
+	return err
+}
+
+func (f *Fake) end(uuid string, why Reason) {
+	d := f.domains[uuid]
+	if d == nil {
+		return
+	}
+	if d.tty != nil {
+		d.tty.Close()
+	}
+	delete(f.domains, uuid)
+	f.events.publish(Event{Kind: Stopped, UUID: uuid, Reason: why})
+}
+
+// List implements Hypervisor.
+func (f *Fake) List(ctx context.Context) ([]Domain, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.failure(ctx, "List"); err != nil {
+		return nil, err
+	}
+	var all []Domain
+	for id, d := range f.domains {
+		all = append(all, Domain{UUID: id, Name: id, State: d.state, MemoryBytes: d.spec.MemoryBytes})
+	}
+	return all, nil
+}
+
+// QueryKVM implements Hypervisor.
+func (f *Fake) QueryKVM(ctx context.Context, uuid string) (KVM, error) {
+	var answer KVM
+	err := f.on(ctx, "QueryKVM", uuid, "", func(d *fakeDomain) {
+		answer = KVM{Enabled: d.spec.Kind == Accelerated, Present: f.kvm.Present}
+	})
+	return answer, err
+}
+
+// DialConsole implements Hypervisor.
+func (f *Fake) DialConsole(ctx context.Context, uuid string) (net.Conn, error) {
+	var ours net.Conn
+	err := f.on(ctx, "DialConsole", uuid, "", func(d *fakeDomain) {
+		var tty net.Conn
+		ours, tty = net.Pipe()
+		d.tty = tty
+		go echo(tty, d.state == Running)
+	})
+	return ours, err
+}
+
+// echo is the guest: it greets if it runs, then answers each byte with itself.
+func echo(tty net.Conn, greet bool) {
+	if greet {
+		_, _ = io.WriteString(tty, FakeGreeting)
+	}
+	_, _ = io.Copy(tty, tty)
+}
+
+func (d *fakeDomain) greet() {
+	if d.tty != nil {
+		go io.WriteString(d.tty, FakeGreeting)
+	}
+}
+
+// Subscribe implements Hypervisor.
+func (f *Fake) Subscribe() (<-chan Event, func()) { return f.events.subscribe() }
+
+// Close implements Hypervisor.
+func (f *Fake) Close() error {
+	f.events.close()
+	return nil
+}

@@ -1,0 +1,137 @@
+// Package hypervisor runs virtual machines: it is the only place that knows
+// libvirt, and the only place that writes domain XML. Whoever may talk to
+// libvirt is root, so this package is a privilege boundary: callers say what
+// machine they want in a Spec and never pass XML or options through.
+//
+// Domains are transient: the pool database holds the definition of a VM,
+// libvirt holds what runs. A domain that stops is gone from libvirt, so the
+// two can never disagree about a machine that does not run.
+//
+// A domain is named by the UUID of its VM. libvirt refuses a second domain
+// with the same UUID, which is the last of the three guards against starting
+// a VM twice (the others are the VM's row in the database and its operation
+// lock, see package vm).
+//
+// Every method may be called from many goroutines. Calls are bounded by their
+// context and by a limit of their own. A call whose answer was lost returns
+// ErrUnknownOutcome: it may or may not have happened, and the caller must look
+// (List) before it acts again.
+//
+// Events are hints. They are delivered in order and never block the library,
+// but a connection that was lost loses them, so an event of kind Resync means
+// "compare everything again". Consumers must be level-triggered.
+package hypervisor
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// Errors a caller branches on; all others are plain failures.
+var (
+	ErrNotFound       = errors.New("domain not found")
+	ErrExists         = errors.New("domain exists already")
+	ErrBadState       = errors.New("domain is in the wrong state")
+	ErrUnavailable    = errors.New("hypervisor is not connected")
+	ErrUnknownOutcome = errors.New("the answer was lost, the outcome is unknown")
+)
+
+// Hypervisor is one host's hypervisor. Libvirt and Fake implement it, and one
+// conformance script holds both to the same behaviour.
+type Hypervisor interface {
+	// Ready waits until the hypervisor answers, or for the context's end.
+	Ready(ctx context.Context) error
+	// Version names the hypervisor, for host.software_version.
+	Version(ctx context.Context) (Version, error)
+
+	// Start creates the domain. A paused domain has its devices and its console,
+	// and has not executed an instruction.
+	Start(ctx context.Context, spec Spec, paused bool) error
+	// Pause stops the virtual CPUs; Resume lets them go on.
+	Pause(ctx context.Context, uuid string) error
+	Resume(ctx context.Context, uuid string) error
+	// Shutdown presses the virtual power button. It returns at once; whether and
+	// when the guest stops is its own affair and comes as an event.
+	Shutdown(ctx context.Context, uuid string) error
+	// Reboot asks the guest to restart itself; Reset pulls the reset line.
+	Reboot(ctx context.Context, uuid string) error
+	Reset(ctx context.Context, uuid string) error
+	// Destroy ends the domain at once, and returns when it is gone.
+	Destroy(ctx context.Context, uuid string) error
+
+	// List reports every domain there is, ours or not.
+	List(ctx context.Context) ([]Domain, error)
+	// QueryKVM asks the domain's QEMU whether KVM drives it.
+	QueryKVM(ctx context.Context, uuid string) (KVM, error)
+	// DialConsole opens the serial console. QEMU serves one client at a time, so
+	// there must be one caller, who reads without pause: a client that does not
+	// read stalls the guest's serial port.
+	DialConsole(ctx context.Context, uuid string) (net.Conn, error)
+
+	// Subscribe delivers events from now on until cancel is called. The first one
+	// is always a Resync. A subscriber that does not read loses events, gets a
+	// Resync instead, and disturbs nobody.
+	Subscribe() (events <-chan Event, cancel func())
+	// Close gives up the connection. Domains go on running.
+	Close() error
+}
+
+// Version of the hypervisor, as text like "11.3.0".
+type Version struct{ Libvirt, QEMU string }
+
+// KVM is QEMU's own word on whether KVM is there and in use.
+type KVM struct {
+	Enabled bool `json:"enabled"`
+	Present bool `json:"present"`
+}
+
+// State of a domain that exists. A domain that does not exist has none.
+type State string
+
+// States of a domain.
+const (
+	Running  State = "running"
+	Paused   State = "paused"
+	Stopping State = "stopping" // the guest has powered off, or QEMU is dying; it is about to be gone
+)
+
+// Domain is one entry of List.
+type Domain struct {
+	UUID  string
+	Name  string
+	State State
+	// MemoryBytes is what the domain may use at most, without QEMU's own needs.
+	MemoryBytes int64
+}
+
+// EventKind says what happened.
+type EventKind string
+
+// Kinds of events.
+const (
+	Resync  EventKind = "resync" // events may have been lost: compare everything
+	Started EventKind = "started"
+	PausedE EventKind = "paused"
+	Resumed EventKind = "resumed"
+	Stopped EventKind = "stopped"
+)
+
+// Reason says why a domain stopped.
+type Reason string
+
+// Reasons of Stopped.
+const (
+	ByGuest     Reason = "guest-shutdown" // the guest powered itself off, also when asked to
+	ByDestroy   Reason = "destroyed"      // Destroy was called, or a guest's reset with RebootDestroys
+	ByCrash     Reason = "crashed"        // the guest panicked or QEMU died
+	ByMigration Reason = "migrated"
+	ByOther     Reason = "other"
+)
+
+// Event is one change of one domain, or a Resync of all.
+type Event struct {
+	Kind   EventKind
+	UUID   string
+	Reason Reason // of Stopped
+}

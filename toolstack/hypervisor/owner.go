@@ -1,0 +1,266 @@
+package hypervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	golibvirt "github.com/digitalocean/go-libvirt"
+)
+
+// maxCalls is how many calls may be in flight: libvirtd reads no more than five
+// of one client before it has answered (max_client_requests), so more would
+// only wait where no limit can see them.
+const maxCalls = 5
+
+// owner keeps one connection to libvirtd alive. One goroutine makes, watches and
+// replaces it; calls borrow it. A connection is used for one life only: the
+// library is not safe to reconnect, and a fresh object costs nothing.
+//
+// Three habits of the library decide the shape. A call has no time limit, so a
+// call that takes too long ends the whole connection, which is the only thing
+// that wakes it. Its event stream must be read until it closes and never be
+// cancelled while the connection lives, else the reader goroutine stops for
+// good. And its own report of a disconnect can be lost, so the owner watches the
+// socket itself.
+type owner struct {
+	cfg    Config
+	cancel context.CancelFunc
+	done   chan struct{}
+	slots  chan struct{}
+	events broker
+
+	mu      sync.Mutex
+	link    *link         // nil while not connected
+	changed chan struct{} // closed and replaced when link changes
+}
+
+// link is one connection's life.
+type link struct {
+	rpc       *golibvirt.Libvirt
+	conn      *watchedConn
+	lifecycle <-chan golibvirt.DomainEventLifecycleMsg
+}
+
+func newOwner(cfg Config) *owner {
+	ctx, cancel := context.WithCancel(context.Background())
+	o := &owner{
+		cfg: cfg, cancel: cancel, done: make(chan struct{}),
+		slots: make(chan struct{}, maxCalls), changed: make(chan struct{}),
+	}
+	go o.run(ctx)
+	return o
+}
+
+func (o *owner) close() error {
+	o.cancel()
+	<-o.done
+	o.events.close()
+	return nil
+}
+
+// run is the owner goroutine.
+func (o *owner) run(ctx context.Context) {
+	defer close(o.done)
+	wait, told := o.cfg.Limits.BackoffMin, false
+	for ctx.Err() == nil {
+		k, err := o.dial(ctx)
+		if err != nil {
+			if !told {
+				o.cfg.Log.Info("waiting", "for", "libvirt", "socket", o.cfg.Socket, "err", err)
+			}
+			told = true
+			sleep(ctx, wait)
+			wait = min(2*wait, o.cfg.Limits.BackoffMax)
+			continue
+		}
+		wait, told = o.cfg.Limits.BackoffMin, false
+		o.cfg.Log.Info("libvirt-connected", "socket", o.cfg.Socket)
+		o.live(ctx, k)
+	}
+}
+
+// live publishes a connection and its events until it breaks.
+func (o *owner) live(ctx context.Context, k *link) {
+	stop := context.AfterFunc(ctx, k.kill)
+	defer stop()
+	o.set(k)
+	o.events.publish(Event{Kind: Resync})
+	o.follow(k)
+	o.set(nil)
+	if ctx.Err() == nil {
+		o.cfg.Log.Warn("libvirt-lost", "socket", o.cfg.Socket)
+	}
+}
+
+// follow relays events until the connection is dead, and then lets the library's
+// own goroutine run dry.
+func (o *owner) follow(k *link) {
+	for {
+		select {
+		case m, ok := <-k.lifecycle:
+			if !ok {
+				k.kill()
+				return
+			}
+			if e, ok := eventFrom(m); ok {
+				o.events.publish(e)
+			}
+		case <-k.conn.dead:
+			go func() {
+				for range k.lifecycle {
+				}
+			}()
+			return
+		}
+	}
+}
+
+// dial makes a connection, logs in and subscribes to events, all within one
+// limit.
+func (o *owner) dial(ctx context.Context) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Limits.Connect)
+	defer cancel()
+	raw, err := (&net.Dialer{}).DialContext(ctx, "unix", o.cfg.Socket)
+	if err != nil {
+		return nil, fmt.Errorf("libvirt: %w", err)
+	}
+	conn := &watchedConn{Conn: raw, dead: make(chan struct{})}
+	stop := context.AfterFunc(ctx, conn.kill) // wakes the library where it waits
+	defer stop()
+	k := &link{conn: conn, rpc: golibvirt.NewWithDialer(dialed{conn})}
+	if err := k.rpc.Connect(); err != nil {
+		conn.kill()
+		return nil, fmt.Errorf("libvirt: log in: %w", err)
+	}
+	// Never cancelled: see owner.
+	if k.lifecycle, err = k.rpc.LifecycleEvents(context.Background()); err != nil {
+		conn.kill()
+		return nil, fmt.Errorf("libvirt: subscribe: %w", err)
+	}
+	return k, nil
+}
+
+func (k *link) kill() { k.conn.kill() }
+
+func (o *owner) set(k *link) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.link = k
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+// current returns the connection, waiting for one until the context ends.
+func (o *owner) current(ctx context.Context) (*link, error) {
+	for {
+		o.mu.Lock()
+		k, changed := o.link, o.changed
+		o.mu.Unlock()
+		if k != nil {
+			return k, nil
+		}
+		select {
+		case <-changed:
+		case <-o.done:
+			return nil, fmt.Errorf("%w: closed", ErrUnavailable)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+		}
+	}
+}
+
+// call runs f on the connection. It waits for one as long as a query may take, so
+// a restart of libvirtd is a pause and not an error.
+func (o *owner) call(ctx context.Context, limit time.Duration, what string, f func(*golibvirt.Libvirt) error) error {
+	wait, cancel := context.WithTimeout(ctx, o.cfg.Limits.Call)
+	defer cancel()
+	k, err := o.current(wait)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return o.callOn(ctx, k, limit, what, f)
+}
+
+func (o *owner) callOn(ctx context.Context, k *link, limit time.Duration, what string, f func(*golibvirt.Libvirt) error) error {
+	select {
+	case o.slots <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w: %w", what, ErrUnavailable, context.Cause(ctx))
+	}
+	result := make(chan error, 1)
+	go func() {
+		defer func() { <-o.slots }()
+		expire := time.AfterFunc(limit, k.kill)
+		defer expire.Stop()
+		result <- f(k.rpc)
+	}()
+	select {
+	case err := <-result:
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, classify(err))
+		}
+		return nil
+	case <-ctx.Done(): // the call goes on; its effect comes as an event
+		return fmt.Errorf("%s: %w: %w", what, ErrUnknownOutcome, context.Cause(ctx))
+	}
+}
+
+// classify gives an error of the library the meaning a caller branches on.
+func classify(err error) error {
+	var e golibvirt.Error
+	if !errors.As(err, &e) { // not libvirt's answer: the connection broke
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	}
+	switch golibvirt.ErrorNumber(e.Code) {
+	case golibvirt.ErrNoDomain:
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	case golibvirt.ErrOperationInvalid:
+		return fmt.Errorf("%w: %w", ErrBadState, err)
+	default:
+		return err
+	}
+}
+
+// dialed hands the library a connection that is open already.
+type dialed struct{ conn net.Conn }
+
+func (d dialed) Dial() (net.Conn, error) { return d.conn, nil }
+
+// watchedConn reports the end of the connection on dead, whoever notices first.
+type watchedConn struct {
+	net.Conn
+	once sync.Once
+	dead chan struct{}
+}
+
+func (c *watchedConn) kill() { _ = c.Close() }
+
+func (c *watchedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.kill()
+	}
+	return n, err
+}
+
+// Close may be called by the library, by a time limit and by the owner.
+func (c *watchedConn) Close() (err error) {
+	c.once.Do(func() {
+		close(c.dead)
+		err = c.Conn.Close()
+	})
+	return err
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
