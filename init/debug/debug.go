@@ -1,0 +1,142 @@
+// Package debug is the lab's hand inside a host: it answers requests on a
+// serial port, one JSON object per line, so that tests can kill a daemon or
+// freeze PID 1 where there is no shell.
+//
+// PID 1 starts it only when the kernel's command line names a port
+// (cairn.debug=ttyS1). The command line of an installed host is fixed inside
+// its UKI, so only a lab that boots the kernel directly can ask for it.
+//
+// One request is served at a time, in order; nothing is shared.
+package debug
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Request is one thing to do.
+type Request struct {
+	ID   int    `json:"id"`
+	Verb string `json:"verb"` // ping, run, kill, read, write, mkdir, processes
+	// Args: run argv… · kill PID signal-number · read FILE · write FILE TEXT · mkdir DIR
+	Args []string `json:"args,omitempty"`
+}
+
+// Answer is what came of a request. Error is empty when it was done.
+type Answer struct {
+	ID        int       `json:"id"`
+	Error     string    `json:"error,omitempty"`
+	Output    string    `json:"output,omitempty"`
+	Processes []Process `json:"processes,omitempty"`
+}
+
+// maxRequest and maxOutput keep a request from growing the host it inspects.
+const (
+	maxRequest = 64 << 10
+	maxOutput  = 256 << 10
+	runLimit   = 60 * time.Second
+)
+
+// Main serves the terminal named by the first argument until it closes.
+func Main(ctx context.Context) error {
+	if len(os.Args) != 2 {
+		return errors.New("debug: usage: debug TTY")
+	}
+	tty, err := openRaw(os.Args[1])
+	if err != nil {
+		return fmt.Errorf("debug: %w", err)
+	}
+	defer tty.Close()
+	return Serve(ctx, tty)
+}
+
+// Serve answers requests until the port ends.
+func Serve(ctx context.Context, port io.ReadWriter) error {
+	s := bufio.NewScanner(port)
+	s.Buffer(nil, maxRequest)
+	for s.Scan() {
+		if len(bytes.TrimSpace(s.Bytes())) == 0 {
+			continue
+		}
+		b, err := json.Marshal(answer(ctx, s.Bytes()))
+		if err != nil {
+			return fmt.Errorf("debug: %w", err)
+		}
+		if _, err := port.Write(append(b, '\n')); err != nil {
+			return fmt.Errorf("debug: %w", err)
+		}
+	}
+	return s.Err()
+}
+
+func answer(ctx context.Context, line []byte) Answer {
+	var r Request
+	if err := json.Unmarshal(line, &r); err != nil {
+		return Answer{Error: err.Error()}
+	}
+	a := Answer{ID: r.ID}
+	var err error
+	switch {
+	case r.Verb == "ping":
+	case r.Verb == "processes":
+		a.Processes, err = Processes("/proc")
+	case r.Verb == "run" && len(r.Args) > 0:
+		a.Output, err = run(ctx, r.Args)
+	case r.Verb == "kill" && len(r.Args) == 2:
+		err = kill(r.Args[0], r.Args[1])
+	case r.Verb == "read" && len(r.Args) == 1:
+		a.Output, err = read(r.Args[0])
+	case r.Verb == "write" && len(r.Args) == 2:
+		err = os.WriteFile(r.Args[0], []byte(r.Args[1]), 0o644)
+	case r.Verb == "mkdir" && len(r.Args) == 1:
+		err = os.MkdirAll(r.Args[0], 0o755)
+	default:
+		err = fmt.Errorf("verb %q with %d arguments is not known", r.Verb, len(r.Args))
+	}
+	if err != nil {
+		a.Error = err.Error()
+	}
+	return a
+}
+
+func run(ctx context.Context, argv []string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
+	return clip(string(out)), err
+}
+
+func kill(pid, signal string) error {
+	var p, s int
+	if _, err := fmt.Sscan(pid+" "+signal, &p, &s); err != nil || p < 1 {
+		return fmt.Errorf("kill %q %q: want a process and a signal number", pid, signal)
+	}
+	return syscall.Kill(p, syscall.Signal(s))
+}
+
+func read(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxOutput))
+	return string(b), err
+}
+
+func clip(s string) string {
+	if len(s) > maxOutput {
+		s = s[:maxOutput]
+	}
+	return strings.ToValidUTF8(s, "?")
+}
