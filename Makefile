@@ -1,0 +1,65 @@
+# Everything a developer or CI does with this tree. `make` lists the targets.
+# What a machine needs is installed by ci/deps, which does nothing once it is there.
+
+SHELL := /bin/sh
+BUILD := .build
+GO     = $(shell ci/go)
+# Packages of the lab are compiled only with this tag: they need the image and QEMU.
+LAB    = $(GO) test -tags lab -count=1 -timeout 30m -v
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: deps bin ## boot a host with a KVM guest inside (ONCE=1: prove it and stop)
+	@$(GO) run ./ci/cmd/run -image $(BUILD)/image $(if $(ONCE),-once) $(if $(FIRMWARE),-firmware $(FIRMWARE))
+
+test: deps lint unit smoke ## everything CI runs
+
+unit: ## unit tests: no root, no network, under a minute
+	$(GO) test ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@out=$$(gofmt_bin=$$($(GO) env GOROOT)/bin/gofmt; $$gofmt_bin -l $$(git ls-files '*.go')); \
+	  if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi
+	$(GO) vet ./... && $(GO) vet -tags lab ./...
+	$(GO) run honnef.co/go/tools/cmd/staticcheck -tags lab ./...
+
+smoke: image bin ## one lab test per area
+	$(LAB) -run 'Smoke' ./...
+
+test-image: image ## lab: the image itself, its programs and its determinism
+	$(LAB) ./image/...
+
+test-boot: image bin ## lab: boot chain, PID 1, watchdog, configuration
+	$(LAB) -run 'Boot' ./ci/labtest
+
+test-vm: image bin ## lab: guests, their life-cycle and what they survive
+	$(LAB) -run 'VM' ./ci/labtest ./ci/hypervisortest ./toolstack/hypervisor
+
+test-net: deps ## lab: the management network in namespaces
+	$(LAB) ./init/network
+
+bench-boot: image ## boot time and memory beside a stock Debian, into docs/benchmarks.md
+	$(GO) run ./ci/bench/boot -image $(BUILD)/image -doc docs/benchmarks.md
+
+image: deps ## build the root image, UKI and disk into .build/image
+	@$(GO) run ./image/cmd/mkimage -out $(BUILD)/image
+
+bin: deps ## build the command line client
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/bin/xe ./toolstack/cmd/xe
+
+lock: deps ## refresh image/packages.lock from the package mirror
+	$(GO) run ./image/cmd/debian-tree -refresh
+
+generate: deps ## regenerate the code derived from the data model
+	$(GO) generate ./...
+
+deps: ## install what this machine lacks
+	@ci/deps
+
+clean: ## remove build output (caches stay)
+	rm -rf $(BUILD)
+
+.PHONY: help run test unit lint smoke test-image test-boot test-vm test-net bench-boot image bin lock generate deps clean
