@@ -1,0 +1,110 @@
+package modules
+
+import "strings"
+
+// index finds the patterns of modules.alias that match a device. Patterns that
+// begin with a literal bus name and a colon, nearly all of them, are looked up
+// by it; the others ("acpi*:…") are tried for every device.
+type index struct {
+	byBus map[string][]alias
+	loose []alias
+}
+
+type alias struct {
+	pattern string
+	module  string
+}
+
+func (x *index) parse(text []byte) {
+	x.byBus = map[string][]alias{}
+	for line := range lines(text) {
+		f := strings.Fields(line)
+		if len(f) != 3 || f[0] != "alias" {
+			continue
+		}
+		a := alias{pattern: f[1], module: moduleName(f[2])}
+		i := strings.IndexAny(a.pattern, ":*?[")
+		if i > 0 && a.pattern[i] == ':' {
+			x.byBus[a.pattern[:i]] = append(x.byBus[a.pattern[:i]], a)
+		} else {
+			x.loose = append(x.loose, a)
+		}
+	}
+}
+
+// match returns module names, in the order of the index, each once.
+func (x *index) match(modalias string) []string {
+	bus, _, _ := strings.Cut(modalias, ":")
+	var names []string
+	seen := map[string]bool{}
+	for _, list := range [][]alias{x.byBus[bus], x.loose} {
+		for _, a := range list {
+			if !seen[a.module] && glob(a.pattern, modalias) {
+				seen[a.module] = true
+				names = append(names, a.module)
+			}
+		}
+	}
+	return names
+}
+
+// glob matches the patterns of modules.alias: *, ? and [sets]. It backtracks
+// only to the last star, so its time is bounded by the product of the lengths.
+func glob(pattern, s string) bool {
+	p, i := 0, 0
+	star, mark := -1, 0
+	for i < len(s) {
+		if p < len(pattern) && pattern[p] == '*' {
+			star, mark = p, i
+			p++
+			continue
+		}
+		if n, ok := one(pattern[p:], s[i]); ok {
+			p += n
+			i++
+			continue
+		}
+		if star < 0 {
+			return false
+		}
+		mark++
+		p, i = star+1, mark
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}
+
+// one matches one byte against the head of a pattern and returns how much of
+// the pattern that took.
+func one(pattern string, c byte) (int, bool) {
+	switch {
+	case pattern == "":
+		return 0, false
+	case pattern[0] == '?':
+		return 1, true
+	case pattern[0] != '[':
+		return 1, pattern[0] == c
+	}
+	end := strings.IndexByte(pattern, ']')
+	if end < 0 {
+		return 1, c == '['
+	}
+	return end + 1, inSet(pattern[1:end], c)
+}
+
+func inSet(set string, c byte) bool {
+	want := true
+	if strings.HasPrefix(set, "!") || strings.HasPrefix(set, "^") {
+		set, want = set[1:], false
+	}
+	for i := 0; i < len(set); i++ {
+		low, high := set[i], set[i]
+		if i+2 < len(set) && set[i+1] == '-' {
+			high = set[i+2]
+			i += 2
+		}
+		if low <= c && c <= high {
+			return want
+		}
+	}
+	return !want
+}
