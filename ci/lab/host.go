@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -32,10 +31,7 @@ type Host struct {
 	temp    bool // Dir is ours to remove
 	pid     int
 	qmp     *qmp.Client
-	second  net.Conn
-	debugMu sync.Mutex // one request at a time
-	debugID int
-	debugIn *bufio.Reader
+	debug   *channel       // nil without Config.Debug
 	ports   map[int]string // guest port → 127.0.0.1:local
 
 	exited  chan struct{} // closed when QEMU is gone
@@ -78,27 +74,29 @@ func (h *Host) launch(ctx context.Context) error {
 			_ = f.Close()
 		}
 	}()
-	channel := func() (net.Conn, int, error) {
+	socket := func() (net.Conn, int, error) {
 		ours, other, err := socketPair()
 		if err == nil {
 			theirs = append(theirs, other)
 		}
 		return ours, 2 + len(theirs), err
 	}
-	control, fd, err := channel()
+	control, fd, err := socket()
 	if err != nil {
 		return err
 	}
 	h.machine.QMP = fd
-	serial, fd, err := channel()
+	serial, fd, err := socket()
 	if err != nil {
 		return err
 	}
 	h.machine.Serial, h.machine.Second = fd, -1
 	if h.cfg.Debug {
-		if h.second, h.machine.Second, err = channel(); err != nil {
+		var second net.Conn
+		if second, h.machine.Second, err = socket(); err != nil {
 			return err
 		}
+		h.debug = newChannel(second)
 	}
 	if err := h.exec(ctx, theirs, serial); err != nil {
 		return err

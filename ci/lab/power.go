@@ -13,6 +13,9 @@ import (
 
 // record keeps an event of QEMU and wakes those who wait for one.
 func (h *Host) record(e qmp.Event) {
+	if e.Name == "RESET" && h.debug != nil {
+		h.debug.reset()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.events = append(h.events, e)
@@ -126,8 +129,8 @@ func (h *Host) Close() error {
 	if h.qmp != nil {
 		_ = h.qmp.Close()
 	}
-	if h.second != nil {
-		_ = h.second.Close()
+	if h.debug != nil {
+		_ = h.debug.conn.Close()
 	}
 	if h.Console != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), drained)

@@ -20,35 +20,6 @@ type Tools interface {
 	Command(ctx context.Context, name string, args ...string) *exec.Cmd
 }
 
-// Directory is an unpacked Debian tree used in place. It needs no chroot and
-// no root: programs run through the tree's own loader and libraries.
-type Directory string
-
-// Path implements Tools.
-func (d Directory) Path(name string) string { return filepath.Join(string(d), name) }
-
-// Command implements Tools.
-func (d Directory) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	lib := d.Path("usr/lib/x86_64-linux-gnu")
-	full := []string{"--library-path", lib + ":" + lib + "/systemd", d.program(name)}
-	if strings.HasPrefix(name, "qemu-system-") {
-		for _, dir := range []string{"usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"} {
-			full = append(full, "-L", d.Path(dir))
-		}
-	}
-	return exec.CommandContext(ctx, d.Path("lib64/ld-linux-x86-64.so.2"), append(full, args...)...)
-}
-
-func (d Directory) program(name string) string {
-	for _, dir := range []string{"usr/bin", "usr/sbin"} {
-		p := d.Path(filepath.Join(dir, name))
-		if _, err := os.Stat(p); err == nil {
-			return p
-		}
-	}
-	return d.Path(filepath.Join("usr/bin", name))
-}
-
 // KVM says whether this machine can run hosts with KVM, and if not, why. The
 // device alone proves nothing: there are machines whose /dev/kvm opens and
 // cannot run a stock kernel, so the CPU must have the extension, too.

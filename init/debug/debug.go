@@ -60,23 +60,37 @@ func Main(ctx context.Context) error {
 	return Serve(ctx, tty)
 }
 
+// Ready is the number of the answer that comes unasked when the port has been
+// opened: what was sent before is lost.
+const Ready = 0
+
 // Serve answers requests until the port ends.
 func Serve(ctx context.Context, port io.ReadWriter) error {
+	if err := send(port, Answer{ID: Ready}); err != nil {
+		return err
+	}
 	s := bufio.NewScanner(port)
 	s.Buffer(nil, maxRequest)
 	for s.Scan() {
 		if len(bytes.TrimSpace(s.Bytes())) == 0 {
 			continue
 		}
-		b, err := json.Marshal(answer(ctx, s.Bytes()))
-		if err != nil {
-			return fmt.Errorf("debug: %w", err)
-		}
-		if _, err := port.Write(append(b, '\n')); err != nil {
-			return fmt.Errorf("debug: %w", err)
+		if err := send(port, answer(ctx, s.Bytes())); err != nil {
+			return err
 		}
 	}
 	return s.Err()
+}
+
+func send(port io.Writer, a Answer) error {
+	b, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("debug: %w", err)
+	}
+	if _, err := port.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("debug: %w", err)
+	}
+	return nil
 }
 
 func answer(ctx context.Context, line []byte) Answer {

@@ -40,7 +40,10 @@ func ask(t *testing.T, requests ...Request) []Answer {
 		}
 		answers = append(answers, a)
 	}
-	return answers
+	if answers[0].ID != Ready {
+		t.Errorf("first answer is %+v", answers[0])
+	}
+	return answers[1:]
 }
 
 func TestServe(t *testing.T) {
