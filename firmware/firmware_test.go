@@ -64,7 +64,7 @@ intel/ice/ddp/ice.pkg
 }
 
 func TestResolveErrors(t *testing.T) {
-	for _, name := range []string{"outside.bin", "dangling.bin", "directory"} {
+	for _, name := range []string{"outside*", "dangling*", "director*"} {
 		groups := []Group{{Name: "g", Missing: []string{"broken/" + name}}}
 		if err := resolve(testDir(), groups); err == nil {
 			t.Errorf("accepted %s", name)
