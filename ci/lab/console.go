@@ -39,6 +39,14 @@ func newConsole(name string, watch func(Line)) *Console {
 	return &Console{name: name, changed: make(chan struct{}), watch: watch, fatal: []string{"Kernel panic - not syncing"}}
 }
 
+// Follow starts a console of its own on any stream, for example the one of a
+// guest, and copies the stream to log.
+func Follow(name string, r io.Reader, log io.Writer, watch func(Line)) *Console {
+	c := newConsole(name, watch)
+	go c.follow(r, log)
+	return c
+}
+
 // follow copies r to the log file and splits it into lines until r ends.
 func (c *Console) follow(r io.Reader, log io.Writer) {
 	b := bufio.NewReaderSize(io.TeeReader(r, log), maxLine)
