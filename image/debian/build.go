@@ -115,22 +115,22 @@ func (b *builder) build(ctx context.Context) (*Tree, error) {
 	return b.warm()
 }
 
-func (b *builder) refresh(ctx context.Context) ([]Package, error) {
+func (b *builder) refresh(ctx context.Context) ([]Package, []Drift, error) {
 	unlock, err := b.lockCache()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer unlock()
 	found, _, err := b.resolve(ctx, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	pkgs := packagesOf(found)
 	tmp := b.Lock + ".new"
 	if err := os.WriteFile(tmp, FormatLock(pkgs), 0o644); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return pkgs, os.Rename(tmp, b.Lock)
+	return pkgs, drift(b.locked, found), os.Rename(tmp, b.Lock)
 }
 
 // lockCache serialises all processes that change the cache.

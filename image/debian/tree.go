@@ -66,11 +66,12 @@ func Open(ctx context.Context, cfg Config) (*Tree, error) {
 	return t, b.report(t)
 }
 
-// Refresh rewrites the lock with the newest versions the archive has.
-func Refresh(ctx context.Context, cfg Config) ([]Package, error) {
+// Refresh rewrites the lock with the newest versions the archive has, and says
+// how they differ from the old lock.
+func Refresh(ctx context.Context, cfg Config) ([]Package, []Drift, error) {
 	b, err := newBuilder(cfg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	return b.refresh(ctx)
 }

@@ -10,22 +10,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
-
-	"cairn/image/debian"
-	"cairn/journal"
 )
 
-type config struct {
-	refresh, run bool
-	args         []string
-	stdout       io.Writer
-}
-
 func main() {
-	cfg := config{stdout: os.Stdout}
+	cfg := config{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	flag.BoolVar(&cfg.refresh, "refresh", false, "rewrite the lock with the newest versions")
 	flag.BoolVar(&cfg.run, "run", false, "run the program named by the arguments")
 	flag.Parse()
@@ -36,26 +26,4 @@ func main() {
 		fmt.Fprintln(os.Stderr, "debian-tree:", err)
 		os.Exit(1)
 	}
-}
-
-func run(ctx context.Context, cfg config) error {
-	dc := debian.Config{Log: journal.New(os.Stderr, "debian")}
-	if cfg.refresh {
-		pkgs, err := debian.Refresh(ctx, dc)
-		if err == nil {
-			fmt.Fprintf(cfg.stdout, "%d packages locked\n", len(pkgs))
-		}
-		return err
-	}
-	tree, err := debian.Open(ctx, dc)
-	if err != nil {
-		return err
-	}
-	if !cfg.run || len(cfg.args) == 0 {
-		_, err = fmt.Fprintln(cfg.stdout, tree.Dir)
-		return err
-	}
-	cmd := tree.Command(ctx, cfg.args[0], cfg.args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, cfg.stdout, os.Stderr
-	return cmd.Run()
 }
