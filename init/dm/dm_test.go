@@ -38,6 +38,7 @@ func (k *fakeKernel) Ioctl(cmd Command, buf []byte) error {
 
 func answerDev(cmd Command, buf []byte) {
 	if cmd == Create {
+		binary.LittleEndian.PutUint32(buf[12:], 305) // as the kernel does where there is no data
 		binary.LittleEndian.PutUint64(buf[40:], unix.Mkdev(254, 3))
 	}
 }

@@ -111,10 +111,12 @@ func decodeHeader(buf []byte) (header, []byte, error) {
 		h.version[i] = le.Uint32(buf[4*i:])
 	}
 	size, start := uint64(le.Uint32(buf[12:])), uint64(le.Uint32(buf[16:]))
-	if size > uint64(len(buf)) || start > size {
-		return header{}, nil, fmt.Errorf("reply claims data from %d to %d in %d bytes", start, size, len(buf))
+	if size > uint64(len(buf)) {
+		return header{}, nil, fmt.Errorf("reply claims %d of %d bytes", size, len(buf))
 	}
-	return h, buf[start:size], nil
+	// A reply without data ends before the header does: the kernel leaves out
+	// the header's tail.
+	return h, buf[min(start, size):size], nil
 }
 
 // A Target is one line of a table: sectors of 512 bytes, a type, its

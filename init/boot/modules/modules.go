@@ -29,6 +29,7 @@ type Tree struct {
 	load    Loader
 	deps    map[string][]string // file → files it needs, nearest first
 	files   map[string]string   // module name → file
+	soft    map[string][]string // module name → names or aliases to try first
 	builtin map[string]bool     // module names the kernel has inside
 	aliases index
 	done    map[string]error // files the kernel was asked to load
@@ -38,7 +39,7 @@ type Tree struct {
 func Open(fsys fs.FS, load Loader) (*Tree, error) {
 	t := &Tree{
 		load: load, deps: map[string][]string{}, files: map[string]string{},
-		builtin: map[string]bool{}, done: map[string]error{},
+		soft: map[string][]string{}, builtin: map[string]bool{}, done: map[string]error{},
 	}
 	dep, err := fs.ReadFile(fsys, "modules.dep")
 	if err != nil {
@@ -50,6 +51,9 @@ func Open(fsys fs.FS, load Loader) (*Tree, error) {
 	}
 	t.parseDeps(dep)
 	t.aliases.parse(alias)
+	if text, err := fs.ReadFile(fsys, "modules.softdep"); err == nil {
+		t.parseSoft(text)
+	}
 	// modules.builtin is a courtesy: it only turns "unknown" into "nothing to do".
 	if text, err := fs.ReadFile(fsys, "modules.builtin"); err == nil {
 		for line := range lines(text) {
@@ -67,6 +71,25 @@ func (t *Tree) parseDeps(text []byte) {
 		}
 		t.deps[file] = strings.Fields(deps)
 		t.files[moduleName(file)] = file
+	}
+}
+
+// parseSoft reads "softdep name pre: a b post: c"; what should come after a
+// module is of no use before there is a root.
+func (t *Tree) parseSoft(text []byte) {
+	for line := range lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 3 || f[0] != "softdep" {
+			continue
+		}
+		for _, word := range f[2:] {
+			if word == "post:" {
+				break
+			}
+			if word != "pre:" {
+				t.soft[moduleName(f[1])] = append(t.soft[moduleName(f[1])], word)
+			}
+		}
 	}
 }
 
@@ -116,6 +139,8 @@ func (t *Tree) once(file string) error {
 	if err, ok := t.done[file]; ok {
 		return err
 	}
+	t.done[file] = nil // what it wants first may want it in turn
+	t.loadSoft(moduleName(file))
 	err := t.load(file)
 	if errors.Is(err, unix.EEXIST) {
 		err = nil
@@ -125,6 +150,21 @@ func (t *Tree) once(file string) error {
 	}
 	t.done[file] = err
 	return err
+}
+
+// loadSoft loads what a module would rather have there before itself, such as
+// the checksum it asks the kernel's crypto for by name. There is no program
+// the kernel could call to load it then. Failures are the module's to notice.
+func (t *Tree) loadSoft(name string) {
+	for _, want := range t.soft[name] {
+		files := t.Match(want)
+		if file, ok := t.files[moduleName(want)]; ok {
+			files = []string{file}
+		}
+		for _, file := range files {
+			_ = t.LoadFile(file)
+		}
+	}
 }
 
 // moduleName is what the kernel calls the module in the file: no directory, no

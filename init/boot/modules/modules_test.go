@@ -76,6 +76,30 @@ func TestLoadFileNamesWhatFailed(t *testing.T) {
 	}
 }
 
+func TestSoftDependencies(t *testing.T) {
+	var got []string
+	tree, err := Open(fstest.MapFS{
+		"modules.dep":     {Data: []byte("a.ko:\nb.ko: libcrc.ko\nlibcrc.ko:\ncrc-fast.ko:\ncrc-plain.ko:\nlater.ko:\n")},
+		"modules.alias":   {Data: []byte("alias crc crc_fast\nalias crc crc_plain\n")},
+		"modules.softdep": {Data: []byte("softdep libcrc pre: crc a post: later\nsoftdep a pre: libcrc\nsoftdep short\n")},
+	}, func(file string) error {
+		got = append(got, moduleName(file))
+		if file == "crc-fast.ko" {
+			return unix.ENODEV
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.LoadName("b"); err != nil {
+		t.Fatal(err)
+	}
+	if want := "crc_fast crc_plain a libcrc b"; strings.Join(got, " ") != want {
+		t.Errorf("loaded %v, want %s", got, want)
+	}
+}
+
 func TestMatch(t *testing.T) {
 	tree := open(t, nil)
 	cases := []struct{ modalias, want string }{
@@ -117,11 +141,12 @@ func TestGlob(t *testing.T) {
 }
 
 func FuzzIndex(f *testing.F) {
-	f.Add(depText, aliasText, "virtio:d00000002v00001AF4")
-	f.Add("a:b", "alias [ a", "[")
-	f.Fuzz(func(t *testing.T, dep, alias, modalias string) {
-		tree, err := Open(fstest.MapFS{"modules.dep": {Data: []byte(dep)}, "modules.alias": {Data: []byte(alias)}},
-			func(string) error { return nil })
+	f.Add(depText, aliasText, "softdep a pre: b", "virtio:d00000002v00001AF4")
+	f.Add("a:b", "alias [ a", "softdep a a b\nsoftdep b a", "[")
+	f.Fuzz(func(t *testing.T, dep, alias, soft, modalias string) {
+		tree, err := Open(fstest.MapFS{
+			"modules.dep": {Data: []byte(dep)}, "modules.alias": {Data: []byte(alias)}, "modules.softdep": {Data: []byte(soft)},
+		}, func(string) error { return nil })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,37 @@
+// Command init is Cairn's one static binary below the toolstack. The name it is
+// started by chooses the role: /init is stage 1 in the initramfs, /sbin/init is
+// PID 1 in the root image, and hostd is the service that owns NICs and disks.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+
+	"cairn/init/boot"
+	"cairn/init/debug"
+)
+
+func main() {
+	if err := run(context.Background(), os.Args[0]); err != nil {
+		fmt.Fprintln(os.Stderr, "init:", err)
+		os.Exit(1)
+	}
+}
+
+// run picks the role. The kernel starts stage 1 as exactly "/init", and stage 1
+// starts PID 1 as "/sbin/init", so the whole path tells the two apart.
+func run(ctx context.Context, arg0 string) error {
+	switch {
+	case arg0 == "/init":
+		return boot.Main(ctx)
+	case arg0 == "debug":
+		return debug.Main(ctx)
+	case path.Base(arg0) == "hostd":
+		return errors.New("hostd: not in this build")
+	default:
+		return errors.New("no role is named " + arg0)
+	}
+}
