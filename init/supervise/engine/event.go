@@ -93,6 +93,8 @@ type (
 	Up struct{ Name string }
 	// AllReady says once that every service is ready.
 	AllReady struct{}
+	// GoingDown says once that a shutdown has begun.
+	GoingDown struct{ Kind Kind }
 	// Finish says that the services have ended: unmount, and go down.
 	Finish struct{ Kind Kind }
 	// Log is one line of the journal.
@@ -111,6 +113,7 @@ func (a KillGroup) String() string { return "kill-group " + a.Name }
 func (a Probe) String() string     { return "probe " + a.Name }
 func (a Up) String() string        { return "up " + a.Name }
 func (AllReady) String() string    { return "all-ready" }
+func (a GoingDown) String() string { return "going-down " + string(a.Kind) }
 func (a Finish) String() string    { return "finish " + string(a.Kind) }
 
 func (a Log) String() string {

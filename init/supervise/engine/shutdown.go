@@ -23,6 +23,7 @@ func (e *Engine) requestShutdown(kind Kind, reason string) {
 	}
 	e.down = &shutdown{kind: kind, limit: e.now + stopLimit}
 	e.log(slog.LevelInfo, "shutdown-start", "kind", kind, "reason", reason)
+	e.do(GoingDown{kind})
 	for _, s := range e.order {
 		if !s.alive() {
 			s.state, s.pid = Stopped, 0
