@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/diskfs/go-diskfs/partition/gpt"
 )
 
 // disk makes the file of disk i in the run's directory, unless it is there
@@ -51,3 +55,59 @@ func Flatten(ctx context.Context, tools Tools, disk, raw string) error {
 	}
 	return nil
 }
+
+// Extent is where a partition lies on its disk, in bytes.
+type Extent struct {
+	Offset, Size int64
+}
+
+// sector is the logical sector of every lab disk.
+const sector = 512
+
+// Partition finds a partition of a raw image by its name.
+func Partition(raw, name string) (Extent, error) {
+	f, err := os.Open(raw)
+	if err != nil {
+		return Extent{}, err
+	}
+	defer f.Close()
+	table, err := gpt.Read(f, sector, sector)
+	if err != nil {
+		return Extent{}, fmt.Errorf("%s: %w", raw, err)
+	}
+	for _, p := range table.Partitions {
+		if p.Name == name {
+			return Extent{Offset: int64(p.Start) * sector, Size: int64(p.End-p.Start+1) * sector}, nil
+		}
+	}
+	return Extent{}, fmt.Errorf("%s: no partition %s", raw, name)
+}
+
+// CheckExt4 tells whether a partition of a raw image holds an ext4 file system
+// that was unmounted cleanly and has no errors. The image is not written.
+func CheckExt4(ctx context.Context, tools Tools, raw, partition string) error {
+	at, err := Partition(raw, partition)
+	if err != nil {
+		return err
+	}
+	part := raw + "." + partition
+	defer os.Remove(part)
+	source := fmt.Sprintf("driver=raw,offset=%d,size=%d,file.filename=%s", at.Offset, at.Size, escape(raw))
+	_, err = output(tools.Command(ctx, "qemu-img", "convert", "--image-opts", source, "-O", "raw", part))
+	if err != nil {
+		return fmt.Errorf("%s: %w", partition, err)
+	}
+	head, err := output(tools.Command(ctx, "dumpe2fs", "-h", part))
+	if err != nil {
+		return fmt.Errorf("%s: %w", partition, err)
+	}
+	if strings.Contains(head, "needs_recovery") || !cleanState.MatchString(head) {
+		return fmt.Errorf("%s was not unmounted: %s", partition, cleanState.FindString(head))
+	}
+	if _, err := output(tools.Command(ctx, "e2fsck", "-n", "-f", part)); err != nil {
+		return fmt.Errorf("%s: %w", partition, err)
+	}
+	return nil
+}
+
+var cleanState = regexp.MustCompile(`(?m)^Filesystem state:\s+clean$`)

@@ -1,0 +1,68 @@
+// Command testguest is the whole user space of the guest that the hypervisor's
+// conformance test boots: it greets, echoes lines of its serial console, and
+// powers off when the power button is pressed.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	must(os.MkdirAll("/dev", 0o755))
+	_ = unix.Mount("devtmpfs", "/dev", "devtmpfs", 0, "") // the kernel may have done it
+	for _, m := range []string{"/button.ko", "/evdev.ko"} {
+		f, err := os.Open(m)
+		must(err)
+		must(unix.FinitModule(int(f.Fd()), "", 0))
+	}
+	tty, err := os.OpenFile("/dev/ttyS0", os.O_RDWR, 0)
+	must(err)
+	go obeyButtons()
+	fmt.Fprint(tty, "testguest ready\r\n")
+	in := bufio.NewScanner(tty)
+	for in.Scan() {
+		switch line := in.Text(); line {
+		case "poweroff":
+			must(unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF))
+		case "reboot":
+			must(unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART))
+		case "panic":
+			os.Exit(1) // init's death is the kernel's panic
+		default:
+			fmt.Fprintf(tty, "echo %s\r\n", line)
+		}
+	}
+	select {}
+}
+
+// obeyButtons waits for KEY_POWER on every input device there is.
+func obeyButtons() {
+	for i := range 8 {
+		f, err := os.Open(fmt.Sprintf("/dev/input/event%d", i))
+		if err != nil {
+			continue
+		}
+		go func() {
+			const keyEvent, keyPower = 1, 116
+			e := make([]byte, 24) // struct input_event
+			for {
+				if n, err := f.Read(e); err != nil || n != len(e) {
+					return
+				}
+				if e[16] == keyEvent && e[18] == keyPower {
+					must(unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF))
+				}
+			}
+		}()
+	}
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
