@@ -39,7 +39,7 @@ func (c *Config) disk(ctx context.Context, i int, d Disk) (Disk, error) {
 
 // Overwrite changes bytes of a qcow2 disk while its host is off: the way a
 // rotten block looks to the host.
-func Overwrite(ctx context.Context, tools Tools, disk string, offset int64, length int) error {
+func Overwrite(ctx context.Context, tools Tools, disk string, offset, length int64) error {
 	write := fmt.Sprintf("write -q -P 0xa5 %d %d", offset, length)
 	if _, err := output(tools.Command(ctx, "qemu-io", "-f", "qcow2", "-c", write, disk)); err != nil {
 		return fmt.Errorf("overwrite %s: %w", disk, err)

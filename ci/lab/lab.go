@@ -66,6 +66,13 @@ type Config struct {
 // configPrefix marks the OEM string that holds a configuration document.
 const configPrefix = "cairn.config:"
 
+// Prepare makes the files of a host in its directory without powering it on,
+// so that a test can damage them.
+func Prepare(ctx context.Context, cfg Config) error {
+	_, err := cfg.prepare(ctx)
+	return err
+}
+
 // prepare makes the run's files and says what machine to start.
 func (c *Config) prepare(ctx context.Context) (machine, error) {
 	c.defaults()

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"cairn/ci/lab"
 	"cairn/toolstack/client"
@@ -53,6 +52,11 @@ func Create(ctx context.Context, api *client.Client, name string) (*Guest, error
 		g.call(ctx, "VM.provision", nil),
 		g.call(ctx, "VM.get_uuid", &g.UUID),
 	)
+}
+
+// Attach is the same guest through another session.
+func Attach(api *client.Client, g *Guest) *Guest {
+	return &Guest{Name: g.Name, Ref: g.Ref, UUID: g.UUID, api: api}
 }
 
 func (g *Guest) call(ctx context.Context, method string, out any, args ...any) error {
@@ -135,7 +139,3 @@ func Heartbeats(ctx context.Context, c *lab.Console, n int) (lab.Line, error) {
 	}
 	return last, nil
 }
-
-// Settle bounds how long a step of a guest may take under emulation on a busy
-// machine.
-const Settle = 3 * time.Minute
