@@ -48,8 +48,8 @@ type Config struct {
 
 	NotifySocket string
 	LogDir       string
-	LogsAfter    string   // the service whose readiness says that LogDir is there
-	Shim         []string // command that becomes ExecService
+	LogsAfter    string // the service whose readiness says that LogDir is there
+	ShimPath     string // a program that is ExecService when argv[0] says so
 	// HangAfter stops the main loop for good; 0 is never.
 	HangAfter time.Duration
 }

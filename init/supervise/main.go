@@ -59,7 +59,7 @@ func Main(context.Context) error {
 		Services: catalogue.All(), Log: log, Console: console, Pump: logs, Groups: tree, System: system,
 		Watchdog: keeper, Uptime: uptime, NotifySocket: notifySocket, LogDir: logDir, LogsAfter: "hostd",
 		Accounts:  func() (account.Book, error) { return account.Read(accountsDir) },
-		Shim:      shim(),
+		ShimPath:  ownPath(),
 		HangAfter: testHang(),
 	}
 	kind := engine.Reboot
@@ -87,12 +87,14 @@ func openConsole() io.Writer {
 	return f
 }
 
-// shim is the command before a service's own that makes it ExecService.
-// ForkExec takes argv[0] for the program as well, so the image has a link of
-// that name beside this binary.
-func shim() []string { return []string{shimPath} }
-
-const shimPath = "/usr/lib/cairn/" + ExecServiceName
+// ownPath is this program's file, from which the exec-service role is started.
+func ownPath() string {
+	path, err := os.Executable()
+	if err != nil {
+		return "/usr/lib/cairn/init"
+	}
+	return path
+}
 
 // uptime is the time since the kernel started.
 func uptime() time.Duration {

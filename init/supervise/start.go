@@ -18,9 +18,6 @@ import (
 	"cairn/init/supervise/engine"
 )
 
-// firstSocket is the first descriptor passed, by sd_listen_fds(3).
-const firstSocket = 3
-
 // start runs in its own goroutine, because directories and programs are on
 // disks, and answers with one event.
 func (s *Supervisor) start(spec catalogue.Service) {
@@ -57,13 +54,13 @@ func (s *Supervisor) spawn(spec catalogue.Service) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	argv := spec.Argv
+	path, argv := spec.Argv[0], spec.Argv
 	if len(s.sockets[spec.Name]) > 0 {
-		argv = slices.Concat(s.Shim, spec.Argv)
+		path, argv = s.ShimPath, append([]string{ExecServiceName}, spec.Argv...)
 	}
-	pid, err := s.fork(spec, argv, s.environment(spec, user), user)
+	pid, err := s.fork(spec, path, argv, user)
 	if err != nil {
-		return 0, fmt.Errorf("start %s: %w", argv[0], err)
+		return 0, fmt.Errorf("start %s: %w", path, err)
 	}
 	if err := constrain(pid, spec); err != nil {
 		s.Log.Warn("limits-failed", "name", spec.Name, "err", err)
@@ -81,7 +78,7 @@ func (s *Supervisor) clear(name string) {
 }
 
 // fork uses syscall and not os, whose processes want to be waited for there.
-func (s *Supervisor) fork(spec catalogue.Service, argv, env []string, user account.User) (int, error) {
+func (s *Supervisor) fork(spec catalogue.Service, path string, argv []string, user account.User) (int, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
@@ -92,8 +89,8 @@ func (s *Supervisor) fork(spec catalogue.Service, argv, env []string, user accou
 		return 0, err
 	}
 	files := []uintptr{null.Fd(), out.Fd(), out.Fd()}
-	for _, f := range s.sockets[spec.Name] {
-		files = append(files, f.Fd())
+	for _, fd := range s.sockets[spec.Name] {
+		files = append(files, uintptr(fd)) // 3 and up, by sd_listen_fds(3)
 	}
 	sys := &syscall.SysProcAttr{Setsid: true}
 	if user.UID != uint32(os.Getuid()) || user.GID != uint32(os.Getgid()) {
@@ -107,7 +104,8 @@ func (s *Supervisor) fork(spec catalogue.Service, argv, env []string, user accou
 		defer group.Close()
 		sys.UseCgroupFD, sys.CgroupFD = true, int(group.Fd())
 	}
-	return syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: sys})
+	env := s.environment(spec, user)
+	return syscall.ForkExec(path, argv, &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: sys})
 }
 
 // environment is all a service gets: nothing is inherited from PID 1.
@@ -137,10 +135,8 @@ func (s *Supervisor) probe(spec catalogue.Service) {
 	ev := engine.Event(engine.Probed{Name: spec.Name})
 	defer func() { s.events <- ev }()
 	s.guard("probe "+spec.Name, func() {
-		argv := spec.Ready.Argv
-		pid, err := s.fork(spec, argv, s.environment(spec, account.User{Home: "/"}), account.User{
-			UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
-		})
+		self := account.User{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Home: "/"}
+		pid, err := s.fork(spec, spec.Ready.Argv[0], spec.Ready.Argv, self)
 		if err != nil {
 			s.Log.Warn("probe-failed", "name", spec.Name, "err", err)
 			return

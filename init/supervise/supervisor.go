@@ -22,7 +22,7 @@ type Supervisor struct {
 	Config
 	engine  *engine.Engine
 	specs   map[string]catalogue.Service
-	sockets map[string][]*os.File
+	sockets map[string][]int
 	notify  *notify.Server
 	watcher *watcher
 
@@ -50,7 +50,7 @@ func New(cfg Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		Config: cfg, engine: e,
-		specs: map[string]catalogue.Service{}, sockets: map[string][]*os.File{}, probes: map[int]string{},
+		specs: map[string]catalogue.Service{}, sockets: map[string][]int{}, probes: map[int]string{},
 		events: make(chan engine.Event, 16), signals: make(chan os.Signal, 4), children: make(chan os.Signal, 1),
 		finished: make(chan engine.Kind, 1), alone: make(chan struct{}, 1), look: make(chan struct{}, 1),
 		timer: time.NewTimer(0),
