@@ -77,9 +77,18 @@ func privateRoot(root string) error {
 	return nil
 }
 
+// system shows the tree's /usr. It is an overlay whose upper half is in memory, so
+// that Binds below /usr find a directory to lie on; the tree itself stays as it is.
 func (p plan) system(root string) error {
-	if err := bind(filepath.Join(p.Tree, "usr"), filepath.Join(root, "usr"), true); err != nil {
-		return err
+	for _, d := range []string{"usr", ".upper", ".work"} {
+		if err := os.Mkdir(filepath.Join(root, d), 0o755); err != nil {
+			return err
+		}
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s",
+		filepath.Join(p.Tree, "usr"), filepath.Join(root, ".upper"), filepath.Join(root, ".work"))
+	if err := unix.Mount("overlay", filepath.Join(root, "usr"), "overlay", 0, options); err != nil {
+		return fmt.Errorf("overlay on %s: %w", p.Tree, err)
 	}
 	for _, d := range []string{"bin", "sbin", "lib", "lib64"} {
 		if err := os.Symlink("usr/"+d, filepath.Join(root, d)); err != nil {

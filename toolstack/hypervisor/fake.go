@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
+	"syscall"
 )
 
 // FakeGreeting is what a fake guest says first on its console.
@@ -239,25 +241,50 @@ func (f *Fake) QueryKVM(ctx context.Context, uuid string) (KVM, error) {
 func (f *Fake) DialConsole(ctx context.Context, uuid string) (net.Conn, error) {
 	var ours net.Conn
 	err := f.on(ctx, "DialConsole", uuid, "", func(d *fakeDomain) {
-		var tty net.Conn
-		ours, tty = net.Pipe()
-		d.tty = tty
-		go echo(tty, d.state == Running)
+		ours, d.tty = ttyPair()
+		go echo(d.tty)
 	})
 	return ours, err
 }
 
-// echo is the guest: it greets if it runs, then answers each byte with itself.
-func echo(tty net.Conn, greet bool) {
-	if greet {
-		_, _ = io.WriteString(tty, FakeGreeting)
+// ttyPair is buffered like a socket of QEMU's: the guest does not wait for a
+// reader.
+func ttyPair() (net.Conn, net.Conn) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		panic(err) // only out of descriptors
 	}
-	_, _ = io.Copy(tty, tty)
+	return fdConn(fds[0]), fdConn(fds[1])
 }
 
+func fdConn(fd int) net.Conn {
+	f := os.NewFile(uintptr(fd), "tty")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// echo is the guest: it answers each byte with itself.
+func echo(tty net.Conn) {
+	b := make([]byte, 4096)
+	for {
+		n, err := tty.Read(b)
+		if err != nil {
+			return
+		}
+		if _, err := tty.Write(b[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// greet is lost when nobody is connected, as on a real serial port.
 func (d *fakeDomain) greet() {
 	if d.tty != nil {
-		go io.WriteString(d.tty, FakeGreeting)
+		_, _ = io.WriteString(d.tty, FakeGreeting)
 	}
 }
 

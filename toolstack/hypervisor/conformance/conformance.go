@@ -1,0 +1,281 @@
+// Package conformance is one script that every Hypervisor must pass: the fake in
+// unit tests, and libvirt with QEMU in the lab. What the fake promises to the
+// toolstack's tests is thereby what libvirt does.
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"cairn/toolstack/hypervisor"
+)
+
+// Target is a hypervisor and what the script needs to know of it.
+type Target struct {
+	Hypervisor hypervisor.Hypervisor
+	Spec       hypervisor.Spec // of a guest that greets, echoes, and obeys the power button; UUID is replaced
+	Greeting   string
+	KVM        bool
+	// Kill ends the domain's QEMU the hard way.
+	Kill func(t *testing.T, uuid string)
+	// Bounce makes the connection to the hypervisor break and come back.
+	Bounce func(t *testing.T)
+	// Limit bounds each wait.
+	Limit time.Duration
+}
+
+// Run runs the whole script.
+func Run(t *testing.T, target Target) {
+	tests := []struct {
+		name string
+		run  func(*script)
+	}{
+		{"identity", (*script).identity},
+		{"life", (*script).life},
+		{"console", (*script).console},
+		{"destroy", (*script).destroy},
+		{"crash", (*script).crash},
+		{"reset", (*script).reset},
+		{"bounce", (*script).bounce},
+		{"absent", (*script).absent},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScript(t, target)
+			tt.run(s)
+			s.nothingLeft()
+		})
+	}
+}
+
+// script is one test's hold on the target.
+type script struct {
+	*testing.T
+	Target
+	ctx    context.Context
+	events <-chan hypervisor.Event
+	id     string
+}
+
+func newScript(t *testing.T, target Target) *script {
+	ctx, cancel := context.WithTimeout(t.Context(), 8*target.Limit)
+	t.Cleanup(cancel)
+	events, unsubscribe := target.Hypervisor.Subscribe()
+	t.Cleanup(unsubscribe)
+	s := &script{T: t, Target: target, ctx: ctx, events: events, id: uuid.NewString()}
+	s.Spec.UUID, s.Spec.Title = s.id, t.Name()
+	s.wait(hypervisor.Resync, "")
+	t.Cleanup(func() { _ = target.Hypervisor.Destroy(context.Background(), s.id) })
+	return s
+}
+
+func (s *script) identity() {
+	s.must(s.Hypervisor.Ready(s.ctx))
+	v, err := s.Hypervisor.Version(s.ctx)
+	s.must(err)
+	if !strings.Contains(v.Libvirt, ".") || !strings.Contains(v.QEMU, ".") {
+		s.Errorf("version %+v", v)
+	}
+}
+
+// life: paused start, refusal of a second start, resume, pause, clean end.
+func (s *script) life() {
+	s.must(s.Hypervisor.Start(s.ctx, s.Spec, true))
+	s.wait(hypervisor.Started, "")
+	s.state(hypervisor.Paused)
+	s.is(s.Hypervisor.Start(s.ctx, s.Spec, false), hypervisor.ErrExists)
+	tty := s.dial()
+	s.must(s.Hypervisor.Resume(s.ctx, s.id))
+	s.wait(hypervisor.Resumed, "")
+	s.read(tty, s.Greeting)
+	s.state(hypervisor.Running)
+	s.is(s.Hypervisor.Resume(s.ctx, s.id), nil, hypervisor.ErrBadState)
+	kvm, err := s.Hypervisor.QueryKVM(s.ctx, s.id)
+	s.must(err)
+	if kvm.Enabled != s.KVM {
+		s.Errorf("query-kvm says %+v", kvm)
+	}
+	s.must(s.Hypervisor.Pause(s.ctx, s.id))
+	s.wait(hypervisor.PausedE, "")
+	s.state(hypervisor.Paused)
+	s.must(s.Hypervisor.Resume(s.ctx, s.id))
+	s.must(s.Hypervisor.Shutdown(s.ctx, s.id))
+	s.wait(hypervisor.Stopped, hypervisor.ByGuest)
+	if _, err := io.Copy(io.Discard, tty); err != nil {
+		s.Errorf("console after the end: %v", err)
+	}
+}
+
+// console: a second client after the first, and bytes both ways.
+func (s *script) console() {
+	tty := s.boot()
+	_, err := io.WriteString(tty, "hello\n")
+	s.must(err)
+	s.read(tty, "hello")
+	s.must(tty.Close())
+	tty = s.dial()
+	_, err = io.WriteString(tty, "again\n")
+	s.must(err)
+	s.read(tty, "again")
+	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
+}
+
+func (s *script) destroy() {
+	s.must(s.Hypervisor.Start(s.ctx, s.Spec, false))
+	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
+	s.wait(hypervisor.Stopped, hypervisor.ByDestroy)
+	s.is(s.Hypervisor.Destroy(s.ctx, s.id), hypervisor.ErrNotFound)
+}
+
+func (s *script) crash() {
+	s.boot()
+	s.Kill(s.T, s.id)
+	s.wait(hypervisor.Stopped, hypervisor.ByCrash)
+}
+
+// reset starts the guest again in place, or ends it, as the spec says.
+func (s *script) reset() {
+	tty := s.boot()
+	s.must(s.Hypervisor.Reset(s.ctx, s.id))
+	s.read(tty, s.Greeting)
+	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
+	s.wait(hypervisor.Stopped, hypervisor.ByDestroy)
+	s.Spec.RebootDestroys = true
+	s.boot()
+	s.must(s.Hypervisor.Reset(s.ctx, s.id))
+	s.wait(hypervisor.Stopped, hypervisor.ByDestroy)
+}
+
+// bounce: a domain outlives the connection, and the loss is announced.
+func (s *script) bounce() {
+	tty := s.boot()
+	s.Bounce(s.T)
+	s.wait(hypervisor.Resync, "")
+	s.must(s.Hypervisor.Ready(s.ctx))
+	s.state(hypervisor.Running)
+	_, err := io.WriteString(tty, "still\n")
+	s.must(err)
+	s.read(tty, "still")
+	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
+	s.wait(hypervisor.Stopped, hypervisor.ByDestroy)
+}
+
+func (s *script) absent() {
+	for name, call := range map[string]func(context.Context, string) error{
+		"pause": s.Hypervisor.Pause, "resume": s.Hypervisor.Resume, "shutdown": s.Hypervisor.Shutdown,
+		"reboot": s.Hypervisor.Reboot, "reset": s.Hypervisor.Reset, "destroy": s.Hypervisor.Destroy,
+	} {
+		if err := call(s.ctx, s.id); !errors.Is(err, hypervisor.ErrNotFound) {
+			s.Errorf("%s of nothing: %v", name, err)
+		}
+	}
+	_, err := s.Hypervisor.QueryKVM(s.ctx, s.id)
+	s.is(err, hypervisor.ErrNotFound)
+	_, err = s.Hypervisor.DialConsole(s.ctx, s.id)
+	s.is(err, hypervisor.ErrNotFound)
+	_, err = s.Hypervisor.DialConsole(s.ctx, "../libvirt-sock")
+	s.is(err, hypervisor.ErrNotFound)
+}
+
+// boot starts the guest and waits for its greeting.
+func (s *script) boot() net.Conn {
+	s.must(s.Hypervisor.Start(s.ctx, s.Spec, true))
+	tty := s.dial()
+	s.must(s.Hypervisor.Resume(s.ctx, s.id))
+	s.read(tty, s.Greeting)
+	return tty
+}
+
+func (s *script) dial() net.Conn {
+	s.Helper()
+	c, err := s.Hypervisor.DialConsole(s.ctx, s.id)
+	s.must(err)
+	s.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// wait takes events until the wanted one; events of other domains, and of this
+// one on the way, pass by.
+func (s *script) wait(kind hypervisor.EventKind, why hypervisor.Reason) {
+	s.Helper()
+	limit := time.After(s.Limit)
+	for {
+		select {
+		case e := <-s.events:
+			if e.Kind != kind || (e.UUID != s.id && kind != hypervisor.Resync) {
+				continue
+			}
+			if why != "" && e.Reason != why {
+				s.Errorf("%s because %s, want %s", kind, e.Reason, why)
+			}
+			return
+		case <-limit:
+			s.Fatalf("no event %s", kind)
+		}
+	}
+}
+
+func (s *script) read(c net.Conn, want string) {
+	s.Helper()
+	s.must(c.SetReadDeadline(time.Now().Add(s.Limit)))
+	var got bytes.Buffer
+	b := make([]byte, 4096)
+	for !strings.Contains(got.String(), want) {
+		n, err := c.Read(b)
+		got.Write(b[:n])
+		if err != nil {
+			s.Fatalf("console: %v after %q, want %q", err, got.String(), want)
+		}
+	}
+}
+
+func (s *script) state(want hypervisor.State) {
+	s.Helper()
+	d, ok := s.find()
+	if !ok || d.State != want || d.MemoryBytes != s.Spec.MemoryBytes {
+		s.Errorf("list says %+v, want %s", d, want)
+	}
+}
+
+func (s *script) find() (hypervisor.Domain, bool) {
+	s.Helper()
+	all, err := s.Hypervisor.List(s.ctx)
+	s.must(err)
+	for _, d := range all {
+		if d.UUID == s.id {
+			return d, true
+		}
+	}
+	return hypervisor.Domain{}, false
+}
+
+func (s *script) nothingLeft() {
+	if d, ok := s.find(); ok {
+		s.Errorf("left behind: %+v", d)
+	}
+}
+
+func (s *script) must(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *script) is(err error, want ...error) {
+	s.Helper()
+	for _, w := range want {
+		if errors.Is(err, w) {
+			return
+		}
+	}
+	s.Errorf("got %v, want %v", err, want)
+}

@@ -1,0 +1,26 @@
+package hypervisor_test
+
+import (
+	"testing"
+	"time"
+
+	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/hypervisor/conformance"
+)
+
+func TestFakeConforms(t *testing.T) {
+	f := hypervisor.NewFake()
+	defer f.Close()
+	conformance.Run(t, conformance.Target{
+		Hypervisor: f,
+		Spec: hypervisor.Spec{
+			Kind: hypervisor.Accelerated, Machine: hypervisor.DefaultMachine, MemoryBytes: 256 << 20,
+			VCPUs: 1, VCPUsMax: 1, Boot: hypervisor.DirectBoot{Kernel: "/usr/share/cairn/guest/vmlinuz"},
+		},
+		Greeting: "cairn-demo-guest ready",
+		KVM:      true,
+		Kill:     func(_ *testing.T, uuid string) { f.End(uuid, hypervisor.ByCrash) },
+		Bounce:   func(*testing.T) { f.Resync() },
+		Limit:    5 * time.Second,
+	})
+}
