@@ -17,7 +17,8 @@
 // bytes, and no program has to notice an I/O error for the host to leave a
 // damaged image. Boot counting then picks the other slot.
 //
-// Stage 1 is one goroutine; Deps are used by it alone.
+// Stage 1 is one goroutine, which alone uses Deps; only Modules.Start works
+// beside it.
 package boot
 
 import (
@@ -141,15 +142,14 @@ func openWatchdog(d Deps) int {
 func openRoot(ctx context.Context, d Deps, opts cmdline) (candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, rootWait)
 	defer cancel()
+	wait := d.Modules.Start(required())
 	root, err := find(ctx, d, opts.rootHash)
 	if err != nil {
 		return candidate{}, err
 	}
 	d.Log.Info("root-found", "dev", root.root.Node, "slot", root.slot, "disk", root.disk.GUID)
-	for _, name := range required() {
-		if err := d.Modules.LoadName(name); err != nil {
-			return candidate{}, err
-		}
+	if err := wait(); err != nil {
+		return candidate{}, err
 	}
 	node, err := openVerity(d, root, opts.rootHash)
 	if err != nil {
@@ -209,7 +209,9 @@ func switchRoot(d Deps, root candidate, dog int) error {
 // rescue gives the console to the shell of the rescue archive. The watchdog
 // stays closed: a person is slower than a minute.
 func rescue(d Deps) error {
-	loadDrivers(d, d.Modules.Present())
+	for _, modalias := range d.Modules.Present() {
+		loadDriver(d, modalias)
+	}
 	d.Log.Warn("rescue-start", "uptime", d.Machine.Uptime())
 	if err := d.Machine.Shell(); err != nil {
 		return fmt.Errorf("rescue: %w", err)
@@ -253,12 +255,15 @@ type Mounts interface {
 
 // Modules loads drivers.
 type Modules interface {
-	// Present lists the modaliases of all devices there are.
+	// Present lists the modaliases of the devices there are, those first behind
+	// which a root is likely.
 	Present() []string
-	// LoadAlias loads what claims a device; a failing driver is an error that
-	// does not keep the others from being tried.
-	LoadAlias(modalias string) []error
-	LoadName(name string) error
+	// LoadAlias loads what claims a device and tells whether that was new; a
+	// failing driver is an error that does not keep the others from being tried.
+	LoadAlias(modalias string) (loaded bool, errs []error)
+	// Start loads modules by name while the caller goes on, and returns what
+	// waits for the end of it.
+	Start(names []string) (wait func() error)
 	// LoadWatchdogs loads the drivers of the watchdogs that are present.
 	LoadWatchdogs() []error
 }

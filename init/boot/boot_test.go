@@ -30,6 +30,8 @@ type fake struct {
 	loader   string
 	disks    []Disk
 	present  []string
+	hba      string // the device whose driver shows sda
+	coreErr  error  // of the modules without which nothing works
 	script   []func(f *fake) (string, error)
 	mountErr map[string]error
 	noShell  bool
@@ -87,17 +89,23 @@ func (f *fake) SwitchRoot(dir string) error {
 
 func (f *fake) Present() []string { return f.present }
 
-func (f *fake) LoadAlias(modalias string) []error {
+func (f *fake) LoadAlias(modalias string) (bool, []error) {
 	f.say("load  %s", modalias)
-	if strings.HasPrefix(modalias, "bad:") {
-		return []error{fmt.Errorf("bad_driver: %w", unix.EINVAL)}
+	switch {
+	case strings.HasPrefix(modalias, "bad:"):
+		return false, []error{fmt.Errorf("bad_driver: %w", unix.EINVAL)}
+	case modalias == f.hba:
+		f.disks = append(f.disks, installed("sda"))
 	}
-	return nil
+	return true, nil
 }
 
-func (f *fake) LoadName(name string) error {
-	f.say("load  %s", name)
-	return nil
+func (f *fake) Start(names []string) func() error {
+	f.say("start %v", names)
+	return func() error {
+		f.say("wait  %v", names)
+		return f.coreErr
+	}
 }
 
 func (f *fake) LoadWatchdogs() []error {
@@ -188,6 +196,8 @@ func TestTranscripts(t *testing.T) {
 				appear(installed("sda")),
 			},
 		},
+		"behind-hba":      {cmdline: normal, present: []string{"virtio:d1", "pci:hba", "pci:usb"}, hba: "pci:hba"},
+		"no-verity":       {cmdline: normal, disks: []Disk{installed("sda")}, coreErr: errors.New("kernel module dm_verity: no such module")},
 		"no-watchdog":     {cmdline: normal, noDog: true, disks: []Disk{installed("sda")}},
 		"two-disks":       {cmdline: normal, disks: []Disk{installed("sdb"), installed("sda")}},
 		"loader-disk":     {cmdline: normal, loader: "E5B00000-0000-0000-0000-0000000000db", disks: []Disk{installed("sda")}, script: []func(*fake) (string, error){appear(installed("sdb"))}},

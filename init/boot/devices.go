@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +28,6 @@ func modulesDir() (string, error) {
 type sysModules struct {
 	sys  string
 	tree *modules.Tree
-	seen map[string]bool // modaliases that were served
 }
 
 // openModules is called before anything is mounted: the indexes are files of
@@ -41,45 +41,115 @@ func openModules() (*sysModules, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sysModules{sys: "/sys", tree: tree, seen: map[string]bool{}}, nil
+	return &sysModules{sys: "/sys", tree: tree}, nil
 }
 
-// Present implements Modules. The bus directories list every device with a
-// driver; walking all of /sys/devices takes ten times as long.
+// Present implements Modules. Only buses for which the archive has a driver
+// are looked at: walking all of /sys/devices takes ten times as long.
 func (m *sysModules) Present() []string {
-	files, err := filepath.Glob(m.sys + "/bus/*/devices/*/modalias")
+	var found []string
+	for _, bus := range m.tree.Buses() {
+		found = append(found, m.onBus(bus)...)
+	}
+	slices.SortStableFunc(found, func(a, b string) int { return rank(a) - rank(b) })
+	return found
+}
+
+// onBus reads what the devices of a bus call themselves. A device may go while
+// it is looked at, and many have no driver to ask for.
+func (m *sysModules) onBus(bus string) []string {
+	dir := filepath.Join(m.sys, "bus", bus, "devices")
+	d, err := os.Open(dir)
 	if err != nil {
 		return nil
 	}
-	files = append(files, m.sys+"/devices/system/cpu/modalias")
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	slices.Sort(names)
+	if bus == "cpu" {
+		names = names[:min(len(names), 1)] // they are all alike
+	}
 	var found []string
-	for _, file := range files {
-		// A device may go while it is looked at.
-		if text, err := os.ReadFile(file); err == nil {
+	for _, name := range names {
+		if text, err := os.ReadFile(filepath.Join(dir, name, "modalias")); err == nil {
 			found = append(found, strings.TrimSpace(string(text)))
 		}
 	}
 	return found
 }
 
-// LoadAlias implements Modules.
-func (m *sysModules) LoadAlias(modalias string) []error {
-	if m.seen[modalias] {
-		return nil
+// rank puts first what a root is likely to be behind, and fast to find there:
+// the search ends with the driver that shows the root.
+func rank(modalias string) int {
+	bus, id, _ := strings.Cut(modalias, ":")
+	switch {
+	case bus == "virtio":
+		return 0
+	case bus == "pci" && strings.Contains(id, "bc01sc08"): // NVMe
+		return 1
+	case bus == "pci" && strings.Contains(id, "bc01"): // other storage
+		return 2
+	case bus == "scsi":
+		return 3
+	case bus == "cpu": // faster checksums; stage 1 asks for them by itself
+		return 5
+	default:
+		return 4
 	}
-	m.seen[modalias] = true
+}
+
+// LoadAlias implements Modules.
+func (m *sysModules) LoadAlias(modalias string) (bool, []error) {
 	return m.loadAll(m.tree.Match(modalias))
+}
+
+// Start implements Modules.
+func (m *sysModules) Start(names []string) func() error {
+	done := make(chan error, 1)
+	go func() {
+		for _, modalias := range m.onBus("cpu") {
+			m.loadAll(m.tree.Match(modalias))
+		}
+		var err error
+		for _, name := range names {
+			err = errors.Join(err, m.tree.LoadName(name))
+		}
+		done <- err
+	}()
+	return func() error { return <-done }
 }
 
 // LoadName implements Modules.
 func (m *sysModules) LoadName(name string) error { return m.tree.LoadName(name) }
 
-// LoadWatchdogs implements Modules.
+// LoadWatchdogs implements Modules. Intel's own watchdog is no device until a
+// driver of the chipset's LPC or SMBus function has made it one.
 func (m *sysModules) LoadWatchdogs() []error {
+	loaded, errs := m.loadBelow("pci", "/watchdog/", "")
+	if loaded {
+		return errs
+	}
+	for _, class := range []string{"bc06sc01", "bc0Csc05"} {
+		_, more := m.loadBelow("pci", "", class)
+		errs = append(errs, more...)
+	}
+	_, more := m.loadBelow("platform", "/watchdog/", "")
+	return append(errs, more...)
+}
+
+// loadBelow loads the drivers on a bus whose file lies below dir, for devices
+// whose modalias contains class.
+func (m *sysModules) loadBelow(bus, dir, class string) (bool, []error) {
 	var files []string
-	for _, modalias := range m.Present() {
+	for _, modalias := range m.onBus(bus) {
+		if !strings.Contains(modalias, class) {
+			continue
+		}
 		for _, file := range m.tree.Match(modalias) {
-			if strings.Contains(file, "/watchdog/") {
+			if strings.Contains(file, dir) {
 				files = append(files, file)
 			}
 		}
@@ -87,19 +157,23 @@ func (m *sysModules) LoadWatchdogs() []error {
 	return m.loadAll(files)
 }
 
-// loadAll gives the files to the kernel. ENODEV is a driver's way to say that
-// it has nothing to do on this machine, and no failure.
-func (m *sysModules) loadAll(files []string) []error {
-	var errs []error
+// loadAll gives the files to the kernel and tells whether one was new. ENODEV
+// is a driver's way to say that it has nothing to do on this machine, and no
+// failure.
+func (m *sysModules) loadAll(files []string) (loaded bool, errs []error) {
 	for _, file := range files {
 		if m.tree.Loaded(file) {
 			continue
 		}
-		if err := m.tree.LoadFile(file); err != nil && !errors.Is(err, unix.ENODEV) {
+		err := m.tree.LoadFile(file)
+		switch {
+		case err == nil:
+			loaded = true
+		case !errors.Is(err, unix.ENODEV):
 			errs = append(errs, err)
 		}
 	}
-	return errs
+	return loaded, errs
 }
 
 // sysEvents hears device events.

@@ -21,60 +21,96 @@ type candidate struct {
 	root, hash Partition
 }
 
+// search is one search for the root.
+type search struct {
+	deps     Deps
+	rootHash string
+	uuid     string
+	loader   string // partition the boot loader came from, if known
+	grace    context.Context
+}
+
 // find loads drivers and looks at disks until the root is there or ctx ends.
 func find(ctx context.Context, d Deps, rootHash string) (candidate, error) {
 	uuid, _, err := slots.PartUUIDs(rootHash)
 	if err != nil {
 		return candidate{}, err
 	}
-	loadDrivers(d, d.Modules.Present())
-	loader, known := d.Machine.LoaderPartition()
+	s := search{deps: d, rootHash: rootHash, uuid: uuid}
+	s.loader, _ = d.Machine.LoaderPartition()
 	grace, cancel := context.WithTimeout(ctx, loaderWait)
 	defer cancel()
-	for said := false; ; {
-		found := candidates(d, rootHash)
-		if c, ok := choose(found, loader, !known || grace.Err() != nil); ok {
+	s.grace = grace
+	if c, found, ok := s.present(); ok {
+		return c, nil
+	} else if !found {
+		d.Log.Info("waiting", "for", "root partition "+uuid)
+	} else {
+		d.Log.Info("waiting", "for", "boot disk with partition "+s.loader)
+	}
+	return s.wait(ctx)
+}
+
+// present loads the drivers of what is there, most likely ones first, and
+// stops when one of them shows the root: the rest is left to the real root.
+func (s search) present() (c candidate, found, ok bool) {
+	if c, found, ok = s.look(); ok {
+		return c, found, ok
+	}
+	for _, modalias := range s.deps.Modules.Present() {
+		if !loadDriver(s.deps, modalias) {
+			continue
+		}
+		if c, found, ok = s.look(); ok {
+			return c, found, ok
+		}
+	}
+	return c, found, false
+}
+
+// wait sleeps on device events until one of them brings the root.
+func (s search) wait(ctx context.Context) (candidate, error) {
+	for {
+		c, found, ok := s.look()
+		if ok {
 			return c, nil
 		}
-		if !said {
-			d.Log.Info("waiting", "for", "root partition "+uuid)
-			said = true
+		limit := ctx
+		if found {
+			limit = s.grace
 		}
-		wait := ctx
-		if len(found) > 0 {
-			wait = grace
-		}
-		if err := next(wait, d); err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
+		modalias, err := s.deps.Events.Next(limit)
+		switch {
+		case ctx.Err() != nil:
+			return candidate{}, fmt.Errorf("root partition %s: not found within %v", s.uuid, rootWait)
+		case errors.Is(err, errLost):
+			if c, _, ok := s.present(); ok {
+				return c, nil
+			}
+		case err != nil && limit.Err() == nil:
 			return candidate{}, err
-		}
-		if ctx.Err() != nil {
-			return candidate{}, fmt.Errorf("root partition %s: not found within %v", uuid, rootWait)
+		case err == nil && modalias != "":
+			loadDriver(s.deps, modalias)
 		}
 	}
 }
 
-// next waits for one event and loads the driver it asks for.
-func next(ctx context.Context, d Deps) error {
-	modalias, err := d.Events.Next(ctx)
-	switch {
-	case errors.Is(err, errLost):
-		loadDrivers(d, d.Modules.Present())
-	case err != nil:
-		return err
-	case modalias != "":
-		loadDrivers(d, []string{modalias})
-	}
-	return nil
+// look chooses among the copies of the root there are now; found tells that
+// there are some, ok that one is to be taken.
+func (s search) look() (c candidate, found, ok bool) {
+	all := candidates(s.deps, s.rootHash)
+	c, ok = choose(all, s.loader, s.loader == "" || s.grace.Err() != nil)
+	return c, len(all) > 0, ok
 }
 
-// loadDrivers loads what claims the devices. A driver that fails is said and
+// loadDriver loads what claims the device. A driver that fails is said and
 // passed over: the root may well be behind another one.
-func loadDrivers(d Deps, modaliases []string) {
-	for _, modalias := range modaliases {
-		for _, err := range d.Modules.LoadAlias(modalias) {
-			d.Log.Warn("module-failed", "err", err)
-		}
+func loadDriver(d Deps, modalias string) bool {
+	loaded, errs := d.Modules.LoadAlias(modalias)
+	for _, err := range errs {
+		d.Log.Warn("module-failed", "err", err)
 	}
+	return loaded
 }
 
 // candidates lists the slots that hold the image, in an order that does not

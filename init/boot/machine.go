@@ -18,7 +18,7 @@ import (
 
 // sysMachine is the real machine.
 type sysMachine struct {
-	modules Modules
+	modules *sysModules
 }
 
 // CommandLine implements Machine.

@@ -1,6 +1,9 @@
 package modules
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // index finds the patterns of modules.alias that match a device. Patterns that
 // begin with a literal bus name and a colon, nearly all of them, are looked up
@@ -15,21 +18,37 @@ type alias struct {
 	module  string
 }
 
-func (x *index) parse(text []byte) {
+func (x *index) parse(text string) {
 	x.byBus = map[string][]alias{}
 	for line := range lines(text) {
-		f := strings.Fields(line)
-		if len(f) != 3 || f[0] != "alias" {
+		line, ok := strings.CutPrefix(line, "alias ")
+		pattern, module, two := strings.Cut(line, " ")
+		if !ok || !two || strings.Contains(module, " ") {
 			continue
 		}
-		a := alias{pattern: f[1], module: moduleName(f[2])}
-		i := strings.IndexAny(a.pattern, ":*?[")
-		if i > 0 && a.pattern[i] == ':' {
-			x.byBus[a.pattern[:i]] = append(x.byBus[a.pattern[:i]], a)
+		a := alias{pattern: pattern, module: module}
+		i := strings.IndexAny(pattern, ":*?[")
+		if i > 0 && pattern[i] == ':' {
+			x.byBus[pattern[:i]] = append(x.byBus[pattern[:i]], a)
 		} else {
 			x.loose = append(x.loose, a)
 		}
 	}
+}
+
+// buses lists the literal heads of all patterns, up to a colon or wildcard.
+func (x *index) buses() []string {
+	var names []string
+	for name := range x.byBus {
+		names = append(names, name)
+	}
+	for _, a := range x.loose {
+		if i := strings.IndexAny(a.pattern, ":*?["); i > 0 {
+			names = append(names, a.pattern[:i])
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // match returns module names, in the order of the index, each once.
@@ -41,7 +60,7 @@ func (x *index) match(modalias string) []string {
 		for _, a := range list {
 			if !seen[a.module] && glob(a.pattern, modalias) {
 				seen[a.module] = true
-				names = append(names, a.module)
+				names = append(names, moduleName(a.module))
 			}
 		}
 	}

@@ -3,6 +3,8 @@ package modules
 import (
 	"errors"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 
@@ -119,6 +121,33 @@ func TestMatch(t *testing.T) {
 func TestOpenRefusesTreeWithoutIndex(t *testing.T) {
 	if _, err := Open(fstest.MapFS{}, nil); err == nil {
 		t.Error("a tree without modules.dep was accepted")
+	}
+}
+
+func TestBuses(t *testing.T) {
+	if got := strings.Join(open(t, nil).Buses(), " "); got != "acpi pci virtio" {
+		t.Errorf("Buses = %s", got)
+	}
+}
+
+// TestParallel checks that goroutines share one request per file.
+func TestParallel(t *testing.T) {
+	var count atomic.Int32
+	tree := open(t, func(string) error {
+		count.Add(1)
+		return nil
+	})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := tree.LoadName("dm_verity"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if count.Load() != 3 || !tree.Loaded("kernel/drivers/md/dm-mod.ko.xz") {
+		t.Errorf("%d loads, want 3", count.Load())
 	}
 }
 
