@@ -1,0 +1,4 @@
+package hostd
+
+// ReloadTime implements System.
+func (*linux) ReloadTime() error { return nil }

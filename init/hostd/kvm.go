@@ -1,0 +1,71 @@
+package hostd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+
+	"cairn/init/hostd/client"
+)
+
+// kvm is the outcome of the one attempt to load KVM's module. loaded is closed
+// after it; until then nobody can say whether KVM is usable.
+type kvm struct {
+	loaded chan struct{}
+	err    error
+}
+
+// kvmModule is the module for a processor, or empty where no flag says that it
+// has hardware virtualization. The device file alone proves nothing: there are
+// machines where it opens and no guest runs.
+func kvmModule(flags []string) string {
+	switch {
+	case slices.Contains(flags, "vmx"):
+		return "kvm_intel"
+	case slices.Contains(flags, "svm"):
+		return "kvm_amd"
+	}
+	return ""
+}
+
+func (h *Host) loadKVM() {
+	if module := kvmModule(h.inventory().CPU().Flags); module != "" {
+		h.kvm.err = h.System.LoadModule(module)
+	}
+	close(h.kvm.loaded)
+	if reason := h.noKVM(); reason != "" {
+		h.Log.Warn("kvm-missing", "reason", reason)
+	} else {
+		h.Log.Info("kvm-usable")
+	}
+	h.refreshBanner()
+}
+
+// kvmState says whether KVM is usable now, after waiting for its module.
+func (h *Host) kvmState(ctx context.Context) (client.KVM, error) {
+	select {
+	case <-h.kvm.loaded:
+		reason := h.noKVM()
+		return client.KVM{Usable: reason == "", Reason: reason}, nil
+	case <-ctx.Done():
+		return client.KVM{}, fmt.Errorf("kvm: %w", ctx.Err())
+	}
+}
+
+// noKVM is why KVM cannot be used, or empty. To be called after loadKVM's try.
+func (h *Host) noKVM() string {
+	if kvmModule(h.inventory().CPU().Flags) == "" {
+		return "the processor offers no hardware virtualization (neither vmx nor svm); it may be disabled in the firmware"
+	}
+	f, err := os.OpenFile(h.Paths.KVM, os.O_RDWR, 0)
+	if err == nil {
+		err = f.Close()
+	} else if h.kvm.err != nil {
+		err = h.kvm.err // why the device is not there
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}

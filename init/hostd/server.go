@@ -1,0 +1,105 @@
+package hostd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"cairn/init/hostd/client"
+)
+
+// Bounds of the API. Local clients send little and read quickly; one that does
+// not must not hold a connection for ever.
+const (
+	apiVersion    = 1
+	maxBody       = 1 << 20
+	readTimeout   = 10 * time.Second
+	writeTimeout  = 60 * time.Second
+	idleTimeout   = 5 * time.Minute
+	shutdownGrace = 2 * time.Second
+)
+
+// newServer routes each noun to its handler file. The socket's permissions say
+// who may call: root and group cairn.
+func (h *Host) newServer() *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/version", h.getVersion)
+	mux.HandleFunc("GET /v1/inventory", h.getInventory)
+	mux.HandleFunc("GET /v1/config", h.getConfig)
+	mux.HandleFunc("PUT /v1/config", h.putConfig)
+	mux.HandleFunc("GET /v1/network", h.getNetwork)
+	mux.HandleFunc("POST /v1/power", h.postPower)
+	mux.HandleFunc("GET /v1/logs", h.getLogs)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		h.refuse(w, r, &client.Error{Status: http.StatusNotFound, Code: client.CodeNotFound, Message: "no such verb: " + r.Method + " " + r.URL.Path})
+	})
+	return &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: readTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    16 << 10,
+	}
+}
+
+// shutdown lets requests in flight end; the next hostd takes the socket over.
+func shutdown(s *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	if s.Shutdown(ctx) != nil {
+		s.Close()
+	}
+}
+
+// answer sends v as JSON.
+func (h *Host) answer(w http.ResponseWriter, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if _, err := w.Write(body); err != nil {
+		h.Log.Debug("answer-not-sent", "err", err)
+	}
+}
+
+// refuse answers with an error and logs one line. Anything but a client.Error
+// is an internal one.
+func (h *Host) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var e *client.Error
+	if !errors.As(err, &e) {
+		e = &client.Error{Status: http.StatusInternalServerError, Code: client.CodeInternal, Message: err.Error()}
+	}
+	h.Log.Warn("request-refused", "verb", r.Method+" "+r.URL.Path, "code", e.Code, "err", e.Message)
+	body, jerr := json.Marshal(e)
+	if jerr != nil {
+		body = []byte(`{"code":"INTERNAL"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.Status)
+	if _, werr := w.Write(body); werr != nil {
+		h.Log.Debug("answer-not-sent", "err", werr)
+	}
+}
+
+func badRequest(msg string) *client.Error {
+	return &client.Error{Status: http.StatusBadRequest, Code: client.CodeBadRequest, Message: msg}
+}
+
+// body reads a request's body, bounded.
+func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, &client.Error{Status: http.StatusRequestEntityTooLarge, Code: client.CodeTooLarge, Message: "body is larger than 1 MiB"}
+	}
+	if err != nil {
+		return nil, badRequest("body: " + err.Error())
+	}
+	return b, nil
+}
