@@ -81,6 +81,7 @@ func TestValidate(t *testing.T) {
 		{"exit", []Service{with(good("a"), func(s *Service) { s.Ready.Kind = Exit })}, "go together"},
 		{"probe", []Service{with(good("a"), func(s *Service) { s.Ready.Kind = Probe })}, "lacks a command"},
 		{"socket", []Service{with(good("a"), func(s *Service) { s.Ready.Kind = Socket })}, "lacks an absolute path"},
+		{"socket without directory", []Service{with(good("a"), func(s *Service) { s.Ready = Ready{Kind: Socket, Path: "/run/a/s"} })}, "not among"},
 		{"kill", []Service{with(good("a"), func(s *Service) { s.Kill = "" })}, "unknown kill mode"},
 		{"file", []Service{with(good("a"), func(s *Service) { s.Files = []string{"/a/../b"} })}, "clean absolute"},
 		{"limit", []Service{with(good("a"), func(s *Service) { s.Limits = []Limit{{NoFile, 2, 1}} })}, "soft is above hard"},

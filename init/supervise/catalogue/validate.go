@@ -111,6 +111,10 @@ func (s Service) checkReady() []error {
 		if !path.IsAbs(s.Ready.Path) {
 			bad("readiness by socket lacks an absolute path")
 		}
+		// PID 1 watches this directory before the service could make it.
+		if !slices.ContainsFunc(s.Dirs, func(d Dir) bool { return d.Path == path.Dir(s.Ready.Path) }) {
+			bad("the directory of its socket is not among its directories")
+		}
 	case Probe:
 		if len(s.Ready.Argv) == 0 || !path.IsAbs(s.Ready.Argv[0]) {
 			bad("readiness by probe lacks a command")

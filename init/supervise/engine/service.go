@@ -81,6 +81,14 @@ func (s *service) waitsFor() string {
 	return string(s.spec.Ready.Kind)
 }
 
+// said is the service's own word on what it does, if it gave one.
+func (s *service) said() []any {
+	if s.status == "" {
+		return nil
+	}
+	return []any{"status", s.status}
+}
+
 // timers lists the times at which this service needs a Tick.
 func (s *service) timers() []time.Duration {
 	switch s.state {
@@ -171,7 +179,8 @@ func (e *Engine) overdue(s *service) {
 	late := func(t time.Duration) bool { return t != 0 && e.now >= t }
 	switch {
 	case s.state == Starting && late(s.deadline):
-		e.log(slog.LevelWarn, "service-timeout", "name", s.spec.Name, "for", s.waitsFor(), "status", s.status)
+		args := []any{"name", s.spec.Name, "for", s.waitsFor()}
+		e.log(slog.LevelWarn, "service-timeout", append(args, s.said()...)...)
 		e.stop(s, syscall.SIGTERM)
 	case s.state == Starting:
 		e.stillStarting(s)
@@ -193,8 +202,8 @@ func (e *Engine) stillStarting(s *service) {
 		return
 	}
 	s.sayAt = e.now + sayEvery
-	e.log(slog.LevelInfo, "waiting", "service", s.spec.Name, "for", s.waitsFor(),
-		"since", e.now-s.startedAt, "status", s.status)
+	args := []any{"service", s.spec.Name, "for", s.waitsFor(), "since", e.now - s.startedAt}
+	e.log(slog.LevelInfo, "waiting", append(args, s.said()...)...)
 }
 
 // hung ends a service that no longer answers. SIGABRT lets it dump its stacks.
