@@ -47,12 +47,12 @@ const (
 	runLimit   = 60 * time.Second
 )
 
-// Main serves the terminal named by the first argument until it closes.
+// Main serves the terminal named by the last argument until it closes.
 func Main(ctx context.Context) error {
-	if len(os.Args) != 2 {
+	if len(os.Args) < 2 {
 		return errors.New("debug: usage: debug TTY")
 	}
-	tty, err := openRaw(os.Args[1])
+	tty, err := openRaw(os.Args[len(os.Args)-1])
 	if err != nil {
 		return fmt.Errorf("debug: %w", err)
 	}
