@@ -12,6 +12,7 @@ import (
 
 	"cairn/init/boot"
 	"cairn/init/debug"
+	"cairn/init/hostd"
 )
 
 func main() {
@@ -30,7 +31,7 @@ func run(ctx context.Context, arg0 string) error {
 	case arg0 == "debug":
 		return debug.Main(ctx)
 	case path.Base(arg0) == "hostd":
-		return errors.New("hostd: not in this build")
+		return hostd.Main(ctx)
 	default:
 		return errors.New("no role is named " + arg0)
 	}
