@@ -45,11 +45,14 @@
 // started directly. WATCHDOG_PID is left out, which sd_watchdog_enabled(3)
 // takes as "whoever reads this".
 //
-// # Testing a hung PID 1
+// # Testing a hung PID 1, and acting inside a host
+//
+// cairn.debug=<tty> on the kernel's command line adds a service on that serial
+// port by which the lab acts inside the host (package init/debug).
 //
 // PID 1 cannot be stopped by a signal from its own namespace, so the kernel
 // command line has cairn.test.hang-pid1=<seconds>: that long after the start
-// the main loop stops for good. It counts only where /sys/firmware/efi does not
+// the main loop stops for good. Both count only where /sys/firmware/efi does not
 // exist. Cairn is installed on UEFI machines only and its command line is fixed
 // in the signed UKI, so nothing but a lab that boots the kernel directly can
 // meet both conditions.

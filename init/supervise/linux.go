@@ -234,16 +234,17 @@ func (linux) Down(kind engine.Kind) error {
 	return fmt.Errorf("reboot: %w", unix.Reboot(command))
 }
 
-// testHang reads cairn.test.hang-pid1 where it counts; see the package comment.
-func testHang() time.Duration {
+// labCommandLine is the kernel's command line where options of the lab count,
+// else empty; see the package comment.
+func labCommandLine() string {
 	if _, err := os.Stat("/sys/firmware/efi"); !errors.Is(err, fs.ErrNotExist) {
-		return 0
+		return ""
 	}
 	data, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return 0
+		return ""
 	}
-	return parseHang(string(data))
+	return string(data)
 }
 
 // parseHang finds the option in a kernel command line. Anything but a number of

@@ -55,12 +55,13 @@ func Main(context.Context) error {
 	if err := tree.Setup(); err != nil {
 		log.Error("setup-failed", "what", "cgroups", "err", err)
 	}
+	lab := labCommandLine()
 	cfg := Config{
-		Services: catalogue.All(), Log: log, Console: console, Pump: logs, Groups: tree, System: system,
+		Services: append(catalogue.All(), labServices(lab)...), Log: log, Console: console, Pump: logs, Groups: tree, System: system,
 		Watchdog: keeper, Uptime: uptime, NotifySocket: notifySocket, LogDir: logDir, LogsAfter: "hostd",
 		Accounts:  func() (account.Book, error) { return account.Read(accountsDir) },
 		ShimPath:  ownPath(),
-		HangAfter: testHang(),
+		HangAfter: parseHang(lab),
 	}
 	kind := engine.Reboot
 	if s, err := New(cfg); err != nil {

@@ -37,6 +37,7 @@ type stream struct {
 	name    string
 	q       queue
 	pipe    *os.File // write end, given to the service
+	drained chan struct{}
 	console io.Writer
 	file    *logFile // the writer goroutine's own
 }
@@ -70,7 +71,7 @@ func (p *Pump) Pipe(name string, console bool) (*os.File, error) {
 	if console {
 		s.console = p.console
 	}
-	s.pipe = os.NewFile(uintptr(fd[1]), "log-"+name)
+	s.pipe, s.drained = os.NewFile(uintptr(fd[1]), "log-"+name), make(chan struct{})
 	go s.read(os.NewFile(uintptr(fd[0]), "log-"+name))
 	return s.pipe, nil
 }
@@ -106,6 +107,7 @@ func (s *stream) push(line []byte) {
 
 // read moves lines until every write end is closed.
 func (s *stream) read(r io.ReadCloser) {
+	defer close(s.drained)
 	defer r.Close()
 	br := bufio.NewReaderSize(r, maxLine)
 	for {
@@ -135,21 +137,41 @@ func (p *Pump) Begin(dir string) {
 	poke(p.wake)
 }
 
-// End writes what is left and closes the files, or gives up with ctx.
+// End closes the pipes, writes what is left in them and closes the files, or
+// gives up with ctx: a process that still runs holds its pipe open. No service
+// may be started any more.
 func (p *Pump) End(ctx context.Context) error {
 	p.mu.Lock()
 	begun := p.dir != ""
 	p.mu.Unlock()
+	err := p.drain(ctx)
 	if !begun {
-		return nil
+		return err
 	}
 	close(p.stop)
 	select {
 	case <-p.end:
-		return nil
+		return err
 	case <-ctx.Done():
 		return fmt.Errorf("logs: %w", ctx.Err())
 	}
+}
+
+// drain waits for the end of every pipe.
+func (p *Pump) drain(ctx context.Context) error {
+	for _, s := range p.all() {
+		if s.pipe == nil {
+			continue
+		}
+		// Nothing is buffered on this side, so closing cannot fail to write.
+		_ = s.pipe.Close()
+		select {
+		case <-s.drained:
+		case <-ctx.Done():
+			return fmt.Errorf("log pipe of %s: %w", s.name, ctx.Err())
+		}
+	}
+	return nil
 }
 
 // write is the one goroutine that touches the disk.

@@ -155,3 +155,21 @@ func TestRotationContinuesAFileOfTheLastBoot(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
+
+// What a service prints last is in the pipe when it has ended.
+func TestEndDrainsThePipes(t *testing.T) {
+	dir := t.TempDir()
+	p := New(io.Discard)
+	p.Begin(dir)
+	w, err := p.Pipe("a", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(w, "last words")
+	if err := p.End(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "a.log")); err != nil || string(got) != "last words\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
