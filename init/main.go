@@ -13,6 +13,7 @@ import (
 	"cairn/init/boot"
 	"cairn/init/debug"
 	"cairn/init/hostd"
+	"cairn/init/supervise"
 )
 
 func main() {
@@ -28,7 +29,11 @@ func run(ctx context.Context, arg0 string) error {
 	switch {
 	case arg0 == "/init":
 		return boot.Main(ctx)
-	case arg0 == "debug":
+	case arg0 == "/sbin/init" && os.Getpid() == 1:
+		return supervise.Main(ctx)
+	case arg0 == supervise.ExecServiceName:
+		return supervise.ExecService(os.Args)
+	case len(os.Args) > 1 && os.Args[1] == "debug" && os.Getpid() != 1:
 		return debug.Main(ctx)
 	case path.Base(arg0) == "hostd":
 		return hostd.Main(ctx)

@@ -22,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 // Request is one thing to do.
@@ -57,6 +59,9 @@ func Main(ctx context.Context) error {
 		return fmt.Errorf("debug: %w", err)
 	}
 	defer tty.Close()
+	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
+		return fmt.Errorf("debug: %w", err)
+	}
 	return Serve(ctx, tty)
 }
 
