@@ -2,7 +2,6 @@ package api
 
 import (
 	"errors"
-	"slices"
 	"time"
 )
 
@@ -20,10 +19,8 @@ type Record interface {
 	// LinkRefs calls f for each reference held by a field that is one end of
 	// a relation.
 	LinkRefs(field int, f func(ref string))
-	// AddLink and DropLink change a set the database maintains. The set is
-	// replaced, never changed in place.
-	AddLink(field int, ref string)
-	DropLink(field int, ref string)
+	// SetLinks replaces a set the database maintains.
+	SetLinks(field int, refs []string)
 	// SetUUID changes the uuid, GetUUID returns it.
 	GetUUID() string
 	SetUUID(uuid string)
@@ -53,24 +50,12 @@ func linkMany[T ~string](set []T, f func(string)) {
 	}
 }
 
-// addLink and dropLink copy, because the set may belong to a published record.
-func addLink[T ~string](set []T, ref string) []T {
-	if slices.Contains(set, T(ref)) {
-		return set
+func toLinks[T ~string](refs []string) []T {
+	out := make([]T, len(refs))
+	for i, r := range refs {
+		out[i] = T(r)
 	}
-	out := make([]T, len(set), len(set)+1)
-	copy(out, set)
-	return append(out, T(ref))
-}
-
-func dropLink[T ~string](set []T, ref string) []T {
-	i := slices.Index(set, T(ref))
-	if i < 0 {
-		return set
-	}
-	out := make([]T, 0, len(set)-1)
-	out = append(out, set[:i]...)
-	return append(out, set[i+1:]...)
+	return out
 }
 
 var errNoField = errors.New("no such field")

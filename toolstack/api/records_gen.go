@@ -133,12 +133,8 @@ func (r *Session) SetField(field int, v *Value) error {
 func (r *Session) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *Session) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Session) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Session) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -222,12 +218,8 @@ func (r *Subject) SetField(field int, v *Value) error {
 func (r *Subject) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *Subject) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Subject) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Subject) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -307,12 +299,8 @@ func (r *Role) SetField(field int, v *Value) error {
 func (r *Role) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *Role) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Role) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Role) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -465,19 +453,11 @@ func (r *Task) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Task) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Task) SetLinks(field int, refs []string) {
 	switch field {
 	case 15:
-		r.Subtasks = addLink(r.Subtasks, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *Task) DropLink(field int, ref string) {
-	switch field {
-	case 15:
-		r.Subtasks = dropLink(r.Subtasks, ref)
+		r.Subtasks = toLinks[TaskRef](refs)
 	}
 }
 
@@ -898,19 +878,11 @@ func (r *Pool) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Pool) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Pool) SetLinks(field int, refs []string) {
 	switch field {
 	case 27:
-		r.MetadataVDIs = addLink(r.MetadataVDIs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *Pool) DropLink(field int, ref string) {
-	switch field {
-	case 27:
-		r.MetadataVDIs = dropLink(r.MetadataVDIs, ref)
+		r.MetadataVDIs = toLinks[VDIRef](refs)
 	}
 }
 
@@ -1022,19 +994,11 @@ func (r *PoolPatch) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PoolPatch) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PoolPatch) SetLinks(field int, refs []string) {
 	switch field {
 	case 6:
-		r.HostPatches = addLink(r.HostPatches, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *PoolPatch) DropLink(field int, ref string) {
-	switch field {
-	case 6:
-		r.HostPatches = dropLink(r.HostPatches, ref)
+		r.HostPatches = toLinks[HostPatchRef](refs)
 	}
 }
 
@@ -1151,19 +1115,11 @@ func (r *PoolUpdate) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PoolUpdate) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PoolUpdate) SetLinks(field int, refs []string) {
 	switch field {
 	case 8:
-		r.Hosts = addLink(r.Hosts, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *PoolUpdate) DropLink(field int, ref string) {
-	switch field {
-	case 8:
-		r.Hosts = dropLink(r.Hosts, ref)
+		r.Hosts = toLinks[HostRef](refs)
 	}
 }
 
@@ -1751,51 +1707,27 @@ func (r *VM) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VM) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VM) SetLinks(field int, refs []string) {
 	switch field {
 	case 26:
-		r.Consoles = addLink(r.Consoles, ref)
+		r.Consoles = toLinks[ConsoleRef](refs)
 	case 27:
-		r.VIFs = addLink(r.VIFs, ref)
+		r.VIFs = toLinks[VIFRef](refs)
 	case 28:
-		r.VBDs = addLink(r.VBDs, ref)
+		r.VBDs = toLinks[VBDRef](refs)
 	case 29:
-		r.VUSBs = addLink(r.VUSBs, ref)
+		r.VUSBs = toLinks[VUSBRef](refs)
 	case 30:
-		r.CrashDumps = addLink(r.CrashDumps, ref)
+		r.CrashDumps = toLinks[CrashdumpRef](refs)
 	case 31:
-		r.VTPMs = addLink(r.VTPMs, ref)
+		r.VTPMs = toLinks[VTPMRef](refs)
 	case 57:
-		r.Snapshots = addLink(r.Snapshots, ref)
+		r.Snapshots = toLinks[VMRef](refs)
 	case 66:
-		r.Children = addLink(r.Children, ref)
+		r.Children = toLinks[VMRef](refs)
 	case 76:
-		r.VGPUs = addLink(r.VGPUs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *VM) DropLink(field int, ref string) {
-	switch field {
-	case 26:
-		r.Consoles = dropLink(r.Consoles, ref)
-	case 27:
-		r.VIFs = dropLink(r.VIFs, ref)
-	case 28:
-		r.VBDs = dropLink(r.VBDs, ref)
-	case 29:
-		r.VUSBs = dropLink(r.VUSBs, ref)
-	case 30:
-		r.CrashDumps = dropLink(r.CrashDumps, ref)
-	case 31:
-		r.VTPMs = dropLink(r.VTPMs, ref)
-	case 57:
-		r.Snapshots = dropLink(r.Snapshots, ref)
-	case 66:
-		r.Children = dropLink(r.Children, ref)
-	case 76:
-		r.VGPUs = dropLink(r.VGPUs, ref)
+		r.VGPUs = toLinks[VGPURef](refs)
 	}
 }
 
@@ -1954,12 +1886,8 @@ func (r *VMMetrics) SetField(field int, v *Value) error {
 func (r *VMMetrics) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *VMMetrics) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VMMetrics) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VMMetrics) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -2105,12 +2033,8 @@ func (r *VMGuestMetrics) SetField(field int, v *Value) error {
 func (r *VMGuestMetrics) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *VMGuestMetrics) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VMGuestMetrics) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VMGuestMetrics) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -2281,19 +2205,11 @@ func (r *VMPP) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VMPP) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VMPP) SetLinks(field int, refs []string) {
 	switch field {
 	case 16:
-		r.VMs = addLink(r.VMs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *VMPP) DropLink(field int, ref string) {
-	switch field {
-	case 16:
-		r.VMs = dropLink(r.VMs, ref)
+		r.VMs = toLinks[VMRef](refs)
 	}
 }
 
@@ -2409,19 +2325,11 @@ func (r *VMSS) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VMSS) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VMSS) SetLinks(field int, refs []string) {
 	switch field {
 	case 9:
-		r.VMs = addLink(r.VMs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *VMSS) DropLink(field int, ref string) {
-	switch field {
-	case 9:
-		r.VMs = dropLink(r.VMs, ref)
+		r.VMs = toLinks[VMRef](refs)
 	}
 }
 
@@ -2513,19 +2421,11 @@ func (r *VMAppliance) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VMAppliance) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VMAppliance) SetLinks(field int, refs []string) {
 	switch field {
 	case 5:
-		r.VMs = addLink(r.VMs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *VMAppliance) DropLink(field int, ref string) {
-	switch field {
-	case 5:
-		r.VMs = dropLink(r.VMs, ref)
+		r.VMs = toLinks[VMRef](refs)
 	}
 }
 
@@ -2595,19 +2495,11 @@ func (r *DRTask) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *DRTask) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *DRTask) SetLinks(field int, refs []string) {
 	switch field {
 	case 1:
-		r.IntroducedSRs = addLink(r.IntroducedSRs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *DRTask) DropLink(field int, ref string) {
-	switch field {
-	case 1:
-		r.IntroducedSRs = dropLink(r.IntroducedSRs, ref)
+		r.IntroducedSRs = toLinks[SRRef](refs)
 	}
 }
 
@@ -3138,59 +3030,31 @@ func (r *Host) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Host) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Host) SetLinks(field int, refs []string) {
 	switch field {
 	case 17:
-		r.ResidentVMs = addLink(r.ResidentVMs, ref)
+		r.ResidentVMs = toLinks[VMRef](refs)
 	case 19:
-		r.PIFs = addLink(r.PIFs, ref)
+		r.PIFs = toLinks[PIFRef](refs)
 	case 22:
-		r.Crashdumps = addLink(r.Crashdumps, ref)
+		r.Crashdumps = toLinks[HostCrashdumpRef](refs)
 	case 23:
-		r.Patches = addLink(r.Patches, ref)
+		r.Patches = toLinks[HostPatchRef](refs)
 	case 25:
-		r.PBDs = addLink(r.PBDs, ref)
+		r.PBDs = toLinks[PBDRef](refs)
 	case 26:
-		r.HostCPUs = addLink(r.HostCPUs, ref)
+		r.HostCPUs = toLinks[HostCPURef](refs)
 	case 46:
-		r.PCIs = addLink(r.PCIs, ref)
+		r.PCIs = toLinks[PCIRef](refs)
 	case 47:
-		r.PGPUs = addLink(r.PGPUs, ref)
+		r.PGPUs = toLinks[PGPURef](refs)
 	case 48:
-		r.PUSBs = addLink(r.PUSBs, ref)
+		r.PUSBs = toLinks[PUSBRef](refs)
 	case 55:
-		r.Features = addLink(r.Features, ref)
+		r.Features = toLinks[FeatureRef](refs)
 	case 59:
-		r.Certificates = addLink(r.Certificates, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *Host) DropLink(field int, ref string) {
-	switch field {
-	case 17:
-		r.ResidentVMs = dropLink(r.ResidentVMs, ref)
-	case 19:
-		r.PIFs = dropLink(r.PIFs, ref)
-	case 22:
-		r.Crashdumps = dropLink(r.Crashdumps, ref)
-	case 23:
-		r.Patches = dropLink(r.Patches, ref)
-	case 25:
-		r.PBDs = dropLink(r.PBDs, ref)
-	case 26:
-		r.HostCPUs = dropLink(r.HostCPUs, ref)
-	case 46:
-		r.PCIs = dropLink(r.PCIs, ref)
-	case 47:
-		r.PGPUs = dropLink(r.PGPUs, ref)
-	case 48:
-		r.PUSBs = dropLink(r.PUSBs, ref)
-	case 55:
-		r.Features = dropLink(r.Features, ref)
-	case 59:
-		r.Certificates = dropLink(r.Certificates, ref)
+		r.Certificates = toLinks[CertificateRef](refs)
 	}
 }
 
@@ -3275,12 +3139,8 @@ func (r *HostCrashdump) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *HostCrashdump) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *HostCrashdump) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *HostCrashdump) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -3391,12 +3251,8 @@ func (r *HostPatch) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *HostPatch) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *HostPatch) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *HostPatch) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -3481,12 +3337,8 @@ func (r *HostMetrics) SetField(field int, v *Value) error {
 func (r *HostMetrics) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *HostMetrics) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *HostMetrics) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *HostMetrics) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -3610,12 +3462,8 @@ func (r *HostCPU) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *HostCPU) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *HostCPU) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *HostCPU) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -3768,23 +3616,13 @@ func (r *Network) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Network) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Network) SetLinks(field int, refs []string) {
 	switch field {
 	case 5:
-		r.VIFs = addLink(r.VIFs, ref)
+		r.VIFs = toLinks[VIFRef](refs)
 	case 6:
-		r.PIFs = addLink(r.PIFs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *Network) DropLink(field int, ref string) {
-	switch field {
-	case 5:
-		r.VIFs = dropLink(r.VIFs, ref)
-	case 6:
-		r.PIFs = dropLink(r.PIFs, ref)
+		r.PIFs = toLinks[PIFRef](refs)
 	}
 }
 
@@ -4000,12 +3838,8 @@ func (r *VIF) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VIF) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VIF) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VIF) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -4085,12 +3919,8 @@ func (r *VIFMetrics) SetField(field int, v *Value) error {
 func (r *VIFMetrics) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *VIFMetrics) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VIFMetrics) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VIFMetrics) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -4356,39 +4186,21 @@ func (r *PIF) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PIF) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PIF) SetLinks(field int, refs []string) {
 	switch field {
 	case 16:
-		r.BondMasterOf = addLink(r.BondMasterOf, ref)
+		r.BondMasterOf = toLinks[BondRef](refs)
 	case 18:
-		r.VLANSlaveOf = addLink(r.VLANSlaveOf, ref)
+		r.VLANSlaveOf = toLinks[VLANRef](refs)
 	case 22:
-		r.TunnelAccessPIFOf = addLink(r.TunnelAccessPIFOf, ref)
+		r.TunnelAccessPIFOf = toLinks[TunnelRef](refs)
 	case 23:
-		r.TunnelTransportPIFOf = addLink(r.TunnelTransportPIFOf, ref)
+		r.TunnelTransportPIFOf = toLinks[TunnelRef](refs)
 	case 32:
-		r.SRIOVPhysicalPIFOf = addLink(r.SRIOVPhysicalPIFOf, ref)
+		r.SRIOVPhysicalPIFOf = toLinks[NetworkSRIOVRef](refs)
 	case 33:
-		r.SRIOVLogicalPIFOf = addLink(r.SRIOVLogicalPIFOf, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *PIF) DropLink(field int, ref string) {
-	switch field {
-	case 16:
-		r.BondMasterOf = dropLink(r.BondMasterOf, ref)
-	case 18:
-		r.VLANSlaveOf = dropLink(r.VLANSlaveOf, ref)
-	case 22:
-		r.TunnelAccessPIFOf = dropLink(r.TunnelAccessPIFOf, ref)
-	case 23:
-		r.TunnelTransportPIFOf = dropLink(r.TunnelTransportPIFOf, ref)
-	case 32:
-		r.SRIOVPhysicalPIFOf = dropLink(r.SRIOVPhysicalPIFOf, ref)
-	case 33:
-		r.SRIOVLogicalPIFOf = dropLink(r.SRIOVLogicalPIFOf, ref)
+		r.SRIOVLogicalPIFOf = toLinks[NetworkSRIOVRef](refs)
 	}
 }
 
@@ -4509,12 +4321,8 @@ func (r *PIFMetrics) SetField(field int, v *Value) error {
 func (r *PIFMetrics) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *PIFMetrics) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *PIFMetrics) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PIFMetrics) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -4625,19 +4433,11 @@ func (r *Bond) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Bond) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Bond) SetLinks(field int, refs []string) {
 	switch field {
 	case 2:
-		r.Slaves = addLink(r.Slaves, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *Bond) DropLink(field int, ref string) {
-	switch field {
-	case 2:
-		r.Slaves = dropLink(r.Slaves, ref)
+		r.Slaves = toLinks[PIFRef](refs)
 	}
 }
 
@@ -4724,12 +4524,8 @@ func (r *VLAN) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VLAN) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VLAN) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VLAN) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -4864,12 +4660,8 @@ func (r *SM) SetField(field int, v *Value) error {
 func (r *SM) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *SM) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *SM) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *SM) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -5044,23 +4836,13 @@ func (r *SR) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *SR) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *SR) SetLinks(field int, refs []string) {
 	switch field {
 	case 5:
-		r.VDIs = addLink(r.VDIs, ref)
+		r.VDIs = toLinks[VDIRef](refs)
 	case 6:
-		r.PBDs = addLink(r.PBDs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *SR) DropLink(field int, ref string) {
-	switch field {
-	case 5:
-		r.VDIs = dropLink(r.VDIs, ref)
-	case 6:
-		r.PBDs = dropLink(r.PBDs, ref)
+		r.PBDs = toLinks[PBDRef](refs)
 	}
 }
 
@@ -5152,12 +4934,8 @@ func (r *SRStat) SetField(field int, v *Value) error {
 func (r *SRStat) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *SRStat) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *SRStat) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *SRStat) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -5233,12 +5011,8 @@ func (r *ProbeResult) SetField(field int, v *Value) error {
 func (r *ProbeResult) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *ProbeResult) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *ProbeResult) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *ProbeResult) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -5297,12 +5071,8 @@ func (r *LVHD) SetField(field int, v *Value) error {
 func (r *LVHD) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *LVHD) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *LVHD) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *LVHD) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -5542,27 +5312,15 @@ func (r *VDI) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VDI) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VDI) SetLinks(field int, refs []string) {
 	switch field {
 	case 6:
-		r.VBDs = addLink(r.VBDs, ref)
+		r.VBDs = toLinks[VBDRef](refs)
 	case 7:
-		r.CrashDumps = addLink(r.CrashDumps, ref)
+		r.CrashDumps = toLinks[CrashdumpRef](refs)
 	case 23:
-		r.Snapshots = addLink(r.Snapshots, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *VDI) DropLink(field int, ref string) {
-	switch field {
-	case 6:
-		r.VBDs = dropLink(r.VBDs, ref)
-	case 7:
-		r.CrashDumps = dropLink(r.CrashDumps, ref)
-	case 23:
-		r.Snapshots = dropLink(r.Snapshots, ref)
+		r.Snapshots = toLinks[VDIRef](refs)
 	}
 }
 
@@ -5743,12 +5501,8 @@ func (r *VBD) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VBD) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VBD) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VBD) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -5828,12 +5582,8 @@ func (r *VBDMetrics) SetField(field int, v *Value) error {
 func (r *VBDMetrics) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *VBDMetrics) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VBDMetrics) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VBDMetrics) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -5925,12 +5675,8 @@ func (r *PBD) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PBD) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *PBD) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PBD) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6011,12 +5757,8 @@ func (r *Crashdump) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Crashdump) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Crashdump) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Crashdump) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6118,12 +5860,8 @@ func (r *VTPM) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VTPM) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VTPM) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VTPM) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6209,12 +5947,8 @@ func (r *Console) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Console) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Console) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Console) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6289,12 +6023,8 @@ func (r *User) SetField(field int, v *Value) error {
 func (r *User) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *User) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *User) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *User) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6388,12 +6118,8 @@ func (r *DataSource) SetField(field int, v *Value) error {
 func (r *DataSource) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *DataSource) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *DataSource) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *DataSource) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6482,12 +6208,8 @@ func (r *Blob) SetField(field int, v *Value) error {
 func (r *Blob) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *Blob) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Blob) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Blob) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6578,12 +6300,8 @@ func (r *Message) SetField(field int, v *Value) error {
 func (r *Message) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *Message) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Message) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Message) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6653,12 +6371,8 @@ func (r *Secret) SetField(field int, v *Value) error {
 func (r *Secret) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *Secret) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Secret) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Secret) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6753,12 +6467,8 @@ func (r *Tunnel) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Tunnel) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Tunnel) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Tunnel) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6845,12 +6555,8 @@ func (r *NetworkSRIOV) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *NetworkSRIOV) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *NetworkSRIOV) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *NetworkSRIOV) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -6990,12 +6696,8 @@ func (r *PCI) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PCI) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *PCI) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PCI) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -7129,19 +6831,11 @@ func (r *PGPU) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PGPU) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PGPU) SetLinks(field int, refs []string) {
 	switch field {
 	case 7:
-		r.ResidentVGPUs = addLink(r.ResidentVGPUs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *PGPU) DropLink(field int, ref string) {
-	switch field {
-	case 7:
-		r.ResidentVGPUs = dropLink(r.ResidentVGPUs, ref)
+		r.ResidentVGPUs = toLinks[VGPURef](refs)
 	}
 }
 
@@ -7264,23 +6958,13 @@ func (r *GPUGroup) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *GPUGroup) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *GPUGroup) SetLinks(field int, refs []string) {
 	switch field {
 	case 3:
-		r.PGPUs = addLink(r.PGPUs, ref)
+		r.PGPUs = toLinks[PGPURef](refs)
 	case 4:
-		r.VGPUs = addLink(r.VGPUs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *GPUGroup) DropLink(field int, ref string) {
-	switch field {
-	case 3:
-		r.PGPUs = dropLink(r.PGPUs, ref)
-	case 4:
-		r.VGPUs = dropLink(r.VGPUs, ref)
+		r.VGPUs = toLinks[VGPURef](refs)
 	}
 }
 
@@ -7409,12 +7093,8 @@ func (r *VGPU) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VGPU) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VGPU) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VGPU) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -7568,35 +7248,19 @@ func (r *VGPUType) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VGPUType) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VGPUType) SetLinks(field int, refs []string) {
 	switch field {
 	case 7:
-		r.SupportedOnPGPUs = addLink(r.SupportedOnPGPUs, ref)
+		r.SupportedOnPGPUs = toLinks[PGPURef](refs)
 	case 8:
-		r.EnabledOnPGPUs = addLink(r.EnabledOnPGPUs, ref)
+		r.EnabledOnPGPUs = toLinks[PGPURef](refs)
 	case 9:
-		r.VGPUs = addLink(r.VGPUs, ref)
+		r.VGPUs = toLinks[VGPURef](refs)
 	case 10:
-		r.SupportedOnGPUGroups = addLink(r.SupportedOnGPUGroups, ref)
+		r.SupportedOnGPUGroups = toLinks[GPUGroupRef](refs)
 	case 11:
-		r.EnabledOnGPUGroups = addLink(r.EnabledOnGPUGroups, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *VGPUType) DropLink(field int, ref string) {
-	switch field {
-	case 7:
-		r.SupportedOnPGPUs = dropLink(r.SupportedOnPGPUs, ref)
-	case 8:
-		r.EnabledOnPGPUs = dropLink(r.EnabledOnPGPUs, ref)
-	case 9:
-		r.VGPUs = dropLink(r.VGPUs, ref)
-	case 10:
-		r.SupportedOnGPUGroups = dropLink(r.SupportedOnGPUGroups, ref)
-	case 11:
-		r.EnabledOnGPUGroups = dropLink(r.EnabledOnGPUGroups, ref)
+		r.EnabledOnGPUGroups = toLinks[GPUGroupRef](refs)
 	}
 }
 
@@ -7697,27 +7361,15 @@ func (r *PVSSite) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PVSSite) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PVSSite) SetLinks(field int, refs []string) {
 	switch field {
 	case 4:
-		r.CacheStorage = addLink(r.CacheStorage, ref)
+		r.CacheStorage = toLinks[PVSCacheStorageRef](refs)
 	case 5:
-		r.Servers = addLink(r.Servers, ref)
+		r.Servers = toLinks[PVSServerRef](refs)
 	case 6:
-		r.Proxies = addLink(r.Proxies, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *PVSSite) DropLink(field int, ref string) {
-	switch field {
-	case 4:
-		r.CacheStorage = dropLink(r.CacheStorage, ref)
-	case 5:
-		r.Servers = dropLink(r.Servers, ref)
-	case 6:
-		r.Proxies = dropLink(r.Proxies, ref)
+		r.Proxies = toLinks[PVSProxyRef](refs)
 	}
 }
 
@@ -7802,12 +7454,8 @@ func (r *PVSServer) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PVSServer) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *PVSServer) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PVSServer) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -7892,12 +7540,8 @@ func (r *PVSProxy) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PVSProxy) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *PVSProxy) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PVSProxy) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -7987,12 +7631,8 @@ func (r *PVSCacheStorage) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PVSCacheStorage) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *PVSCacheStorage) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PVSCacheStorage) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -8087,12 +7727,8 @@ func (r *Feature) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Feature) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Feature) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Feature) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -8168,12 +7804,8 @@ func (r *SDNController) SetField(field int, v *Value) error {
 func (r *SDNController) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *SDNController) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *SDNController) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *SDNController) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -8252,12 +7884,8 @@ func (r *VDINBDServerInfo) SetField(field int, v *Value) error {
 func (r *VDINBDServerInfo) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *VDINBDServerInfo) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VDINBDServerInfo) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VDINBDServerInfo) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -8390,12 +8018,8 @@ func (r *PUSB) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *PUSB) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *PUSB) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *PUSB) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -8488,23 +8112,13 @@ func (r *USBGroup) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *USBGroup) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *USBGroup) SetLinks(field int, refs []string) {
 	switch field {
 	case 3:
-		r.PUSBs = addLink(r.PUSBs, ref)
+		r.PUSBs = toLinks[PUSBRef](refs)
 	case 4:
-		r.VUSBs = addLink(r.VUSBs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *USBGroup) DropLink(field int, ref string) {
-	switch field {
-	case 3:
-		r.PUSBs = dropLink(r.PUSBs, ref)
-	case 4:
-		r.VUSBs = dropLink(r.VUSBs, ref)
+		r.VUSBs = toLinks[VUSBRef](refs)
 	}
 }
 
@@ -8603,12 +8217,8 @@ func (r *VUSB) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VUSB) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *VUSB) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VUSB) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -8763,19 +8373,11 @@ func (r *Cluster) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Cluster) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Cluster) SetLinks(field int, refs []string) {
 	switch field {
 	case 1:
-		r.ClusterHosts = addLink(r.ClusterHosts, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *Cluster) DropLink(field int, ref string) {
-	switch field {
-	case 1:
-		r.ClusterHosts = dropLink(r.ClusterHosts, ref)
+		r.ClusterHosts = toLinks[ClusterHostRef](refs)
 	}
 }
 
@@ -8894,12 +8496,8 @@ func (r *ClusterHost) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *ClusterHost) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *ClusterHost) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *ClusterHost) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -9010,12 +8608,8 @@ func (r *Certificate) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Certificate) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Certificate) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Certificate) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -9126,12 +8720,8 @@ func (r *Repository) SetField(field int, v *Value) error {
 func (r *Repository) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *Repository) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Repository) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Repository) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -9229,12 +8819,8 @@ func (r *Observer) SetField(field int, v *Value) error {
 func (r *Observer) LinkRefs(field int, f func(string)) {
 }
 
-// AddLink implements Record.
-func (r *Observer) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Observer) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Observer) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -9320,19 +8906,11 @@ func (r *VMGroup) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *VMGroup) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *VMGroup) SetLinks(field int, refs []string) {
 	switch field {
 	case 4:
-		r.VMs = addLink(r.VMs, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *VMGroup) DropLink(field int, ref string) {
-	switch field {
-	case 4:
-		r.VMs = dropLink(r.VMs, ref)
+		r.VMs = toLinks[VMRef](refs)
 	}
 }
 
@@ -9442,19 +9020,11 @@ func (r *HostDriver) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *HostDriver) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *HostDriver) SetLinks(field int, refs []string) {
 	switch field {
 	case 4:
-		r.Variants = addLink(r.Variants, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *HostDriver) DropLink(field int, ref string) {
-	switch field {
-	case 4:
-		r.Variants = dropLink(r.Variants, ref)
+		r.Variants = toLinks[DriverVariantRef](refs)
 	}
 }
 
@@ -9548,12 +9118,8 @@ func (r *DriverVariant) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *DriverVariant) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *DriverVariant) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *DriverVariant) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -9657,12 +9223,8 @@ func (r *Caller) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *Caller) AddLink(field int, ref string) {
-}
-
-// DropLink implements Record.
-func (r *Caller) DropLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *Caller) SetLinks(field int, refs []string) {
 }
 
 // GetUUID implements Record.
@@ -9751,19 +9313,11 @@ func (r *RateLimit) LinkRefs(field int, f func(string)) {
 	}
 }
 
-// AddLink implements Record.
-func (r *RateLimit) AddLink(field int, ref string) {
+// SetLinks implements Record.
+func (r *RateLimit) SetLinks(field int, refs []string) {
 	switch field {
 	case 3:
-		r.Callers = addLink(r.Callers, ref)
-	}
-}
-
-// DropLink implements Record.
-func (r *RateLimit) DropLink(field int, ref string) {
-	switch field {
-	case 3:
-		r.Callers = dropLink(r.Callers, ref)
+		r.Callers = toLinks[CallerRef](refs)
 	}
 }
 

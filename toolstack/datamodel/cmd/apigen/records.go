@@ -129,16 +129,13 @@ func (g *generator) linkMethods(b *bytes.Buffer, c *dm.Class, name string) {
 		}
 		return "linkOne(string(r." + exported(f.Name) + "), f)"
 	})
-	for _, verb := range []string{"AddLink", "DropLink"} {
-		fmt.Fprintf(b, "// %s implements Record.\nfunc (r *%s) %s(field int, ref string) {\n", verb, name, verb)
-		g.linkSwitch(b, c, g.reverse[c.Name], func(f *dm.Field) string {
-			field := "r." + exported(f.Name)
-			if f.Type.Kind != dm.SetOf {
-				return ""
-			}
-			return fmt.Sprintf("%s = %s(%s, ref)", field, map[string]string{"AddLink": "addLink", "DropLink": "dropLink"}[verb], field)
-		})
-	}
+	fmt.Fprintf(b, "// SetLinks implements Record.\nfunc (r *%s) SetLinks(field int, refs []string) {\n", name)
+	g.linkSwitch(b, c, g.reverse[c.Name], func(f *dm.Field) string {
+		if f.Type.Kind != dm.SetOf {
+			return ""
+		}
+		return fmt.Sprintf("r.%s = toLinks[%s](refs)", exported(f.Name), goType(f.Type.Elem))
+	})
 }
 
 func (g *generator) linkSwitch(b *bytes.Buffer, c *dm.Class, links []link, statement func(*dm.Field) string) {
