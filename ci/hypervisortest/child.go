@@ -178,7 +178,7 @@ func kernelViews(root string) error {
 func (p plan) etc(root string) error {
 	files := map[string]string{
 		"passwd":                "root:x:0:0:root:/root:/bin/false\nlibvirt-qemu:x:64055:108::/:/bin/false\n",
-		"group":                 "root:x:0:\ntty:x:5:\nkvm:x:108:\n",
+		"group":                 "root:x:0:\ntty:x:5:\nkvm:x:108:\nlibvirt-qemu:x:64055:\n",
 		"nsswitch.conf":         "passwd: files\ngroup: files\nhosts: files\n",
 		"hosts":                 "127.0.0.1 localhost\n",
 		"machine-id":            strings.Repeat("c", 32) + "\n",

@@ -100,11 +100,13 @@ func namespaces() *syscall.SysProcAttr {
 	return attr
 }
 
-// Socket is libvirtd's socket, and ConsoleDir where domains put their consoles,
-// both as seen from outside; inside they are the default paths, so that domain
-// XML is the same as on a host.
-func (l *Libvirt) Socket() string     { return filepath.Join(l.cfg.Dir, "run/libvirt/libvirt-sock") }
-func (l *Libvirt) ConsoleDir() string { return filepath.Join(l.cfg.Dir, "run/libvirt/qemu") }
+// Root is where the daemons' root directory is seen from outside, as far as they
+// write there; Socket is libvirtd's socket below it. Inside, all paths are the
+// default ones, so that domain XML is the same as on a host.
+func (l *Libvirt) Root() string { return l.cfg.Dir }
+
+// Socket is libvirtd's socket as seen from outside.
+func (l *Libvirt) Socket() string { return filepath.Join(l.cfg.Dir, "run/libvirt/libvirt-sock") }
 
 // Kill ends a daemon ("libvirtd", "virtlogd") or QEMUs ("qemu-system-x86_64") the
 // hard way, and Run starts a daemon again.

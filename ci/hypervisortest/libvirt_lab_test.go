@@ -63,7 +63,7 @@ func start(t *testing.T) (*Libvirt, *hypervisor.Libvirt) {
 			}
 		}
 	})
-	h := hypervisor.Connect(hypervisor.Config{Socket: l.Socket(), ConsoleDir: l.ConsoleDir(), Log: journal.New(os.Stderr, "test")})
+	h := hypervisor.Connect(hypervisor.Config{Socket: l.Socket(), Root: l.Root(), Log: journal.New(os.Stderr, "test")})
 	t.Cleanup(func() { h.Close() })
 	return l, h
 }

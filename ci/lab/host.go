@@ -215,6 +215,9 @@ func (h *Host) Address(port int) string { return h.ports[port] }
 // QMP is QEMU's control channel.
 func (h *Host) QMP() *qmp.Client { return h.qmp }
 
+// PID is QEMU's process.
+func (h *Host) PID() int { return h.pid }
+
 // Dir is where the run's files are.
 func (h *Host) Dir() string { return h.cfg.Dir }
 

@@ -52,9 +52,9 @@ func minihost(t *testing.T, tools *debian.Tree) (kernel, initrd string) {
 	return kernels[0], initrd
 }
 
-// TestHost takes the lab through everything it offers, with a host that needs
+// TestHostSmoke takes the lab through everything it offers, with a host that needs
 // no image.
-func TestHost(t *testing.T) {
+func TestHostSmoke(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	tools, err := debian.Open(ctx, debian.Config{})

@@ -21,8 +21,7 @@ func main() {
 	}
 	tty, err := os.OpenFile("/dev/ttyS0", os.O_RDWR, 0)
 	must(err)
-	go obeyButtons()
-	fmt.Fprint(tty, "testguest ready\r\n")
+	fmt.Fprintf(tty, "testguest ready buttons=%d\r\n", obeyButtons())
 	in := bufio.NewScanner(tty)
 	for in.Scan() {
 		switch line := in.Text(); line {
@@ -39,13 +38,15 @@ func main() {
 	select {}
 }
 
-// obeyButtons waits for KEY_POWER on every input device there is.
-func obeyButtons() {
+// obeyButtons waits for KEY_POWER on every input device there is, and returns
+// how many there are.
+func obeyButtons() (count int) {
 	for i := range 8 {
 		f, err := os.Open(fmt.Sprintf("/dev/input/event%d", i))
 		if err != nil {
 			continue
 		}
+		count++
 		go func() {
 			const keyEvent, keyPower = 1, 116
 			e := make([]byte, 24) // struct input_event
@@ -59,6 +60,7 @@ func obeyButtons() {
 			}
 		}()
 	}
+	return count
 }
 
 func must(err error) {
