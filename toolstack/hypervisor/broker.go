@@ -2,9 +2,9 @@ package hypervisor
 
 import "sync"
 
-// queueLength is what a subscriber may lag behind: enough for every VM of a full
-// host to start and stop at once.
-const queueLength = 4096
+// queueLength is what a subscriber may lag behind before it has to resync. There
+// is one subscriber for each clean shutdown that is being waited for.
+const queueLength = 256
 
 // broker fans events out. publish never blocks: a subscriber whose queue is full
 // loses what is in it and finds a Resync instead, which is all a level-triggered

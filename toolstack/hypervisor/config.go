@@ -11,9 +11,12 @@ import (
 type Config struct {
 	Socket   string // libvirtd's unix socket
 	Emulator string // QEMU, as libvirtd sees it
+	// Root is where this process sees libvirtd's root directory; empty when they
+	// share it. A development libvirtd lives in a root of its own.
+	Root string
 
-	// ConsoleDir holds one socket per running VM. libvirtd must be able to write
-	// there, and the caller to enter it.
+	// ConsoleDir, as libvirtd sees it, holds one socket per running VM. libvirtd
+	// must be able to write there, and the caller to enter it.
 	ConsoleDir string
 	// ConsoleOwner is the owner of those sockets as "+uid:+gid"; empty leaves them
 	// to QEMU's user.

@@ -14,8 +14,8 @@ import (
 const FakeGreeting = "cairn-demo-guest ready kernel=fake cpu=fake\r\n"
 
 // Fake is a Hypervisor in memory, for tests and for developing the toolstack
-// without libvirt. Its guests greet, echo what is typed on their console, and
-// obey the power button unless told otherwise.
+// without libvirt. Its guests greet, echo what is typed on their console, restart
+// or power off when that is typed, and obey the power button unless told otherwise.
 type Fake struct {
 	events broker
 
@@ -50,7 +50,7 @@ func (f *Fake) FailNext(method string, err error) {
 	f.fail[method] = err
 }
 
-// IgnorePowerButton makes a guest deaf to Shutdown and Reboot.
+// IgnorePowerButton makes a guest deaf to Shutdown.
 func (f *Fake) IgnorePowerButton(uuid string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -148,28 +148,6 @@ func (f *Fake) Shutdown(ctx context.Context, uuid string) error {
 	})
 }
 
-// Reboot implements Hypervisor.
-func (f *Fake) Reboot(ctx context.Context, uuid string) error {
-	return f.on(ctx, "Reboot", uuid, Running, func(d *fakeDomain) {
-		if !f.deaf[uuid] {
-			f.restart(d)
-		}
-	})
-}
-
-// Reset implements Hypervisor.
-func (f *Fake) Reset(ctx context.Context, uuid string) error {
-	return f.on(ctx, "Reset", uuid, "", f.restart)
-}
-
-func (f *Fake) restart(d *fakeDomain) {
-	if d.spec.RebootDestroys {
-		f.end(d.spec.UUID, ByDestroy)
-		return
-	}
-	d.greet()
-}
-
 // Destroy implements Hypervisor.
 func (f *Fake) Destroy(ctx context.Context, uuid string) error {
 	return f.on(ctx, "Destroy", uuid, "", func(*fakeDomain) { f.end(uuid, ByDestroy) })
@@ -242,7 +220,7 @@ func (f *Fake) DialConsole(ctx context.Context, uuid string) (net.Conn, error) {
 	var ours net.Conn
 	err := f.on(ctx, "DialConsole", uuid, "", func(d *fakeDomain) {
 		ours, d.tty = ttyPair()
-		go echo(d.tty)
+		go f.guest(d.spec, d.tty)
 	})
 	return ours, err
 }
@@ -267,8 +245,8 @@ func fdConn(fd int) net.Conn {
 	return c
 }
 
-// echo is the guest: it answers each byte with itself.
-func echo(tty net.Conn) {
+// guest answers each byte with itself and obeys a line that is a command.
+func (f *Fake) guest(spec Spec, tty net.Conn) {
 	b := make([]byte, 4096)
 	for {
 		n, err := tty.Read(b)
@@ -278,6 +256,26 @@ func echo(tty net.Conn) {
 		if _, err := tty.Write(b[:n]); err != nil {
 			return
 		}
+		switch string(b[:n]) {
+		case "poweroff\n":
+			f.End(spec.UUID, ByGuest)
+		case "panic\n":
+			f.End(spec.UUID, ByCrash)
+		case "reboot\n":
+			f.reboot(spec)
+		}
+	}
+}
+
+func (f *Fake) reboot(spec Spec) {
+	if spec.RebootDestroys {
+		f.End(spec.UUID, ByDestroy)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d := f.domains[spec.UUID]; d != nil {
+		d.greet()
 	}
 }
 

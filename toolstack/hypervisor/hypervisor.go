@@ -54,9 +54,6 @@ type Hypervisor interface {
 	// Shutdown presses the virtual power button. It returns at once; whether and
 	// when the guest stops is its own affair and comes as an event.
 	Shutdown(ctx context.Context, uuid string) error
-	// Reboot asks the guest to restart itself; Reset pulls the reset line.
-	Reboot(ctx context.Context, uuid string) error
-	Reset(ctx context.Context, uuid string) error
 	// Destroy ends the domain at once, and returns when it is gone.
 	Destroy(ctx context.Context, uuid string) error
 
@@ -123,7 +120,7 @@ type Reason string
 // Reasons of Stopped.
 const (
 	ByGuest     Reason = "guest-shutdown" // the guest powered itself off, also when asked to
-	ByDestroy   Reason = "destroyed"      // Destroy was called, or a guest's reset with RebootDestroys
+	ByDestroy   Reason = "destroyed"      // Destroy was called, or the guest restarted itself under RebootDestroys
 	ByCrash     Reason = "crashed"        // the guest panicked or QEMU died
 	ByMigration Reason = "migrated"
 	ByOther     Reason = "other"

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
@@ -99,21 +100,6 @@ func (l *Libvirt) Shutdown(ctx context.Context, uuid string) error {
 	})
 }
 
-// Reboot implements Hypervisor. libvirt does it by the power button and a reset
-// instead of the exit, so it works for every guest a Shutdown works for.
-func (l *Libvirt) Reboot(ctx context.Context, uuid string) error {
-	return l.job(ctx, "reboot", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
-		return c.DomainReboot(d, golibvirt.DomainRebootAcpiPowerBtn)
-	})
-}
-
-// Reset implements Hypervisor.
-func (l *Libvirt) Reset(ctx context.Context, uuid string) error {
-	return l.job(ctx, "reset", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
-		return c.DomainReset(d, 0)
-	})
-}
-
 // Destroy implements Hypervisor.
 func (l *Libvirt) Destroy(ctx context.Context, uuid string) error {
 	return l.job(ctx, "destroy", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
@@ -164,7 +150,7 @@ func (l *Libvirt) DialConsole(ctx context.Context, id string) (net.Conn, error) 
 		return nil, err
 	}
 	d := net.Dialer{Timeout: l.cfg.Limits.Connect}
-	conn, err := d.DialContext(ctx, "unix", l.cfg.consolePath(id))
+	conn, err := d.DialContext(ctx, "unix", filepath.Join(l.cfg.Root, l.cfg.consolePath(id)))
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%w: console of %s: %w", ErrNotFound, id, err)
 	}

@@ -21,7 +21,7 @@ import (
 // Target is a hypervisor and what the script needs to know of it.
 type Target struct {
 	Hypervisor hypervisor.Hypervisor
-	Spec       hypervisor.Spec // of a guest that greets, echoes, and obeys the power button; UUID is replaced
+	Spec       hypervisor.Spec // of a guest like ci/hypervisortest/testguest; UUID is replaced
 	Greeting   string
 	KVM        bool
 	// Kill ends the domain's QEMU the hard way.
@@ -43,7 +43,8 @@ func Run(t *testing.T, target Target) {
 		{"console", (*script).console},
 		{"destroy", (*script).destroy},
 		{"crash", (*script).crash},
-		{"reset", (*script).reset},
+		{"restart", (*script).restart},
+		{"panics", (*script).panics},
 		{"bounce", (*script).bounce},
 		{"absent", (*script).absent},
 	}
@@ -117,13 +118,11 @@ func (s *script) life() {
 // console: a second client after the first, and bytes both ways.
 func (s *script) console() {
 	tty := s.boot()
-	_, err := io.WriteString(tty, "hello\n")
-	s.must(err)
+	s.enter(tty, "hello")
 	s.read(tty, "hello")
 	s.must(tty.Close())
 	tty = s.dial()
-	_, err = io.WriteString(tty, "again\n")
-	s.must(err)
+	s.enter(tty, "again")
 	s.read(tty, "again")
 	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
 }
@@ -141,17 +140,25 @@ func (s *script) crash() {
 	s.wait(hypervisor.Stopped, hypervisor.ByCrash)
 }
 
-// reset starts the guest again in place, or ends it, as the spec says.
-func (s *script) reset() {
+// restart: a guest that restarts itself goes on in place, or ends, as the spec
+// says.
+func (s *script) restart() {
 	tty := s.boot()
-	s.must(s.Hypervisor.Reset(s.ctx, s.id))
+	s.enter(tty, "reboot")
 	s.read(tty, s.Greeting)
 	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
 	s.wait(hypervisor.Stopped, hypervisor.ByDestroy)
 	s.Spec.RebootDestroys = true
-	s.boot()
-	s.must(s.Hypervisor.Reset(s.ctx, s.id))
+	s.enter(s.boot(), "reboot")
 	s.wait(hypervisor.Stopped, hypervisor.ByDestroy)
+}
+
+// panics: a guest that dies of its own is told from one that powers off.
+func (s *script) panics() {
+	s.enter(s.boot(), "panic")
+	s.wait(hypervisor.Stopped, hypervisor.ByCrash)
+	s.enter(s.boot(), "poweroff")
+	s.wait(hypervisor.Stopped, hypervisor.ByGuest)
 }
 
 // bounce: a domain outlives the connection, and the loss is announced.
@@ -161,8 +168,7 @@ func (s *script) bounce() {
 	s.wait(hypervisor.Resync, "")
 	s.must(s.Hypervisor.Ready(s.ctx))
 	s.state(hypervisor.Running)
-	_, err := io.WriteString(tty, "still\n")
-	s.must(err)
+	s.enter(tty, "still")
 	s.read(tty, "still")
 	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
 	s.wait(hypervisor.Stopped, hypervisor.ByDestroy)
@@ -171,7 +177,7 @@ func (s *script) bounce() {
 func (s *script) absent() {
 	for name, call := range map[string]func(context.Context, string) error{
 		"pause": s.Hypervisor.Pause, "resume": s.Hypervisor.Resume, "shutdown": s.Hypervisor.Shutdown,
-		"reboot": s.Hypervisor.Reboot, "reset": s.Hypervisor.Reset, "destroy": s.Hypervisor.Destroy,
+		"destroy": s.Hypervisor.Destroy,
 	} {
 		if err := call(s.ctx, s.id); !errors.Is(err, hypervisor.ErrNotFound) {
 			s.Errorf("%s of nothing: %v", name, err)
@@ -221,6 +227,12 @@ func (s *script) wait(kind hypervisor.EventKind, why hypervisor.Reason) {
 			s.Fatalf("no event %s", kind)
 		}
 	}
+}
+
+func (s *script) enter(c net.Conn, line string) {
+	s.Helper()
+	_, err := io.WriteString(c, line+"\n")
+	s.must(err)
 }
 
 func (s *script) read(c net.Conn, want string) {
