@@ -72,8 +72,9 @@ func Run(ctx context.Context, d Deps) error {
 	if opts.rescue {
 		return rescue(d)
 	}
+	core := d.Modules.Start(required())
 	dog := openWatchdog(d)
-	root, err := openRoot(ctx, d, opts)
+	root, err := openRoot(ctx, d, opts, core)
 	if err != nil {
 		return err
 	}
@@ -138,17 +139,17 @@ func openWatchdog(d Deps) int {
 	return fd
 }
 
-// openRoot leaves the verified root mounted at newRoot.
-func openRoot(ctx context.Context, d Deps, opts cmdline) (candidate, error) {
+// openRoot leaves the verified root mounted at newRoot; core waits for the
+// required modules.
+func openRoot(ctx context.Context, d Deps, opts cmdline, core func() error) (candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, rootWait)
 	defer cancel()
-	wait := d.Modules.Start(required())
 	root, err := find(ctx, d, opts.rootHash)
 	if err != nil {
 		return candidate{}, err
 	}
 	d.Log.Info("root-found", "dev", root.root.Node, "slot", root.slot, "disk", root.disk.GUID)
-	if err := wait(); err != nil {
+	if err := core(); err != nil {
 		return candidate{}, err
 	}
 	node, err := openVerity(d, root, opts.rootHash)

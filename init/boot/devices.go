@@ -106,24 +106,26 @@ func (m *sysModules) LoadAlias(modalias string) (bool, []error) {
 	return m.loadAll(m.tree.Match(modalias))
 }
 
-// Start implements Modules.
+// Start implements Modules. Beside the named ones it loads what the processor
+// offers: verity takes the fastest digest there is when it is opened.
 func (m *sysModules) Start(names []string) func() error {
-	done := make(chan error, 1)
+	errs := make(chan error, len(names)+1)
+	for _, name := range names {
+		go func() { errs <- m.tree.LoadName(name) }()
+	}
 	go func() {
 		for _, modalias := range m.onBus("cpu") {
-			m.loadAll(m.tree.Match(modalias))
+			m.loadAll(m.tree.Match(modalias)) // only faster, so never a failure
 		}
-		var err error
-		for _, name := range names {
-			err = errors.Join(err, m.tree.LoadName(name))
-		}
-		done <- err
+		errs <- nil
 	}()
-	return func() error { return <-done }
+	return func() (err error) {
+		for range cap(errs) {
+			err = errors.Join(err, <-errs)
+		}
+		return err
+	}
 }
-
-// LoadName implements Modules.
-func (m *sysModules) LoadName(name string) error { return m.tree.LoadName(name) }
 
 // LoadWatchdogs implements Modules. Intel's own watchdog is no device until a
 // driver of the chipset's LPC or SMBus function has made it one.

@@ -50,7 +50,7 @@ func (m sysMachine) LoaderPartition() (string, bool) {
 	if _, err := os.Stat(efiDir); err != nil {
 		return "", false
 	}
-	if err := m.modules.LoadName("efivarfs"); err != nil {
+	if err := m.modules.tree.LoadName("efivarfs"); err != nil {
 		return "", false
 	}
 	if err := unix.Mount("efivarfs", efivarsDir, "efivarfs", quiet|unix.MS_RDONLY, ""); err != nil {
