@@ -19,6 +19,7 @@ type Groups interface {
 	// Open returns the directory to start a service in; nil means that this
 	// host has none.
 	Open(service string) (*os.File, error)
+	SetWeight(service string, weight int) error
 	Kill(service string) error
 	WaitEmpty(ctx context.Context, service string) error
 	Of(pid int) (service string, ok bool)

@@ -102,10 +102,21 @@ func (s *Supervisor) fork(spec catalogue.Service, path string, argv []string, us
 	}
 	if group != nil {
 		defer group.Close()
+		s.weigh(spec)
 		sys.UseCgroupFD, sys.CgroupFD = true, int(group.Fd())
 	}
 	env := s.environment(spec, user)
 	return syscall.ForkExec(path, argv, &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: sys})
+}
+
+// weigh is a preference: without it the service runs all the same.
+func (s *Supervisor) weigh(spec catalogue.Service) {
+	if spec.CPUWeight == 0 {
+		return
+	}
+	if err := s.Groups.SetWeight(spec.Name, spec.CPUWeight); err != nil {
+		s.Log.Warn("weight-failed", "name", spec.Name, "err", err)
+	}
 }
 
 // environment is all a service gets: nothing is inherited from PID 1.

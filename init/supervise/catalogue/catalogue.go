@@ -126,6 +126,10 @@ type Service struct {
 	// User and Group are names of the image's passwd and group; empty is root.
 	Owner    Owner
 	OOMScore int
+	// CPUWeight is cpu.weight of the service's cgroup; 0 is the kernel's 100.
+	// What nobody waits for at boot gets less, so that it does not hold up the
+	// services on the way to the API.
+	CPUWeight int
 	Limits   []Limit
 	Dirs     []Dir
 	Env      []string

@@ -2,6 +2,11 @@ package catalogue
 
 import "time"
 
+// background is the processor weight of services that are not on the way from
+// the kernel to the API. Stage 1 has loaded the drivers of disks and NICs, so
+// even udevd is not.
+const background = 20
+
 // udevd loads modules by modalias and names and permits device nodes. The rule
 // set is the part a server needs. Left out on purpose: predictable NIC names
 // (hostd identifies NICs by MAC and PCI path, and a rename under a running DHCP
@@ -18,6 +23,7 @@ func udevd() Service {
 		Watchdog:     3 * time.Minute, // WatchdogSec of Debian's unit
 		Kill:         KillGroup,
 		OOMScore:     -1000,
+		CPUWeight:    background,
 		Programs: []string{
 			"/usr/bin/udevadm",
 			"/usr/lib/udev/ata_id",
@@ -57,6 +63,7 @@ func udevTrigger() Service {
 		StartTimeout: 60 * time.Second,
 		Grace:        2 * time.Second,
 		Kill:         KillGroup,
+		CPUWeight:    background,
 		Unit:         "/usr/lib/systemd/system/systemd-udev-trigger.service",
 	}
 }
@@ -85,12 +92,12 @@ func hostd() Service {
 }
 
 // virtlogd holds the guests' console logs open, so it must outlive libvirtd;
-// nothing but a shutdown stops it before its users.
+// nothing but a shutdown stops it, and then after its users. It opens files only
+// when a guest starts, so it need not wait for hostd to mount them.
 func virtlogd() Service {
 	return Service{
 		Name:         "virtlogd",
 		Argv:         []string{"/usr/sbin/virtlogd"},
-		Needs:        []string{"hostd"},
 		Ready:        Ready{Kind: Notify},
 		Class:        Restartable,
 		StartTimeout: 60 * time.Second,
@@ -103,14 +110,14 @@ func virtlogd() Service {
 }
 
 // libvirtd runs without Debian's --timeout and without systemd's sockets. It
-// needs udevd so that /dev/kvm has its group when QEMU is probed. Only its main
-// process is ever killed: guests live in /machine, and a QEMU on its way there
-// is for a moment still in /svc/libvirtd.
+// need not wait for udevd: it asks again when /dev/kvm becomes usable. Only its
+// main process is ever killed: guests live in /machine, and a QEMU on its way
+// there is for a moment still in /svc/libvirtd.
 func libvirtd() Service {
 	return Service{
 		Name:         "libvirtd",
 		Argv:         []string{"/usr/sbin/libvirtd"},
-		Needs:        []string{"hostd", "udevd", "virtlogd"},
+		Needs:        []string{"hostd", "virtlogd"},
 		Ready:        Ready{Kind: Notify},
 		Class:        Restartable,
 		StartTimeout: 120 * time.Second,
@@ -162,6 +169,7 @@ func chronyd() Service {
 		StartTimeout: 30 * time.Second,
 		Grace:        5 * time.Second,
 		Kill:         KillGroup,
+		CPUWeight:    background,
 		Dirs: []Dir{
 			{"/run/chrony", 0o700, owner},
 			{"/var/lib/chrony", 0o750, owner},

@@ -87,6 +87,9 @@ func (s Service) check() []error {
 	if s.OOMScore < -1000 || s.OOMScore > 1000 {
 		bad("oom score %d is not in -1000..1000", s.OOMScore)
 	}
+	if s.CPUWeight < 0 || s.CPUWeight > 10000 {
+		bad("cpu weight %d is not in 0..10000", s.CPUWeight)
+	}
 	if s.Kill != KillGroup && s.Kill != KillMain {
 		bad("unknown kill mode %q", s.Kill)
 	}

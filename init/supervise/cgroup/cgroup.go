@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +66,12 @@ func (t *Tree) Open(service string) (*os.File, error) {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
 	return os.Open(dir)
+}
+
+// SetWeight sets the share of the processor that the group gets when others want
+// it too.
+func (t *Tree) SetWeight(service string, weight int) error {
+	return write(t.service(service), "cpu.weight", strconv.Itoa(weight))
 }
 
 // Kill sends SIGKILL to everything in the group and below. A group that is not

@@ -17,7 +17,7 @@ func fakeTree(t *testing.T, groups ...string) string {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range []string{"cgroup.subtree_control", "cgroup.kill", "cgroup.events"} {
+		for _, f := range []string{"cgroup.subtree_control", "cgroup.kill", "cgroup.events", "cpu.weight"} {
 			if err := os.WriteFile(filepath.Join(dir, f), []byte("populated 0\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -52,6 +52,16 @@ func TestKillReachesOnlyTheService(t *testing.T) {
 	}
 	if err := New(root).Kill("never-started"); err != nil {
 		t.Errorf("a group that is not there: %v", err)
+	}
+}
+
+func TestSetWeight(t *testing.T) {
+	root := fakeTree(t, "svc/a")
+	if err := New(root).SetWeight("a", 20); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(root, "svc/a/cpu.weight")); err != nil || string(got[:2]) != "20" {
+		t.Errorf("got %q, %v", got, err)
 	}
 }
 
