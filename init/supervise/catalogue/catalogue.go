@@ -130,10 +130,10 @@ type Service struct {
 	// What nobody waits for at boot gets less, so that it does not hold up the
 	// services on the way to the API.
 	CPUWeight int
-	Limits   []Limit
-	Dirs     []Dir
-	Env      []string
-	Sockets  []Listen
+	Limits    []Limit
+	Dirs      []Dir
+	Env       []string
+	Sockets   []Listen
 	// Console copies the service's log lines to the console.
 	Console bool
 	// Trusted services may steer PID 1 by X_CAIRN_… notify messages.
