@@ -18,6 +18,8 @@ import (
 // them from the kernel's and everybody else's (a number free in rtnetlink.h).
 const routeProtocol = 67
 
+const runningLink = unix.IFF_LOWER_UP | unix.IFF_RUNNING
+
 // Kernel is the network stack as the manager uses it.
 type Kernel interface {
 	Found() (Found, error)
@@ -68,8 +70,10 @@ func (k *Netlink) Found() (Found, error) {
 func (k *Netlink) link(a *netlink.LinkAttrs, addrs []netlink.Addr) Link {
 	l := Link{
 		Index: a.Index, Name: a.Name, MAC: a.HardwareAddr.String(),
-		Up:      a.RawFlags&unix.IFF_UP != 0,
-		Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+		Up: a.RawFlags&unix.IFF_UP != 0,
+		// A carrier alone is not enough: until the kernel calls the link
+		// running too, it silently drops what is sent.
+		Carrier: a.RawFlags&runningLink == runningLink,
 	}
 	// A virtual interface has no device behind it; that is the common case and
 	// no error.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"reflect"
 	"sync"
 	"time"
 
@@ -22,7 +23,7 @@ type Manager struct {
 }
 
 // New returns a manager of the kernel's network. onChange is called from the
-// manager's goroutine after each look at it, so it must be quick.
+// manager's goroutine when the status has changed, so it must be quick.
 func New(kernel Kernel, leases Leases, log *slog.Logger, onChange func(Status)) *Manager {
 	dial := func(iface string, id dhcp.Identity) (Transport, error) {
 		conn, err := dhcp.Listen(iface, id, log)
@@ -105,7 +106,10 @@ func (c *core) pause(now time.Time) time.Duration {
 func (m *Manager) publish() {
 	s := m.core.status
 	m.mu.Lock()
+	same := reflect.DeepEqual(s, m.status)
 	m.status = s
 	m.mu.Unlock()
-	m.onChange(s)
+	if !same {
+		m.onChange(s)
+	}
 }

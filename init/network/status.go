@@ -47,6 +47,13 @@ func (c *core) desired() Desired {
 	return d
 }
 
+func orNone(a netip.Addr) string {
+	if !a.IsValid() {
+		return "none"
+	}
+	return a.String()
+}
+
 var defaultRoute = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 
 func (c *core) held() *dhcp.Lease {
@@ -83,7 +90,7 @@ func (c *core) publish() {
 		return // not reached yet
 	}
 	if s.Address.IsValid() && (s.Address != c.said.Address || s.Link.Name != c.said.Link.Name) {
-		c.log.Info("network-up", "if", s.Link.Name, "addr", s.Address, "gateway", s.Gateway, "mode", s.Mode)
+		c.log.Info("network-up", "if", s.Link.Name, "addr", s.Address, "gateway", orNone(s.Gateway), "mode", s.Mode)
 	}
 	c.said = s
 }

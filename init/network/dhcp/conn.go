@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 
@@ -97,7 +98,7 @@ func (c *Conn) receive() {
 			continue // said once each time the interface goes down
 		}
 		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
+			if !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
 				c.log.Warn("dhcp-receive-failed", "if", c.iface, "err", err)
 			}
 			return

@@ -31,12 +31,12 @@ const (
 )
 
 // Timing. RFC 2131 §4.1 starts at 4 s; the first packet is often lost to a
-// switch port that has just come up, so this client starts at 2 s. Renewals
-// wait at least 60 s (§4.4.5).
+// switch port that has just come up, so this client starts at 1 s and moves
+// each wait by up to a quarter. Renewals wait at least 60 s (§4.4.5).
 const (
-	firstRetry   = 2 * time.Second
+	firstRetry   = time.Second
 	maxRetry     = 64 * time.Second
-	jitter       = time.Second
+	jitterPart   = 4
 	minRenewWait = 60 * time.Second
 	minDuration  = 10 * time.Second
 	// maxRequests is how often an offer is asked for before looking for another.
@@ -221,7 +221,7 @@ func (m *Machine) retry(now time.Time, q Query) []Action {
 
 func (m *Machine) backoff(n int) time.Duration {
 	d := min(firstRetry<<min(n, 10), maxRetry)
-	return d + time.Duration((2*m.random.Float64()-1)*float64(jitter))
+	return d + time.Duration((2*m.random.Float64()-1)*float64(d/jitterPart))
 }
 
 // refused waits before the next attempt, longer each time: a server that
