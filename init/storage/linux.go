@@ -25,10 +25,10 @@ func (Linux) RootDevice() (string, error) {
 }
 
 // Mounted implements System.
-func (Linux) Mounted(target string) (bool, error) {
+func (Linux) Mounted(target string) (string, error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	return mountPoints(string(b))[target], nil
 }
@@ -51,7 +51,11 @@ func (Linux) Mount(source, target, fstype string, options []Option) error {
 	for _, o := range options {
 		flags |= mountFlags[o]
 	}
-	return unix.Mount(source, target, fstype, flags, "")
+	data := ""
+	if fstype == "tmpfs" {
+		data = "mode=0755" // its own default lets everybody write
+	}
+	return unix.Mount(source, target, fstype, flags, data)
 }
 
 // Bind implements System.

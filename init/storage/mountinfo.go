@@ -5,13 +5,17 @@ import (
 	"strings"
 )
 
-// mountPoints returns the mount points a /proc/self/mountinfo lists.
-func mountPoints(info string) map[string]bool {
-	points := map[string]bool{}
+// mountPoints returns what a /proc/self/mountinfo lists: the source of the last
+// mount at each point.
+func mountPoints(info string) map[string]string {
+	points := map[string]string{}
 	for line := range strings.Lines(info) {
-		// The fifth field, after id, parent, device and root.
-		if fields := strings.Fields(line); len(fields) > 4 {
-			points[unescape(fields[4])] = true
+		before, after, ok := strings.Cut(line, " - ")
+		// The point is the fifth field, after id, parent, device and root;
+		// behind the dash stand file system and source.
+		head, tail := strings.Fields(before), strings.Fields(after)
+		if ok && len(head) > 4 && len(tail) > 1 {
+			points[unescape(head[4])] = unescape(tail[1])
 		}
 	}
 	return points

@@ -59,8 +59,8 @@ const (
 type System interface {
 	// RootDevice is the number of the device / is mounted from, as "254:0".
 	RootDevice() (string, error)
-	// Mounted reports whether something is mounted at target.
-	Mounted(target string) (bool, error)
+	// Mounted tells what is mounted at target, as its source; "" for nothing.
+	Mounted(target string) (string, error)
 	// Prepare makes a file system usable, as by loading its module.
 	Prepare(fstype string) error
 	Mount(source, target, fstype string, options []Option) error
@@ -121,8 +121,11 @@ func mountOne(sys System, disk BootDisk, diskErr error, part, target string, opt
 		return standIn(sys, target, Outcome{Kind: Tmpfs, Err: fmt.Errorf("disk %s has no partition %s", disk.Name, part)})
 	}
 	dev = filepath.Join("/dev", dev)
-	if done, err := sys.Mounted(target); err == nil && done {
+	switch source, err := sys.Mounted(target); {
+	case err == nil && source == dev:
 		return Outcome{Kind: Disk, Device: dev}
+	case err == nil && source != "":
+		return Outcome{Kind: Failed, Device: dev, Err: errors.New("it did not mount at an earlier start")}
 	}
 	err := sys.Prepare("ext4")
 	if merr := sys.Mount(dev, target, "ext4", options); merr != nil {
@@ -134,7 +137,7 @@ func mountOne(sys System, disk BootDisk, diskErr error, part, target string, opt
 
 // standIn puts a tmpfs where a partition should be.
 func standIn(sys System, target string, o Outcome) Outcome {
-	if done, err := sys.Mounted(target); err == nil && done {
+	if source, err := sys.Mounted(target); err == nil && source != "" {
 		return o
 	}
 	if err := sys.Mount("tmpfs", target, "tmpfs", []Option{NoSuid, NoDev}); err != nil {
@@ -150,7 +153,7 @@ func provide(sys System, d dir) error {
 	if d.bind == "" {
 		return nil
 	}
-	if done, err := sys.Mounted(d.bind); err != nil || done {
+	if source, err := sys.Mounted(d.bind); err != nil || source != "" {
 		return err
 	}
 	if err := sys.MkdirAll(d.bind, d.mode); err != nil {
