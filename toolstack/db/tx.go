@@ -117,6 +117,7 @@ func (tx *Tx) EditRecord(class *api.ClassInfo, ref string) (api.Record, error) {
 	if w.record == nil {
 		w.record = o.record.CloneRecord()
 	}
+	w.derived = false
 	return w.record, nil
 }
 
@@ -130,10 +131,13 @@ func (tx *Tx) DeleteRecord(class *api.ClassInfo, ref string) error {
 	return nil
 }
 
-// Touch makes an object count as modified without changing it.
+// Touch makes an object count as modified without changing or storing it.
 func (tx *Tx) Touch(class *api.ClassInfo, ref string) error {
-	_, err := tx.EditRecord(class, ref)
-	return err
+	tx.check()
+	if tx.linkTarget(key{class, ref}) == nil {
+		return HandleInvalid(class, ref)
+	}
+	return nil
 }
 
 // Insert adds a record under a fresh reference.

@@ -1,0 +1,101 @@
+package event
+
+import (
+	"strconv"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+)
+
+// batch is the answer of event.from.
+type batch struct {
+	snap     *db.Snapshot
+	sub      *subscription
+	changes  []db.Change // additions, then modifications, then deletions
+	messages uint64
+}
+
+// everything makes all wanted objects additions.
+func (b *batch) everything() {
+	classes := api.Classes()
+	for i := range classes {
+		c := &classes[i]
+		if !b.sub.class(c) {
+			continue
+		}
+		b.snap.Objects(c, func(o *db.Object) bool {
+			if b.sub.object(c, o.Ref()) {
+				b.changes = append(b.changes, db.Change{Class: c, Ref: o.Ref(), Op: db.Add, Generation: o.Modified()})
+			}
+			return true
+		})
+	}
+}
+
+var operations = [...]api.EventOperation{
+	db.Add: api.EventOperationAdd, db.Mod: api.EventOperationMod, db.Del: api.EventOperationDel,
+}
+
+// AppendValue implements api.Result.
+func (b *batch) AppendValue(out []byte, e api.Encoding) []byte {
+	out = api.OpenStruct(out, e)
+	out = api.OpenMember(out, e, "events")
+	out = api.OpenArray(out, e)
+	for i := range b.changes {
+		out = b.appendEvent(api.Next(out, e), e, &b.changes[i])
+	}
+	out = api.CloseArray(out, e)
+	out = api.CloseMember(out, e)
+	out = api.OpenMember(out, e, "valid_ref_counts")
+	out = b.appendCounts(out, e)
+	out = api.CloseMember(out, e)
+	out = appendMember(out, e, "token", Token{b.snap.Generation(), b.messages}.String())
+	return api.CloseStruct(out, e)
+}
+
+func appendMember(out []byte, e api.Encoding, name, value string) []byte {
+	out = api.OpenMember(out, e, name)
+	out = api.AppendString(out, e, value)
+	return api.CloseMember(out, e)
+}
+
+// appendEvent writes one event. The numbers are strings and the timestamp says
+// nothing: that is how clients know them.
+func (b *batch) appendEvent(out []byte, e api.Encoding, ch *db.Change) []byte {
+	out = api.OpenStruct(out, e)
+	out = appendMember(out, e, "id", strconv.FormatUint(ch.Generation, 10))
+	out = appendMember(out, e, "timestamp", "0.0")
+	out = appendMember(out, e, "class", ch.Class.Lower)
+	out = appendMember(out, e, "operation", string(operations[ch.Op]))
+	out = appendMember(out, e, "ref", ch.Ref)
+	if o := b.snap.Object(ch.Class, ch.Ref); o != nil && ch.Op != db.Del {
+		out = api.OpenMember(out, e, "snapshot")
+		out = o.AppendRecord(out, e)
+		out = api.CloseMember(out, e)
+	}
+	return api.CloseStruct(out, e)
+}
+
+// appendCounts writes how many objects there are of each wanted class. These
+// are the only integers that XML clients get typed.
+func (b *batch) appendCounts(out []byte, e api.Encoding) []byte {
+	out = api.OpenStruct(out, e)
+	classes := api.Classes()
+	for i := range classes {
+		c := &classes[i]
+		if !b.sub.class(c) {
+			continue
+		}
+		n := int64(b.snap.Count(c))
+		out = api.OpenMember(out, e, c.Lower)
+		if e == api.XML {
+			out = append(out, "<value><i4>"...)
+			out = strconv.AppendInt(out, n, 10)
+			out = append(out, "</i4></value>"...)
+		} else {
+			out = api.AppendInt(out, e, n)
+		}
+		out = api.CloseMember(out, e)
+	}
+	return api.CloseStruct(out, e)
+}

@@ -1,0 +1,282 @@
+package wire_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/wire/wiretest"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// fixture is a server with one object of each kind the transcripts use, under
+// fixed references.
+func fixture(t testing.TB) *wiretest.Server {
+	return wiretest.New(t, func(reg *api.Registry, d *db.DB) {
+		api.HandleVMStart(reg, func(_ *api.Call, vm api.VMRef, _, _ bool) error {
+			return api.ErrVMBadPowerState(vm.String(), "halted", "running")
+		})
+		api.HandleHostCallPlugin(reg, func(_ *api.Call, _ api.HostRef, plugin, fn string, args map[string]string) (string, error) {
+			return fmt.Sprint(plugin, "/", fn, " ", args), nil
+		})
+		api.HandleVMCreate(reg, func(*api.Call, *api.VM) (api.VMRef, error) { return "", nil })
+		api.HandleVMClone(reg, func(*api.Call, api.VMRef, string) (api.VMRef, error) { return "OpaqueRef:clone", nil })
+		api.HandleVMDestroy(reg, func(*api.Call, api.VMRef) error { panic("boom") })
+		err := d.Update(t.Context(), func(tx *db.Tx) error {
+			vm := api.NewVM()
+			vm.UUID, vm.NameLabel = "11111111-2222-4333-8444-555555555555", "one <&> \"two\""
+			vm.OtherConfig = map[string]string{"b": "2", "a": "1"}
+			vm.VCPUsMax, vm.HVMShadowMultiplier = 9007199254740993, 1.5
+			vm.Tags = []string{"x", "y"}
+			db.InsertAs(tx, "OpaqueRef:vm", vm)
+			console := api.NewConsole()
+			console.UUID, console.VM, console.Location = "c", "OpaqueRef:vm", "https://h/console?uuid=c"
+			db.InsertAs(tx, "OpaqueRef:console", console)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// transcripts sends each testdata/*.in as it is and compares what comes back
+// with the .out beside it. The first line is "POST <path>", SESSION stands for
+// the open session.
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.in")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no transcripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".in"), func(t *testing.T) { transcript(t, file) })
+	}
+}
+
+func transcript(t *testing.T, file string) {
+	s := fixture(t)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, body, _ := strings.Cut(string(text), "\n")
+	method, path, _ := strings.Cut(head, " ")
+	body = strings.ReplaceAll(body, "SESSION", s.Session)
+	req, err := http.NewRequest(method, s.HTTP.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d\n", resp.StatusCode)
+	for _, h := range []string{"Content-Type", "Access-Control-Allow-Origin", "Access-Control-Allow-Headers"} {
+		if v := resp.Header.Get(h); v != "" {
+			fmt.Fprintf(&b, "%s: %s\n", h, v)
+		}
+	}
+	fmt.Fprintf(&b, "\n%s\n", strings.ReplaceAll(string(answer), s.Session, "SESSION"))
+	golden(t, strings.TrimSuffix(file, ".in")+".out", b.String())
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
+	}
+}
+
+func code(err error) string {
+	var known *api.Error
+	if errors.As(err, &known) {
+		return known.Error()
+	}
+	return fmt.Sprint(err)
+}
+
+func TestErrors(t *testing.T) {
+	s := fixture(t)
+	for _, c := range []struct {
+		want, method string
+		args         []any
+	}{
+		{"MESSAGE_METHOD_UNKNOWN [VM.fly]", "VM.fly", nil},
+		{"MESSAGE_PARAMETER_COUNT_MISMATCH [VM.start, 4, 2]", "VM.start", []any{"OpaqueRef:vm"}},
+		{"MESSAGE_PARAMETER_COUNT_MISMATCH [VM.get_record, 2, 3]", "VM.get_record", []any{"OpaqueRef:vm", "x"}},
+		{"HANDLE_INVALID [VM, OpaqueRef:nothing]", "VM.get_record", []any{"OpaqueRef:nothing"}},
+		{"HANDLE_INVALID [VM, OpaqueRef:NULL]", "VM.get_record", []any{""}},
+		{"HANDLE_INVALID [VM, OpaqueRef:console]", "VM.get_record", []any{"OpaqueRef:console"}},
+		{"UUID_INVALID [VM, u]", "VM.get_by_uuid", []any{"u"}},
+		{"NOT_IMPLEMENTED [VM.suspend]", "VM.suspend", []any{"OpaqueRef:vm"}},
+		{"MESSAGE_REMOVED", "VIF_metrics.get_all_records", nil},
+		{"VM_BAD_POWER_STATE [OpaqueRef:vm, halted, running]", "VM.start", []any{"OpaqueRef:vm", false, false}},
+		{"VM_BAD_POWER_STATE [OpaqueRef:vm, halted, running]", "VM_start", []any{"OpaqueRef:vm", false, false}},
+		{"FIELD_TYPE_ERROR [start_paused]", "VM.start", []any{"OpaqueRef:vm", "perhaps", false}},
+		{"FIELD_TYPE_ERROR [value]", "VM.set_actions_after_reboot", []any{"OpaqueRef:vm", "explode"}},
+		{"FIELD_TYPE_ERROR [value]", "VM.set_user_version", []any{"OpaqueRef:vm", "1.5"}},
+		{"FIELD_TYPE_ERROR [user_version]", "VM.create", []any{map[string]any{}}},
+		{"MAP_DUPLICATE_KEY [pool, other_config, OpaqueRef:pool, a]", "pool.add_to_other_config", []any{"OpaqueRef:pool", "a", "2"}},
+		{"RBAC_PERMISSION_DENIED [host.tickle_heartbeat, only the hosts of a pool may send this message]", "host.tickle_heartbeat", []any{"OpaqueRef:h", map[string]string{}}},
+		{"INTERNAL_ERROR [boom]", "VM.destroy", []any{"OpaqueRef:vm"}},
+		{"MESSAGE_METHOD_UNKNOWN [Async.VM.get_record]", "Async.VM.get_record", []any{"OpaqueRef:vm"}},
+	} {
+		if c.method == "pool.add_to_other_config" {
+			s.DB.Update(t.Context(), func(tx *db.Tx) error {
+				p := api.NewPool()
+				p.OtherConfig = map[string]string{"a": "1"}
+				db.InsertAs(tx, "OpaqueRef:pool", p)
+				return nil
+			})
+		}
+		if _, err := s.Call(c.method, c.args...); code(err) != c.want {
+			t.Errorf("%s: %v, want %s", c.method, code(err), c.want)
+		}
+	}
+	for _, session := range []string{"", "OpaqueRef:other"} {
+		want := "SESSION_INVALID [" + api.RefText(session) + "]"
+		if _, err := s.Raw("VM.get_all", session); code(err) != want {
+			t.Errorf("session %q: %v", session, err)
+		}
+	}
+}
+
+// Every class answers get_all_records and get_record with every field the
+// description gives it, and each getter answers the same as the record.
+func TestEveryClassAnswersEveryField(t *testing.T) {
+	s := fixture(t)
+	classes := api.Classes()
+	for i := range classes {
+		c := &classes[i]
+		all := api.FindMessage(c.Name + ".get_record")
+		if all == nil || all.State == api.Removed || c.Volatile {
+			continue
+		}
+		ref := "OpaqueRef:" + strings.ToLower(c.Name) + "-x"
+		if err := s.DB.Update(t.Context(), func(tx *db.Tx) error { tx.InsertRecord(ref, c.New()); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		var record map[string]json.RawMessage
+		s.Must(&record, c.Name+".get_record", ref)
+		if len(record) != len(c.Fields) {
+			t.Errorf("%s: %d fields, want %d", c.Name, len(record), len(c.Fields))
+		}
+		if m := api.FindMessage(c.Name + ".get_all_records"); m != nil {
+			var records map[string]map[string]json.RawMessage
+			s.Must(&records, c.Name+".get_all_records")
+			if len(records[ref]) != len(c.Fields) {
+				t.Errorf("%s: get_all_records has %d fields of %d", c.Name, len(records[ref]), len(c.Fields))
+			}
+		}
+		for j := range c.Fields {
+			name := c.Fields[j].Name
+			result, err := s.Call(c.Name+".get_"+name, ref)
+			if m := api.FindMessage(c.Name + ".get_" + name); m.State == api.Removed {
+				if code(err) != "MESSAGE_REMOVED" {
+					t.Errorf("%s: %v", m.Method, err)
+				}
+			} else if err != nil || string(result) != string(record[name]) {
+				t.Errorf("%s: %s, %v; the record has %s", m.Method, result, err, record[name])
+			}
+		}
+	}
+}
+
+func TestSetters(t *testing.T) {
+	s := fixture(t)
+	s.Must(nil, "VM.set_name_label", "OpaqueRef:vm", "new")
+	s.Must(nil, "VM.set_PV_args", "OpaqueRef:vm", "quiet")
+	s.Must(nil, "VM.add_to_HVM_boot_params", "OpaqueRef:vm", "order", "cd")
+	s.Must(nil, "VM.add_to_HVM_boot_params", "OpaqueRef:vm", "x", "y")
+	s.Must(nil, "VM.remove_from_HVM_boot_params", "OpaqueRef:vm", "x")
+	s.Must(nil, "VM.remove_from_HVM_boot_params", "OpaqueRef:vm", "absent")
+	s.Must(nil, "VM.add_tags", "OpaqueRef:vm", "z")
+	s.Must(nil, "VM.add_tags", "OpaqueRef:vm", "z")
+	s.Must(nil, "VM.remove_tags", "OpaqueRef:vm", "x")
+	s.Must(nil, "VM.set_user_version", "OpaqueRef:vm", "12")
+	vm, err := db.Get(s.DB.Snapshot(), api.VMRef("OpaqueRef:vm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if vm.NameLabel != "new" || vm.PVArgs != "quiet" || vm.UserVersion != 12 || len(vm.HVMBootParams) != 1 ||
+		vm.HVMBootParams["order"] != "cd" || !slices.Equal(vm.Tags, []string{"y", "z"}) {
+		t.Errorf("record is %s", api.AppendRecord(nil, api.JSON, vm))
+	}
+}
+
+func TestPlainConstructors(t *testing.T) {
+	s := fixture(t)
+	var ref, value string
+	s.Must(&ref, "secret.create", map[string]any{"value": "v", "other_config": map[string]string{}, "uuid": "mine"})
+	s.Must(&value, "secret.get_value", ref)
+	if value != "v" {
+		t.Errorf("value is %q", value)
+	}
+	var uuid string
+	s.Must(&uuid, "secret.get_uuid", ref)
+	if len(uuid) != 36 {
+		t.Errorf("uuid is %q", uuid)
+	}
+	s.Must(nil, "secret.destroy", ref)
+	if _, err := s.Call("secret.get_record", ref); code(err) != "HANDLE_INVALID [secret, "+ref+"]" {
+		t.Error(err)
+	}
+	if _, err := s.Call("VBD.create", map[string]any{}); code(err) != "NOT_IMPLEMENTED [VBD.create]" {
+		t.Error(err)
+	}
+}
+
+func TestListMethods(t *testing.T) {
+	s := fixture(t)
+	result, err := s.Raw("system.listMethods")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var methods []string
+	if err := json.Unmarshal(result, &methods); err != nil {
+		t.Fatal(err)
+	}
+	if len(methods) != 2007 || !slices.Contains(methods, "VM.get_all_records") || slices.Contains(methods, "VM.get_all_where") {
+		t.Errorf("%d methods", len(methods))
+	}
+}
+
+func TestOversizedBodyIsRefusedAndTheNextRequestWorks(t *testing.T) {
+	s := fixture(t)
+	big := strings.NewReader(`{"method":"` + strings.Repeat("x", 400<<10) + `"`)
+	resp, err := http.Post(s.HTTP.URL+"/jsonrpc", "application/json", io.NopCloser(big))
+	if err == nil {
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("status %s", resp.Status)
+		}
+	}
+	s.Must(nil, "VM.get_all")
+}

@@ -1,0 +1,256 @@
+// Package wire serves the management API over HTTP: XML-RPC, JSON-RPC 1.0 and
+// 2.0, and the plumbing of the streams beside them. It decodes a request, checks
+// it against the description (name, number and types of parameters, session,
+// role), runs the implicit or bound behaviour, and encodes what that answers.
+//
+// Nothing here knows a class by name: implicit messages are served from the
+// tables of package api. A Server may be used by many goroutines.
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"sync"
+
+	"cairn/journal"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/task"
+)
+
+// Sessions is what a Server needs to know about who calls.
+type Sessions interface {
+	// Check answers SESSION_INVALID unless the session is alive, and counts
+	// as a use of it.
+	Check(s api.SessionRef) error
+	// Login opens a session, for HTTP Basic authentication.
+	Login(ctx context.Context, user, password, originator string) (api.SessionRef, error)
+	// Logout closes a session.
+	Logout(s api.SessionRef)
+}
+
+// Config is what a Server is made of. All but Authorize and Log are needed.
+type Config struct {
+	DB       *db.DB
+	Registry *api.Registry
+	Sessions Sessions
+	Tasks    *task.Manager
+	// Authorize is asked before a message with a valid session is served;
+	// key is the map key an add_to or remove_from is about, else "". Nil
+	// lets every session do everything.
+	Authorize func(s api.SessionRef, m *api.MessageInfo, key string) error
+	Log       *slog.Logger
+}
+
+// Server serves the API. It is an http.Handler.
+type Server struct {
+	Config
+	routes []route
+	ctx    context.Context
+	cancel context.CancelFunc
+	async  sync.WaitGroup
+}
+
+// NewServer returns a server for the configuration.
+func NewServer(c Config) *Server {
+	if c.Log == nil {
+		c.Log = journal.Discard()
+	}
+	s := &Server{Config: c}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.addRPCRoutes()
+	return s
+}
+
+// Close cancels all calls and waits for those that run as tasks.
+func (s *Server) Close() {
+	s.cancel()
+	s.async.Wait()
+}
+
+// request is one decoded call.
+type request struct {
+	method string
+	args   []api.Value
+	remote string
+	gone   <-chan struct{}
+}
+
+// noAsync is answered as a fault: the message cannot run as a task.
+type noAsync struct{ method string }
+
+func (e noAsync) Error() string { return "no asynchronous form of " + e.method }
+
+// call serves one request.
+func (s *Server) call(r *request) (api.Result, error) {
+	if r.method == "system.listMethods" {
+		return methodList{}, nil
+	}
+	method, async := r.method, false
+	for _, prefix := range []string{"Async.", "InternalAsync."} {
+		if rest, ok := strings.CutPrefix(method, prefix); ok {
+			method, async = rest, true
+			break
+		}
+	}
+	m := api.FindMessage(method)
+	switch {
+	case m == nil:
+		return nil, api.ErrMessageMethodUnknown(r.method)
+	case async && !m.Async:
+		return nil, noAsync{r.method}
+	case m.State == api.Removed:
+		return nil, api.ErrMessageRemoved()
+	}
+	session, args, err := s.admit(m, r)
+	if err != nil {
+		return nil, err
+	}
+	h := s.Registry.Handler(m)
+	if h == nil {
+		if h = s.implicit(m); h == nil {
+			return nil, api.ErrNotImplemented(m.Method)
+		}
+	}
+	c := &api.Call{Session: session, Message: m, Async: async, Remote: r.remote, Gone: r.gone}
+	if async {
+		c.Gone = nil
+		return s.startTask(h, c, args)
+	}
+	return s.runNow(h, c, args)
+}
+
+// admit checks a request against the message's description and returns the
+// session and the arguments with defaults filled in.
+func (s *Server) admit(m *api.MessageInfo, r *request) (api.SessionRef, []api.Value, error) {
+	args, extra := r.args, 1
+	if m.NoSession {
+		extra = 0
+	}
+	least, most := m.RequiredParams()+extra, len(m.Params)+extra
+	if n := len(args); n < least || n > most {
+		return "", nil, api.ErrMessageParameterCountMismatch(r.method, fmt.Sprint(clamp(n, least, most)), fmt.Sprint(n))
+	}
+	var session api.SessionRef
+	if !m.NoSession {
+		session = api.SessionRef(api.ParseRef(args[0].Text))
+		if err := s.Sessions.Check(session); err != nil {
+			return "", nil, err
+		}
+		args = args[1:]
+	}
+	full := make([]api.Value, len(m.Params))
+	copy(full, args)
+	for i := range m.Params {
+		if i >= len(args) {
+			full[i] = m.Params[i].Default
+		} else if err := checkValue(&full[i], m.Params[i].Type); err != nil {
+			return "", nil, api.ErrFieldTypeError(m.Params[i].Name)
+		}
+	}
+	return session, full, s.authorize(session, m, full)
+}
+
+func clamp(n, least, most int) int { return min(max(n, least), most) }
+
+func (s *Server) authorize(session api.SessionRef, m *api.MessageInfo, args []api.Value) error {
+	if m.Internal {
+		return api.ErrRBACPermissionDenied(strings.ToLower(m.Method), "only the hosts of a pool may send this message")
+	}
+	if s.Authorize == nil || m.NoSession {
+		return nil
+	}
+	key := ""
+	if m.Op == api.OpAddKey || m.Op == api.OpRemoveKey {
+		key = args[1].Text
+	}
+	return s.Authorize(session, m, key)
+}
+
+// startTask runs a call as a task of its own and answers the task.
+func (s *Server) startTask(h api.Handler, c *api.Call, args []api.Value) (api.Result, error) {
+	t, err := s.Tasks.Start(s.ctx, "Async."+c.Message.Method, c.Session, true)
+	if err != nil {
+		return nil, err
+	}
+	c.Task, c.Context = t, t.Context()
+	s.async.Go(func() {
+		result, err := s.run(h, c, args)
+		text := ""
+		if _, void := result.(api.Void); err == nil && !void {
+			text = string(result.AppendValue(nil, api.XML))
+		}
+		t.Finish(text, err)
+	})
+	return api.StringResult(t.Ref().String()), nil
+}
+
+// runNow runs a call while its client waits. Long operations, which are those
+// that may also run as tasks, have a task while they run; those on tasks and
+// sessions are not long.
+func (s *Server) runNow(h api.Handler, c *api.Call, args []api.Value) (api.Result, error) {
+	c.Task, c.Context = noTask{}, s.ctx
+	if !c.Message.Async || c.Message.Class.Volatile {
+		return s.run(h, c, args)
+	}
+	t, err := s.Tasks.Start(s.ctx, c.Message.Method, c.Session, false)
+	if err != nil {
+		return nil, err
+	}
+	c.Task, c.Context = t, t.Context()
+	result, err := s.run(h, c, args)
+	t.Finish("", err)
+	return result, err
+}
+
+// run calls behaviour and makes an API error of whatever goes wrong in it.
+func (s *Server) run(h api.Handler, c *api.Call, args []api.Value) (result api.Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.Log.Error("call-panic", "message", c.Message.Method, "panic", p, "stack", string(debug.Stack()))
+			result, err = nil, api.ErrInternalError(fmt.Sprint(p))
+		}
+	}()
+	result, err = h(c, args)
+	if err != nil {
+		return nil, s.apiError(c, err)
+	}
+	return result, nil
+}
+
+func (s *Server) apiError(c *api.Call, err error) error {
+	var known *api.Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(context.Cause(c), api.ErrCancelled):
+		return api.ErrTaskCancelled(c.Task.Ref().String())
+	}
+	s.Log.Error("call-failed", "message", c.Message.Method, "err", err)
+	return api.ErrInternalError(err.Error())
+}
+
+// noTask is the progress of a short call.
+type noTask struct{}
+
+func (noTask) Ref() api.TaskRef { return "" }
+func (noTask) Set(float64)      {}
+
+// methodList answers system.listMethods.
+type methodList struct{}
+
+// AppendValue implements api.Result.
+func (methodList) AppendValue(b []byte, e api.Encoding) []byte {
+	b = api.OpenArray(b, e)
+	messages := api.Messages()
+	for i := range messages {
+		if !messages[i].Hidden {
+			b = api.AppendString(api.Next(b, e), e, messages[i].Method)
+		}
+	}
+	return api.CloseArray(b, e)
+}
