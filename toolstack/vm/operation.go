@@ -1,0 +1,221 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+// finishTimeout bounds recording a result after the client's context has ended.
+const finishTimeout = 30 * time.Second
+
+// operation is one entry of current_operations.
+type operation struct {
+	m    *Manager
+	vm   api.VMRef
+	uuid string
+	op   api.VMOperations
+	task string
+}
+
+// begin checks op against the life-cycle and enters it, all in one transaction;
+// also, when given, adds its own checks and its intent to that transaction.
+func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also func(*db.Tx, *api.VM) error) (*operation, error) {
+	o := &operation{m: m, vm: ref, op: op, task: taskKey(c)}
+	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
+		vm, err := db.Edit(tx, ref)
+		if err != nil {
+			return err
+		}
+		if err := check(ref, vm, op); err != nil {
+			return err
+		}
+		if also != nil {
+			if err := also(tx, vm); err != nil {
+				return err
+			}
+		}
+		if vm.CurrentOperations == nil {
+			vm.CurrentOperations = map[string]api.VMOperations{}
+		}
+		vm.CurrentOperations[o.task] = op
+		vm.AllowedOperations = allowed(ref, vm)
+		o.uuid = vm.UUID
+		m.bump(ref)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// taskKey names the operation in current_operations; a call without a task gets
+// a name of its own.
+func taskKey(c *api.Call) string {
+	if ref := c.Task.Ref(); !ref.IsNull() {
+		return ref.String()
+	}
+	return api.NewRef[api.Task]().String()
+}
+
+// become changes what the operation is, half-way: a reboot whose domain has ended
+// is a start, which nothing may interrupt. It fails when a hard shutdown has come
+// in between: the VM shall not come back then.
+func (o *operation) become(ctx context.Context, op api.VMOperations) error {
+	return o.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		vm, err := db.Edit(tx, o.vm)
+		if err != nil {
+			return err
+		}
+		if vm.PowerState == api.VMPowerStateHalted {
+			return api.ErrVMHalted(o.vm.String())
+		}
+		for task, other := range vm.CurrentOperations {
+			if task != o.task {
+				return api.ErrOtherOperationInProgress("VM", o.vm.String(), string(other), task)
+			}
+		}
+		vm.CurrentOperations[o.task], o.op = op, op
+		vm.AllowedOperations = allowed(o.vm, vm)
+		o.m.bump(o.vm)
+		return nil
+	})
+}
+
+// end records the result and leaves current_operations. It does so also when the
+// call was cancelled: what happened has happened.
+func (o *operation) end(ctx context.Context, failed error, result func(*db.Tx, *api.VM) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	err := o.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		vm, err := db.Edit(tx, o.vm)
+		if err != nil {
+			return err
+		}
+		delete(vm.CurrentOperations, o.task)
+		if result != nil {
+			if err := result(tx, vm); err != nil {
+				return err
+			}
+		}
+		vm.AllowedOperations = allowed(o.vm, vm)
+		o.m.bump(o.vm)
+		return nil
+	})
+	o.m.poke() // what happened meanwhile was left for now
+	if failed != nil {
+		o.m.cfg.Log.Warn("vm-operation-failed", "op", o.op, "uuid", o.uuid, "err", failed)
+		return failed
+	}
+	return err
+}
+
+// bump is called inside transactions, which are one after another, so a reader
+// in a transaction sees every begin and end before it.
+func (m *Manager) bump(ref api.VMRef) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.epochs[ref]++
+}
+
+func (m *Manager) epoch(ref api.VMRef) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.epochs[ref]
+}
+
+// poke wakes the reconciler.
+func (m *Manager) poke() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// asCancelled gives a context's end the error a client expects.
+func asCancelled(c *api.Call, err error) error {
+	if err != nil && errors.Is(context.Cause(c), api.ErrCancelled) {
+		return api.ErrTaskCancelled(c.Task.Ref().String())
+	}
+	return err
+}
+
+// edit changes a VM outside of any operation.
+func (m *Manager) edit(ctx context.Context, ref api.VMRef, f func(*db.Tx, *api.VM) error) error {
+	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		vm, err := db.Edit(tx, ref)
+		if err != nil {
+			return err
+		}
+		if err := f(tx, vm); err != nil {
+			return err
+		}
+		vm.AllowedOperations = allowed(ref, vm)
+		return nil
+	})
+}
+
+func (m *Manager) assertOperationValid(_ *api.Call, ref api.VMRef, op api.VMOperations) error {
+	vm, err := db.Get(m.cfg.DB.Snapshot(), ref)
+	if err != nil {
+		return err
+	}
+	return check(ref, vm, op)
+}
+
+func (m *Manager) updateAllowedOperations(c *api.Call, ref api.VMRef) error {
+	return m.edit(c, ref, func(*db.Tx, *api.VM) error { return nil })
+}
+
+// gone reports whether a domain has ended.
+func (m *Manager) gone(ctx context.Context, uuid string) (bool, error) {
+	domains, err := m.hv.List(ctx)
+	if err != nil {
+		return false, fmt.Errorf("vm %s: %w", uuid, err)
+	}
+	for _, d := range domains {
+		if d.UUID == uuid {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// waitGone waits until a domain has ended, pressing its power button now and
+// then: a guest that is still booting misses the first time.
+func (m *Manager) waitGone(ctx context.Context, uuid string, press func() error) error {
+	events, cancel := m.hv.Subscribe()
+	defer cancel()
+	again := time.NewTicker(pressInterval)
+	defer again.Stop()
+	for {
+		select {
+		case e, ok := <-events: // the first is a Resync: look before waiting
+			if !ok {
+				return hypervisor.ErrUnavailable
+			}
+			if e.Kind != hypervisor.Resync && e.UUID != uuid {
+				continue
+			}
+		case <-again.C:
+			if err := press(); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
+				m.cfg.Log.Warn("vm-power-button", "uuid", uuid, "err", err)
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if gone, err := m.gone(ctx, uuid); err == nil && gone {
+			return nil
+		}
+	}
+}
+
+// pressInterval is long enough that no guest takes two presses for a demand to
+// stop without saving.
+const pressInterval = 15 * time.Second

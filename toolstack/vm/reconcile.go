@@ -1,0 +1,353 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+// crashGrace: a guest that crashes sooner than this after its start would crash
+// again, and again; it is left Halted for somebody to look at.
+const crashGrace = 30 * time.Second
+
+// retryInterval paces attempts to look while the hypervisor does not answer.
+const retryInterval = time.Second
+
+// Run recovers what a former process left, then keeps rows true until the context
+// ends. ready is called once, after the first reconcile: before it, rows may
+// speak of domains that are long gone.
+func (m *Manager) Run(ctx context.Context, ready func()) error {
+	if err := m.ensureTemplates(ctx); err != nil {
+		return fmt.Errorf("default templates: %w", err)
+	}
+	if err := m.recoverOperations(ctx); err != nil {
+		return fmt.Errorf("recover operations: %w", err)
+	}
+	events, cancel := m.hv.Subscribe()
+	defer cancel()
+	for {
+		select {
+		case e, ok := <-events:
+			if !ok {
+				return hypervisor.ErrUnavailable
+			}
+			m.note(e)
+			if len(events) > 0 { // look once for all that is known
+				continue
+			}
+		case <-m.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := m.reconcile(ctx); err != nil {
+			m.cfg.Log.Warn("reconcile-failed", "err", err)
+			m.retry(ctx)
+			continue
+		}
+		if ready != nil {
+			ready()
+			ready = nil
+		}
+	}
+}
+
+func (m *Manager) retry(ctx context.Context) {
+	t := time.AfterFunc(retryInterval, m.poke)
+	context.AfterFunc(ctx, func() { t.Stop() })
+}
+
+// note remembers why a domain stopped: the domain cannot be asked any more.
+func (m *Manager) note(e hypervisor.Event) {
+	if e.Kind != hypervisor.Stopped {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stops[e.UUID] = e.Reason
+}
+
+func (m *Manager) forgetStop(uuid string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.stops, uuid)
+}
+
+// recoverOperations empties current_operations: their tasks died with the former
+// process. What they meant to do is remembered for the first reconcile.
+func (m *Manager) recoverOperations(ctx context.Context) error {
+	unfinished := map[api.VMRef]api.VMOperations{}
+	err := m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		for ref, vm := range db.All[api.VM](tx) {
+			if len(vm.CurrentOperations) == 0 && vm.ScheduledToBeResidentOn.IsNull() {
+				continue
+			}
+			for _, op := range vm.CurrentOperations {
+				unfinished[ref] = op
+				m.cfg.Log.Warn("vm-operation-interrupted", "op", op, "uuid", vm.UUID)
+			}
+			edit, err := db.Edit(tx, ref)
+			if err != nil {
+				return err
+			}
+			edit.CurrentOperations, edit.ScheduledToBeResidentOn = nil, ""
+			edit.AllowedOperations = allowed(ref, edit)
+		}
+		return nil
+	})
+	m.unfinished = unfinished
+	return err
+}
+
+// reconcile compares every row that runs here, or should, with the domains.
+func (m *Manager) reconcile(ctx context.Context) error {
+	epochs, stops := m.noted()
+	list, err := m.hv.List(ctx)
+	if err != nil {
+		m.putBack(stops)
+		return err
+	}
+	domains := make(map[string]hypervisor.Domain, len(list))
+	for _, d := range list {
+		domains[d.UUID] = d
+	}
+	for ref, vm := range db.All[api.VM](m.cfg.DB.Snapshot()) {
+		if vm.IsControlDomain {
+			continue
+		}
+		d, there := domains[vm.UUID]
+		delete(domains, vm.UUID)
+		d.UUID = vm.UUID
+		f := finding{domain: d, there: there, why: stops[vm.UUID], epoch: epochs[ref]}
+		if err := m.settle(ctx, ref, vm, f); err != nil {
+			return fmt.Errorf("vm %s: %w", vm.UUID, err)
+		}
+	}
+	m.reportForeign(domains)
+	m.unfinished = nil
+	return nil
+}
+
+// finding is what reconcile knows of one VM.
+type finding struct {
+	domain hypervisor.Domain
+	there  bool
+	why    hypervisor.Reason // it stopped, when it did
+	epoch  uint64
+}
+
+// noted takes what is known before looking: an operation that begins or ends
+// later makes the finding stale.
+func (m *Manager) noted() (map[api.VMRef]uint64, map[string]hypervisor.Reason) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	stops := m.stops
+	m.stops = map[string]hypervisor.Reason{}
+	return maps.Clone(m.epochs), stops
+}
+
+// putBack keeps reasons for the next attempt; newer ones win.
+func (m *Manager) putBack(stops map[string]hypervisor.Reason) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for uuid, why := range stops {
+		if _, newer := m.stops[uuid]; !newer {
+			m.stops[uuid] = why
+		}
+	}
+}
+
+// settleDoomed undoes a start that was answered with an error, or that a former
+// process left before the domain ran its first instruction.
+func (m *Manager) settleDoomed(ctx context.Context, ref api.VMRef, vm *api.VM) bool {
+	m.mu.Lock()
+	doomed := m.doomed[vm.UUID]
+	m.mu.Unlock()
+	if !doomed || len(vm.CurrentOperations) > 0 {
+		return false
+	}
+	err := m.hv.Destroy(ctx, vm.UUID)
+	if err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
+		m.cfg.Log.Warn("vm-start-undo", "uuid", vm.UUID, "err", err)
+		m.retry(ctx)
+		return true
+	}
+	m.mu.Lock()
+	delete(m.doomed, vm.UUID)
+	m.mu.Unlock()
+	m.cfg.Log.Info("vm-start-undone", "uuid", vm.UUID)
+	m.poke()
+	return true
+}
+
+// settle makes one row true. A row with an operation in progress is left to it:
+// its end wakes the reconciler again.
+func (m *Manager) settle(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {
+	switch {
+	case len(vm.CurrentOperations) > 0 || f.domain.State == hypervisor.Stopping:
+		return nil
+	case !f.there:
+		return m.settleAbsent(ctx, ref, vm, f)
+	case m.mustUndo(ref, vm, f.domain):
+		return m.undoStart(ctx, vm)
+	default:
+		return m.settlePresent(ctx, ref, vm, f)
+	}
+}
+
+// mustUndo tells domains whose start was answered with an error, or was left by a
+// former process before the first instruction ran.
+func (m *Manager) mustUndo(ref api.VMRef, vm *api.VM, d hypervisor.Domain) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	op := m.unfinished[ref]
+	neverRan := d.State == hypervisor.Paused && vm.PowerState == api.VMPowerStateHalted &&
+		(op == api.VMOperationsStart || op == api.VMOperationsStartOn)
+	return m.doomed[vm.UUID] || neverRan
+}
+
+func (m *Manager) undoStart(ctx context.Context, vm *api.VM) error {
+	if err := m.hv.Destroy(ctx, vm.UUID); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
+		return err
+	}
+	m.mu.Lock()
+	delete(m.doomed, vm.UUID)
+	m.mu.Unlock()
+	m.cfg.Log.Info("vm-start-undone", "uuid", vm.UUID)
+	m.poke()
+	return nil
+}
+
+func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {
+	if err := m.cfg.Consoles.Attach(ctx, vm.UUID); err != nil {
+		m.cfg.Log.Warn("console-attach", "uuid", vm.UUID, "err", err)
+	}
+	want := api.VMPowerStateRunning
+	if f.domain.State == hypervisor.Paused {
+		want = api.VMPowerStatePaused
+	}
+	if vm.PowerState == want && vm.ResidentOn == m.cfg.Host.Ref() {
+		return nil
+	}
+	_, err := m.settled(ctx, ref, f, func(tx *db.Tx, vm *api.VM) error {
+		m.cfg.Log.Info("vm-state", "uuid", vm.UUID, "was", vm.PowerState, "is", want)
+		if vm.ResidentOn != m.cfg.Host.Ref() {
+			return m.recordStarted(tx, ref, vm, want == api.VMPowerStatePaused)
+		}
+		vm.PowerState = want
+		return nil
+	})
+	return err
+}
+
+// settleAbsent records the end of a domain and follows the VM's wishes for it.
+func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {
+	m.mu.Lock()
+	delete(m.doomed, vm.UUID)
+	m.mu.Unlock()
+	if vm.PowerState == api.VMPowerStateSuspended || vm.ResidentOn != m.cfg.Host.Ref() {
+		return nil
+	}
+	restart := m.wantsRestart(ref, vm, f.why)
+	done, err := m.settled(ctx, ref, f, func(tx *db.Tx, vm *api.VM) error {
+		return m.recordHalted(tx, ref, vm)
+	})
+	if err != nil || !done {
+		return err
+	}
+	m.cfg.Log.Info("vm-stopped", "uuid", vm.UUID, "reason", f.why, "restart", restart)
+	if restart {
+		go m.restart(ctx, ref)
+	}
+	return nil
+}
+
+// wantsRestart reads actions_after_… for what happened. A guest that restarts
+// itself under actions_after_reboot=destroy arrives here as destroyed.
+func (m *Manager) wantsRestart(ref api.VMRef, vm *api.VM, why hypervisor.Reason) bool {
+	switch m.unfinished[ref] {
+	case api.VMOperationsCleanReboot, api.VMOperationsHardReboot, api.VMOperationsStart:
+		return true // a reboot that was interrupted between its halves
+	}
+	switch why {
+	case hypervisor.ByGuest:
+		return vm.ActionsAfterShutdown == api.OnNormalExitRestart
+	case hypervisor.ByCrash:
+		again := vm.ActionsAfterCrash == api.OnCrashBehaviourRestart ||
+			vm.ActionsAfterCrash == api.OnCrashBehaviourCoredumpAndRestart ||
+			vm.ActionsAfterCrash == api.OnCrashBehaviourRenameRestart
+		return again && m.uptime(vm) >= crashGrace
+	default:
+		return false
+	}
+}
+
+func (m *Manager) uptime(vm *api.VM) time.Duration {
+	metrics, err := db.Get(m.cfg.DB.Snapshot(), vm.Metrics)
+	if err != nil {
+		return 0
+	}
+	return time.Since(metrics.StartTime)
+}
+
+// errStale is a finding that an operation has overtaken.
+var errStale = errors.New("an operation began or ended meanwhile")
+
+// settled applies a finding, and reports whether it did: not when an operation
+// has begun or ended since, nor when the VM is gone.
+func (m *Manager) settled(ctx context.Context, ref api.VMRef, f finding, apply func(*db.Tx, *api.VM) error) (bool, error) {
+	err := m.edit(ctx, ref, func(tx *db.Tx, vm *api.VM) error {
+		if m.epoch(ref) != f.epoch || len(vm.CurrentOperations) > 0 {
+			return errStale
+		}
+		return apply(tx, vm)
+	})
+	var refused *api.Error
+	if errors.As(err, &refused) && refused.Code == api.CodeHandleInvalid {
+		return false, nil
+	}
+	if errors.Is(err, errStale) {
+		if f.why != "" {
+			m.putBack(map[string]hypervisor.Reason{f.domain.UUID: f.why})
+		}
+		m.poke()
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// restart starts a VM again on the toolstack's own account.
+func (m *Manager) restart(ctx context.Context, ref api.VMRef) {
+	c := &api.Call{Context: ctx, Task: noTask{}}
+	if err := m.startAs(c, ref, api.VMOperationsStart, false); err != nil {
+		m.cfg.Log.Warn("vm-restart-failed", "vm", ref, "err", err)
+	}
+}
+
+// noTask is the progress of what no client asked for.
+type noTask struct{}
+
+func (noTask) Ref() api.TaskRef { return "" }
+func (noTask) Set(float64)      {}
+
+// reportForeign says once per domain that it is nobody's.
+func (m *Manager) reportForeign(domains map[string]hypervisor.Domain) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for uuid := range m.known {
+		if _, there := domains[uuid]; !there {
+			delete(m.known, uuid)
+		}
+	}
+	for uuid, d := range domains {
+		if !m.known[uuid] {
+			m.known[uuid] = true
+			m.cfg.Log.Warn("domain-unknown", "uuid", uuid, "name", d.Name, "state", d.State)
+		}
+	}
+}

@@ -1,0 +1,256 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+func (m *Manager) start(c *api.Call, ref api.VMRef, startPaused, _ bool) error {
+	return m.startAs(c, ref, api.VMOperationsStart, startPaused)
+}
+
+func (m *Manager) startOn(c *api.Call, ref api.VMRef, host api.HostRef, startPaused, _ bool) error {
+	if _, err := db.Get(m.cfg.DB.Snapshot(), host); err != nil {
+		return err
+	}
+	if host != m.cfg.Host.Ref() {
+		return api.ErrHostOffline(host.String())
+	}
+	return m.startAs(c, ref, api.VMOperationsStartOn, startPaused)
+}
+
+func (m *Manager) startAs(c *api.Call, ref api.VMRef, op api.VMOperations, startPaused bool) error {
+	var spec hypervisor.Spec
+	o, err := m.begin(c, ref, op, func(tx *db.Tx, vm *api.VM) (err error) {
+		if spec, err = m.specOf(ref, vm); err != nil {
+			return err
+		}
+		if err := m.admit(tx, ref, vm, op); err != nil {
+			return err
+		}
+		vm.ScheduledToBeResidentOn = m.cfg.Host.Ref() // holds the memory from here on
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.Task.Set(0.1)
+	err = m.launch(c, spec, startPaused)
+	return o.end(c, hvError(o.vm, err), func(tx *db.Tx, vm *api.VM) error {
+		vm.ScheduledToBeResidentOn = ""
+		if err != nil {
+			return nil
+		}
+		return m.recordStarted(tx, ref, vm, startPaused)
+	})
+}
+
+// launch makes the domain and lets it go. The console is attached in between, so
+// not a byte of the guest's is missed. Without success no domain is left.
+func (m *Manager) launch(ctx context.Context, spec hypervisor.Spec, startPaused bool) error {
+	err := m.hv.Start(ctx, spec, true)
+	if err == nil {
+		if cerr := m.cfg.Consoles.Attach(ctx, spec.UUID); cerr != nil {
+			m.cfg.Log.Warn("console-attach", "uuid", spec.UUID, "err", cerr)
+		}
+		if !startPaused {
+			err = m.hv.Resume(ctx, spec.UUID)
+		}
+	} else if !errors.Is(err, hypervisor.ErrUnknownOutcome) {
+		return err // there is no domain of ours
+	}
+	if err != nil {
+		m.rollBack(ctx, spec.UUID)
+	}
+	return err
+}
+
+// rollBack ends a domain whose start is answered with an error. Where that is
+// not possible now, the reconciler does it.
+func (m *Manager) rollBack(ctx context.Context, uuid string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	err := m.hv.Destroy(ctx, uuid)
+	if err == nil || errors.Is(err, hypervisor.ErrNotFound) {
+		return
+	}
+	m.cfg.Log.Warn("vm-start-undo-later", "uuid", uuid, "err", err)
+	m.mu.Lock()
+	m.doomed[uuid] = true
+	m.mu.Unlock()
+}
+
+// admit checks in the caller's transaction that the host takes guests and has the
+// memory: two starts at once cannot both get the last of it.
+func (m *Manager) admit(tx *db.Tx, ref api.VMRef, vm *api.VM, op api.VMOperations) error {
+	host, err := db.Get(tx, m.cfg.Host.Ref())
+	if err != nil {
+		return err
+	}
+	if !host.Enabled && op == api.VMOperationsStartOn {
+		return api.ErrHostDisabled(m.cfg.Host.Ref().String())
+	}
+	if !host.Enabled {
+		return api.ErrNoHostsAvailable()
+	}
+	need, free := footprint(vm), m.cfg.Host.GuestMemory()
+	for other, v := range db.All[api.VM](tx) {
+		if other != ref && !v.IsControlDomain && m.holdsMemory(v) {
+			free -= footprint(v)
+		}
+	}
+	if need > free {
+		return api.ErrHostNotEnoughFreeMemory(strconv.FormatInt(need, 10), strconv.FormatInt(max(free, 0), 10))
+	}
+	return nil
+}
+
+func (m *Manager) holdsMemory(vm *api.VM) bool {
+	here := m.cfg.Host.Ref()
+	return vm.ResidentOn == here || vm.ScheduledToBeResidentOn == here
+}
+
+// footprint is what a VM takes of its host. Until ballooning exists a guest may
+// use all of static_max, whatever its target.
+func footprint(vm *api.VM) int64 {
+	return vm.MemoryStaticMax + overhead(vm.MemoryStaticMax, vm.VCPUsMax)
+}
+
+// overhead is QEMU's own need: its heap and device models, its stacks per vCPU,
+// and page tables and dirty bitmaps in proportion to the memory.
+func overhead(memory, vcpus int64) int64 { return 48<<20 + vcpus<<20 + memory/128 }
+
+// specOf says which domain a VM wants, or why it cannot have one.
+func (m *Manager) specOf(ref api.VMRef, vm *api.VM) (hypervisor.Spec, error) {
+	kind, ok := m.cfg.Host.Kind()
+	if !ok {
+		return hypervisor.Spec{}, api.ErrVMHvmRequired(ref.String())
+	}
+	if err := checkSizes(vm); err != nil {
+		return hypervisor.Spec{}, err
+	}
+	boot, err := m.bootOf(vm)
+	if err != nil {
+		return hypervisor.Spec{}, err
+	}
+	return hypervisor.Spec{
+		UUID: vm.UUID, Title: vm.NameLabel, Kind: kind, Machine: machineOf(vm),
+		MemoryBytes: vm.MemoryStaticMax, VCPUs: int(vm.VCPUsAtStartup), VCPUsMax: int(vm.VCPUsMax),
+		Boot: boot, RebootDestroys: vm.ActionsAfterReboot == api.OnNormalExitDestroy,
+	}, nil
+}
+
+// machineKey of VM.platform pins the machine type for the VM's whole life.
+const machineKey = "machine-type"
+
+func machineOf(vm *api.VM) string {
+	if t := vm.Platform[machineKey]; t != "" {
+		return t
+	}
+	return hypervisor.DefaultMachine
+}
+
+// recordStarted makes the row say what now runs.
+func (m *Manager) recordStarted(tx *db.Tx, ref api.VMRef, vm *api.VM, paused bool) error {
+	vm.PowerState = api.VMPowerStateRunning
+	if paused {
+		vm.PowerState = api.VMPowerStatePaused
+	}
+	vm.ResidentOn = m.cfg.Host.Ref()
+	vm.LastBootCPUFlags = nil
+	vm.MemoryTarget = vm.MemoryDynamicMin
+	if err := m.recordMetrics(tx, vm); err != nil {
+		return err
+	}
+	return m.recordConsole(tx, ref)
+}
+
+func (m *Manager) recordMetrics(tx *db.Tx, vm *api.VM) error {
+	metrics, err := db.Edit(tx, vm.Metrics)
+	if err != nil { // a row from elsewhere may lack it
+		fresh := newMetrics()
+		vm.Metrics = db.Insert(tx, fresh)
+		if metrics, err = db.Edit(tx, vm.Metrics); err != nil {
+			return err
+		}
+	}
+	now := time.Now().UTC()
+	metrics.StartTime, metrics.LastUpdated = now, now
+	metrics.MemoryActual, metrics.VCPUsNumber = vm.MemoryStaticMax, vm.VCPUsAtStartup
+	metrics.Hvm, metrics.CurrentDomainType = true, vm.DomainType
+	return nil
+}
+
+// recordConsole gives a running VM its console row. Its location names the row,
+// as clients fetch it from there.
+func (m *Manager) recordConsole(tx *db.Tx, ref api.VMRef) error {
+	for _, c := range db.All[api.Console](tx) {
+		if c.VM == ref {
+			return nil
+		}
+	}
+	c := api.NewConsole()
+	c.UUID, c.VM, c.Protocol = api.NewUUID(), ref, api.ConsoleProtocolVt100
+	c.Location = fmt.Sprintf("https://%s/console?uuid=%s", m.cfg.Host.Address(), c.UUID)
+	db.Insert(tx, c)
+	return nil
+}
+
+// recordHalted makes the row say that nothing runs.
+func (m *Manager) recordHalted(tx *db.Tx, ref api.VMRef, vm *api.VM) error {
+	vm.PowerState = api.VMPowerStateHalted
+	vm.ResidentOn, vm.ScheduledToBeResidentOn = "", ""
+	vm.Domid = -1
+	for console, c := range db.All[api.Console](tx) {
+		if c.VM == ref {
+			if err := db.Delete(tx, console); err != nil {
+				return err
+			}
+		}
+	}
+	if metrics, err := db.Edit(tx, vm.Metrics); err == nil {
+		metrics.MemoryActual, metrics.LastUpdated = 0, time.Now().UTC()
+	}
+	return nil
+}
+
+// hvError turns an error of the hypervisor into one of the API where there is
+// one that says the same.
+func hvError(ref api.VMRef, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, hypervisor.ErrNotFound):
+		return api.ErrVMHalted(ref.String())
+	case errors.Is(err, hypervisor.ErrExists):
+		return api.ErrOperationNotAllowed("a domain of this VM runs already: " + err.Error())
+	default:
+		return err
+	}
+}
+
+func (m *Manager) assertCanBootHere(_ *api.Call, ref api.VMRef, host api.HostRef) error {
+	vm, err := db.Get(m.cfg.DB.Snapshot(), ref)
+	if err != nil {
+		return err
+	}
+	if host != m.cfg.Host.Ref() {
+		return api.ErrHostOffline(host.String())
+	}
+	_, err = m.specOf(ref, vm)
+	return err
+}
+
+func (m *Manager) getPossibleHosts(c *api.Call, ref api.VMRef) ([]api.HostRef, error) {
+	if err := m.assertCanBootHere(c, ref, m.cfg.Host.Ref()); err != nil {
+		return nil, err
+	}
+	return []api.HostRef{m.cfg.Host.Ref()}, nil
+}

@@ -1,0 +1,166 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+// errDeaf is a clean shutdown that took too long.
+var errDeaf = errors.New("the guest did not stop in time")
+
+func (m *Manager) cleanShutdown(c *api.Call, ref api.VMRef) error {
+	return m.stopAs(c, ref, api.VMOperationsCleanShutdown, func(o *operation) error {
+		return m.askToStop(c, o, m.cfg.ShutdownTimeout)
+	})
+}
+
+func (m *Manager) hardShutdown(c *api.Call, ref api.VMRef) error {
+	return m.stopAs(c, ref, api.VMOperationsHardShutdown, func(o *operation) error { return m.end(c, o.uuid) })
+}
+
+// shutdown tries the clean way for the time the VM's shutdown_delay grants, then
+// takes the hard one.
+func (m *Manager) shutdown(c *api.Call, ref api.VMRef) error {
+	limit := m.cfg.ShutdownTimeout
+	if vm, err := db.Get(m.cfg.DB.Snapshot(), ref); err == nil && vm.ShutdownDelay > 0 {
+		limit = time.Duration(vm.ShutdownDelay) * time.Second
+	}
+	return m.stopAs(c, ref, api.VMOperationsShutdown, func(o *operation) error {
+		if err := m.askToStop(c, o, limit); err == nil || errors.Is(context.Cause(c), api.ErrCancelled) {
+			return err
+		}
+		return m.end(c, o.uuid)
+	})
+}
+
+// stopAs runs an operation that ends in Halted. A domain that ended meanwhile,
+// whoever ended it, is what was wanted.
+func (m *Manager) stopAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop func(*operation) error) error {
+	o, err := m.begin(c, ref, op, nil)
+	if err != nil {
+		return err
+	}
+	c.Task.Set(0.1)
+	err = asCancelled(c, stop(o))
+	return o.end(c, err, func(tx *db.Tx, vm *api.VM) error {
+		if err != nil {
+			return nil
+		}
+		m.forgetStop(o.uuid)
+		return m.recordHalted(tx, ref, vm)
+	})
+}
+
+// askToStop presses the power button and waits for the end.
+func (m *Manager) askToStop(c *api.Call, o *operation, limit time.Duration) error {
+	press := func() error { return m.hv.Shutdown(c, o.uuid) }
+	if err := press(); err != nil {
+		if errors.Is(err, hypervisor.ErrNotFound) {
+			return nil
+		}
+		return hvError(o.vm, err)
+	}
+	c.Task.Set(0.3)
+	ctx, cancel := context.WithTimeoutCause(c, limit, errDeaf)
+	defer cancel()
+	err := m.waitGone(ctx, o.uuid, press)
+	if errors.Is(err, errDeaf) {
+		return api.ErrVMShutdownTimeout(o.vm.String(), strconv.FormatFloat(limit.Seconds(), 'f', -1, 64))
+	}
+	return err
+}
+
+// end destroys a domain; one that is gone already is fine.
+func (m *Manager) end(ctx context.Context, uuid string) error {
+	err := m.hv.Destroy(ctx, uuid)
+	if errors.Is(err, hypervisor.ErrNotFound) {
+		return nil
+	}
+	if errors.Is(err, hypervisor.ErrUnknownOutcome) {
+		if gone, lerr := m.gone(ctx, uuid); lerr == nil && gone {
+			return nil
+		}
+	}
+	return err
+}
+
+func (m *Manager) cleanReboot(c *api.Call, ref api.VMRef) error {
+	return m.rebootAs(c, ref, api.VMOperationsCleanReboot, func(o *operation) error {
+		return m.askToStop(c, o, m.cfg.ShutdownTimeout)
+	})
+}
+
+func (m *Manager) hardReboot(c *api.Call, ref api.VMRef) error {
+	return m.rebootAs(c, ref, api.VMOperationsHardReboot, func(o *operation) error { return m.end(c, o.uuid) })
+}
+
+// rebootAs ends the domain and makes it anew, so that a changed record takes
+// effect, as clients of this API expect of a reboot. The VM keeps its place on
+// the host in between.
+func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop func(*operation) error) error {
+	var spec hypervisor.Spec
+	o, err := m.begin(c, ref, op, func(_ *db.Tx, vm *api.VM) (err error) {
+		spec, err = m.specOf(ref, vm)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.Task.Set(0.1)
+	stopped := asCancelled(c, stop(o))
+	if stopped == nil {
+		stopped = o.become(c, api.VMOperationsStart)
+	}
+	if stopped != nil {
+		return o.end(c, stopped, nil)
+	}
+	m.forgetStop(o.uuid)
+	failed := m.launch(c, spec, false)
+	return o.end(c, hvError(ref, failed), func(tx *db.Tx, vm *api.VM) error {
+		if failed != nil {
+			return m.recordHalted(tx, ref, vm)
+		}
+		return m.recordStarted(tx, ref, vm, false)
+	})
+}
+
+func (m *Manager) pause(c *api.Call, ref api.VMRef) error {
+	return m.switchState(c, ref, api.VMOperationsPause, m.hv.Pause, api.VMPowerStatePaused)
+}
+
+func (m *Manager) unpause(c *api.Call, ref api.VMRef) error {
+	return m.switchState(c, ref, api.VMOperationsUnpause, m.hv.Resume, api.VMPowerStateRunning)
+}
+
+func (m *Manager) switchState(c *api.Call, ref api.VMRef, op api.VMOperations, do func(context.Context, string) error, to api.VMPowerState) error {
+	o, err := m.begin(c, ref, op, nil)
+	if err != nil {
+		return err
+	}
+	err = do(c, o.uuid)
+	return o.end(c, hvError(ref, err), func(_ *db.Tx, vm *api.VM) error {
+		if err == nil {
+			vm.PowerState = to
+		}
+		return nil
+	})
+}
+
+// powerStateReset makes the row Halted when nothing runs. It is for rows whose
+// host is lost; with the domain still there it would be the way to run a VM
+// twice, so then the domain is ended first.
+func (m *Manager) powerStateReset(c *api.Call, ref api.VMRef) error {
+	return m.stopAs(c, ref, api.VMOperationsPowerStateReset, func(o *operation) error {
+		if err := m.end(c, o.uuid); err != nil {
+			return fmt.Errorf("vm %s: its domain may still run: %w", o.uuid, err)
+		}
+		return nil
+	})
+}

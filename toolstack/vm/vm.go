@@ -1,0 +1,131 @@
+// Package vm is the life-cycle of virtual machines on this host: the behaviour
+// of the VM class.
+//
+// Which operation is allowed in which state, and beside which other, is one
+// table (lifecycle.go). It decides both what allowed_operations shows and what a
+// call is answered. current_operations is the lock table: an operation is
+// entered there, checked, in the same transaction in which its intent becomes
+// durable, and leaves it in the transaction that records its result.
+//
+// A VM never runs twice. Three guards stand in a row: the row's power_state and
+// current_operations, both checked in one transaction of the single-writer
+// database; the domain's UUID, of which libvirt refuses a second; and the order
+// of the steps: intent first, domain second, result last, so that after a crash
+// in between the start-up reconcile finds either no domain, or the domain and
+// the row that speaks of it. An interrupted start whose domain never ran an
+// instruction is rolled back, all else is recorded as it is found.
+//
+// Domain events only wake the reconciler, which compares rows with domains. It
+// leaves rows alone that have an operation in progress, or had one since it
+// looked. Domains without a row are reported and left alone.
+//
+// All methods may be called from many goroutines.
+package vm
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"cairn/journal"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+// Consoles keeps hold of the serial consoles of running domains.
+type Consoles interface {
+	// Attach connects to a domain's console; it is idempotent.
+	Attach(ctx context.Context, uuid string) error
+}
+
+// Host is what this package needs to know of the host it runs on.
+type Host interface {
+	Ref() api.HostRef
+	// Kind says how guests are executed; ok is false when they cannot be.
+	Kind() (kind hypervisor.Kind, ok bool)
+	// GuestMemory is what all guests together may use, in bytes.
+	GuestMemory() int64
+	// Address is where clients reach this host.
+	Address() string
+}
+
+// Config is what a Manager needs.
+type Config struct {
+	DB         *db.DB
+	Hypervisor hypervisor.Hypervisor
+	Consoles   Consoles
+	Host       Host
+	// GuestDir is the only directory kernels and initial RAM disks of guests may
+	// come from.
+	GuestDir string
+	// ShutdownTimeout bounds a clean shutdown; 0 is twenty minutes, as clients of
+	// this API expect.
+	ShutdownTimeout time.Duration
+	Log             *slog.Logger
+}
+
+// DefaultGuestDir is where the image keeps the demo guest.
+const DefaultGuestDir = "/usr/share/cairn/guest"
+
+// defaultShutdownTimeout is the reference implementation's total wait for a
+// guest to end by itself.
+const defaultShutdownTimeout = 20 * time.Minute
+
+// Manager runs this host's VMs.
+type Manager struct {
+	cfg  Config
+	hv   hypervisor.Hypervisor
+	wake chan struct{} // capacity 1: the reconciler has something to do
+
+	mu     sync.Mutex
+	epochs map[api.VMRef]uint64         // grows with each begin and end of an operation
+	stops  map[string]hypervisor.Reason // why domains stopped, not yet reconciled
+	doomed map[string]bool              // domains whose start was answered with an error
+	known  map[string]bool              // foreign domains already reported
+
+	unfinished map[api.VMRef]api.VMOperations // by a former process; only Run touches it
+}
+
+// New returns a Manager; Register and Run make it work.
+func New(cfg Config) *Manager {
+	if cfg.Log == nil {
+		cfg.Log = journal.Discard()
+	}
+	if cfg.GuestDir == "" {
+		cfg.GuestDir = DefaultGuestDir
+	}
+	if cfg.ShutdownTimeout == 0 {
+		cfg.ShutdownTimeout = defaultShutdownTimeout
+	}
+	return &Manager{
+		cfg: cfg, hv: cfg.Hypervisor, wake: make(chan struct{}, 1),
+		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
+		doomed: map[string]bool{}, known: map[string]bool{},
+	}
+}
+
+// Register binds the behaviour of the VM class.
+func (m *Manager) Register(r *api.Registry) {
+	api.HandleVMCreate(r, m.create)
+	api.HandleVMClone(r, m.clone)
+	api.HandleVMCopy(r, m.copy)
+	api.HandleVMProvision(r, m.provision)
+	api.HandleVMDestroy(r, m.destroy)
+	api.HandleVMStart(r, m.start)
+	api.HandleVMStartOn(r, m.startOn)
+	api.HandleVMPause(r, m.pause)
+	api.HandleVMUnpause(r, m.unpause)
+	api.HandleVMCleanShutdown(r, m.cleanShutdown)
+	api.HandleVMHardShutdown(r, m.hardShutdown)
+	api.HandleVMShutdown(r, m.shutdown)
+	api.HandleVMCleanReboot(r, m.cleanReboot)
+	api.HandleVMHardReboot(r, m.hardReboot)
+	api.HandleVMPowerStateReset(r, m.powerStateReset)
+	api.HandleVMAssertOperationValid(r, m.assertOperationValid)
+	api.HandleVMUpdateAllowedOperations(r, m.updateAllowedOperations)
+	api.HandleVMAssertCanBootHere(r, m.assertCanBootHere)
+	api.HandleVMGetPossibleHosts(r, m.getPossibleHosts)
+	m.registerSizes(r)
+}
