@@ -68,4 +68,7 @@ const (
 	clearTimeout = 5 * time.Second
 	probeTimeout = 10 * time.Second
 	flushTimeout = 2 * time.Second
+	panicPause   = 100 * time.Millisecond
+	// failurePause lets a person read why the host reboots.
+	failurePause = 5 * time.Second
 )

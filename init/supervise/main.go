@@ -67,6 +67,7 @@ func Main(context.Context) error {
 	if s, err := New(cfg); err != nil {
 		// Nothing can be supervised. The watchdog or this reboot ends it.
 		log.Error("supervise-failed", "err", err)
+		time.Sleep(failurePause)
 		system.Unmount(log)
 	} else {
 		kind = s.Run()

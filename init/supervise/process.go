@@ -107,7 +107,7 @@ func (s *Supervisor) keep(e earlyEvent) bool {
 // packet finds out whose message it is and hands it on.
 func (s *Supervisor) packet(p notify.Packet) {
 	name, ok := s.sender(p.PID)
-	if !ok && s.keep(earlyEvent{pid: p.PID, packet: &p}) {
+	if (!ok || s.engine.PID(name) == 0) && s.keep(earlyEvent{pid: p.PID, packet: &p}) {
 		return
 	}
 	defer p.Close()

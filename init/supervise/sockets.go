@@ -15,6 +15,12 @@ import (
 // backlog is cut by net.core.somaxconn.
 const backlog = 4096
 
+// socket is an open listening socket and its LISTEN_FDNAMES entry.
+type socket struct {
+	name string
+	fd   int
+}
+
 // listen opens the sockets of every service. They are kept as bare descriptors,
 // because os.File would change the blocking mode they share with the service.
 func (s *Supervisor) listen() {
@@ -29,7 +35,7 @@ func (s *Supervisor) listen() {
 				s.Log.Error("listen-failed", "name", spec.Name, "socket", l.Name, "err", err)
 				continue
 			}
-			s.sockets[spec.Name] = append(s.sockets[spec.Name], fd)
+			s.sockets[spec.Name] = append(s.sockets[spec.Name], socket{l.Name, fd})
 		}
 	}
 }

@@ -89,8 +89,8 @@ func (s *Supervisor) fork(spec catalogue.Service, path string, argv []string, us
 		return 0, err
 	}
 	files := []uintptr{null.Fd(), out.Fd(), out.Fd()}
-	for _, fd := range s.sockets[spec.Name] {
-		files = append(files, uintptr(fd)) // 3 and up, by sd_listen_fds(3)
+	for _, k := range s.sockets[spec.Name] {
+		files = append(files, uintptr(k.fd)) // 3 and up, by sd_listen_fds(3)
 	}
 	sys := &syscall.SysProcAttr{Setsid: true}
 	if user.UID != uint32(os.Getuid()) || user.GID != uint32(os.Getgid()) {
@@ -133,8 +133,8 @@ func (s *Supervisor) environment(spec catalogue.Service, user account.User) []st
 	}
 	if n := len(s.sockets[spec.Name]); n > 0 {
 		var names []string
-		for _, l := range spec.Sockets {
-			names = append(names, l.Name)
+		for _, k := range s.sockets[spec.Name] {
+			names = append(names, k.name)
 		}
 		env = append(env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	}

@@ -22,7 +22,7 @@ type Supervisor struct {
 	Config
 	engine  *engine.Engine
 	specs   map[string]catalogue.Service
-	sockets map[string][]int
+	sockets map[string][]socket
 	notify  *notify.Server
 	watcher *watcher
 
@@ -50,7 +50,7 @@ func New(cfg Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		Config: cfg, engine: e,
-		specs: map[string]catalogue.Service{}, sockets: map[string][]int{}, probes: map[int]string{},
+		specs: map[string]catalogue.Service{}, sockets: map[string][]socket{}, probes: map[int]string{},
 		events: make(chan engine.Event, 16), signals: make(chan os.Signal, 4), children: make(chan os.Signal, 1),
 		finished: make(chan engine.Kind, 1), alone: make(chan struct{}, 1), look: make(chan struct{}, 1),
 		timer: time.NewTimer(0),
@@ -88,7 +88,9 @@ func (s *Supervisor) Run() engine.Kind {
 	s.guard("boot", func() { s.step(engine.Boot{}) })
 	for {
 		var kind engine.Kind
-		s.guard("main-loop", func() { kind = s.once(feed.C) })
+		if !s.guard("main-loop", func() { kind = s.once(feed.C) }) {
+			time.Sleep(panicPause) // what panics each time must not fill the log
+		}
 		if kind != "" {
 			return kind
 		}
@@ -177,12 +179,13 @@ func (s *Supervisor) do(a engine.Action) {
 }
 
 // guard is at the root of every goroutine: a panic is logged and costs what was
-// being done.
-func (s *Supervisor) guard(what string, f func()) {
+// being done. It says whether there was none.
+func (s *Supervisor) guard(what string, f func()) (ok bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.Log.Error("panic", "in", what, "value", fmt.Sprint(r), "stack", string(debug.Stack()))
 		}
 	}()
 	f()
+	return true
 }
