@@ -13,7 +13,7 @@ const sectorSize = 512 // of /sys/block/*/size, whatever the disk's own
 // Disks lists whole disks, by name. boot is the one the host runs from.
 func (s Source) Disks(boot string) []client.Disk {
 	dir := filepath.Join(s.Sys, "block")
-	var out []client.Disk
+	out := []client.Disk{}
 	for _, name := range names(dir) {
 		path, err := filepath.EvalSymlinks(filepath.Join(dir, name))
 		if err != nil || !isDisk(path, name) {

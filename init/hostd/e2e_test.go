@@ -1,0 +1,250 @@
+package hostd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"cairn/init/config"
+	"cairn/init/hostd/client"
+)
+
+const staticDoc = `version: 1
+hostname: cairn-1
+management:
+  mode: static
+  address: 10.0.0.2/24
+  gateway: 10.0.0.1
+  dns: [10.0.0.53]
+ntp: [time.example]
+`
+
+func TestFirstBoot(t *testing.T) {
+	l := newLab(t)
+	l.smbios(staticDoc)
+	l.plant("log/chronyd.log", "one\ntwo\nthree\n")
+	l.start()
+	l.logged("config-loaded", "source=smbios", "hostname=cairn-1")
+	l.logged("network-up", "if=eth0", "addr=10.0.0.2/24", "gateway=10.0.0.1")
+	l.logged("INFO console banner", "url=https://10.0.0.2/", "host=cairn-1", `product="Cairn 0.1"`)
+	ctx := context.Background()
+
+	inv, err := l.client.Inventory(ctx)
+	must(t, err)
+	if inv.KVM.Usable || inv.KVM.Reason == "" || inv.CPU.Model != "AMD EPYC" || inv.Memory.Total == 0 || inv.State.Kind != "tmpfs" || inv.Hostname != "cairn-1" {
+		t.Errorf("inventory %+v", inv)
+	}
+	net, err := l.client.Network(ctx)
+	must(t, err)
+	if net.Address != "10.0.0.2/24" || net.Interface != "eth0" || net.Gateway != "10.0.0.1" || !net.Link || net.Lease != nil || net.Error != "" {
+		t.Errorf("network %+v", net)
+	}
+	version, err := l.client.Version(ctx)
+	must(t, err)
+	if version.API != 1 || version.Product != "0.1" || version.Kernel == "" {
+		t.Errorf("version %+v", version)
+	}
+	logs, err := l.client.Logs(ctx, "chronyd", 2)
+	must(t, err)
+	if strings.Join(logs.Lines, ",") != "two,three" || !logs.Truncated || logs.Service != "chronyd" {
+		t.Errorf("logs %+v", logs)
+	}
+	if got := l.read("state/config/cairn.yaml"); got != staticDoc {
+		t.Errorf("stored %q", got)
+	}
+	for path, want := range map[string]string{
+		"etc/hostname":           "cairn-1\n",
+		"etc/hosts":              "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n10.0.0.2 cairn-1\n",
+		"etc/resolv.conf":        "nameserver 10.0.0.53\n",
+		"etc/chrony/chrony.conf": "server time.example iburst\nsourcedir " + l.dir + "/run/chrony\ndriftfile /var/lib/chrony/drift\nmakestep 1 3\nrtcsync\ncmdport 0\n",
+	} {
+		if got := l.read(path); got != want {
+			t.Errorf("%s is %q, want %q", path, got, want)
+		}
+	}
+	must(t, l.client.Power(ctx, client.Reboot))
+	l.logged("power-request", "action=reboot", "by=api")
+	l.logged("system power", "action=reboot")
+	l.terminate()
+}
+
+func TestWrongDocument(t *testing.T) {
+	l := newLab(t)
+	l.smbios("version: 1\nmanagement:\n  mode: static\n  address: 10.0.0.256/24\n")
+	l.start()
+	l.logged("ERROR hostd config-invalid", "source=smbios", "line=4", "10.0.0.256/24")
+	l.logged("config-loaded", "source=default", "hostname=cairn")
+	l.logged("system screen", "ERROR: configuration from smbios, line 4")
+	got, err := l.client.Config(context.Background())
+	must(t, err)
+	if got.Source != "default" || got.Document.Management.Mode != config.ModeDHCP || len(got.Problems) != 1 || got.Problems[0].Line != 4 {
+		t.Errorf("config %+v", got)
+	}
+	if _, err := os.Stat(l.dir + "/state/config/cairn.yaml"); err == nil {
+		t.Error("a wrong document was stored")
+	}
+}
+
+func TestPutConfig(t *testing.T) {
+	l := newLab(t)
+	l.smbios(staticDoc)
+	l.start()
+	l.logged("network-up")
+	ctx := context.Background()
+
+	_, err := l.client.PutConfig(ctx, []byte("version: 1\nhostnme: typo\n"))
+	var e *client.Error
+	if !errors.As(err, &e) || e.Status != http.StatusBadRequest || e.Code != client.CodeConfigInvalid || e.Line != 2 || !strings.Contains(e.Message, `line 2: unknown key "hostnme"`) {
+		t.Errorf("wrong document: got %v", err)
+	}
+	if got := l.read("state/config/cairn.yaml"); got != staticDoc {
+		t.Errorf("a wrong document changed the stored one to %q", got)
+	}
+	if _, err := l.client.PutConfig(ctx, bytes.Repeat([]byte("#"), maxBody+1)); !errors.As(err, &e) || e.Code != client.CodeTooLarge {
+		t.Errorf("large document: got %v", err)
+	}
+
+	moved := strings.Replace(staticDoc, "10.0.0.2/24", "10.0.0.3/24", 1)
+	got, err := l.client.PutConfig(ctx, []byte(moved))
+	must(t, err)
+	if got.Source != "state" || got.Text != moved || got.Document.Management.Address.String() != "10.0.0.3/24" {
+		t.Errorf("answer %+v", got)
+	}
+	l.logged("network-up", "addr=10.0.0.3/24")
+	l.logged("console banner", "url=https://10.0.0.3/")
+	if got := l.read("state/config/cairn.yaml.good"); got != staticDoc {
+		t.Errorf("last known good is %q", got)
+	}
+
+	l.kill()
+	l.start()
+	l.logged("config-loaded", "source=state", "hostname=cairn-1")
+	net, err := l.client.Network(ctx)
+	for err == nil && net.Address == "" { // the manager may not have looked yet
+		net, err = l.client.Network(ctx)
+	}
+	must(t, err)
+	if net.Address != "10.0.0.3/24" {
+		t.Errorf("after a kill the address is %q", net.Address)
+	}
+
+	// The stored document is damaged from outside: the one before it is used.
+	l.kill()
+	l.plant("state/config/cairn.yaml", "version: 1\nhostname: [broken\n")
+	l.start()
+	l.logged("config-invalid", "source=state")
+	l.logged("config-loaded", "source=state-last-known-good", "hostname=cairn-1")
+}
+
+func TestLateMedia(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	l.logged("config-loaded", "source=default")
+	l.logged("watching-devices")
+	l.plant("media.yaml", "version: 2\n")
+	must(t, l.cmd.Process.Signal(syscall.SIGUSR1))
+	l.logged("ERROR hostd config-invalid", "source=media", "line=1")
+	l.plant("media.yaml", staticDoc)
+	must(t, l.cmd.Process.Signal(syscall.SIGUSR1))
+	l.logged("config-changed", "hostname=cairn-1")
+	l.logged("network-up", "addr=10.0.0.2/24")
+}
+
+func TestPowerButton(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	l.logged("watching-devices")
+	// KEY_POWER is bit 116: bit 52 of the second word.
+	l.plant("sys/class/input/event0/device/capabilities/key", "1 0\n")
+	l.plant("sys/class/input/event1/device/capabilities/key", "10000000000000 0\n")
+	must(t, os.MkdirAll(l.dir+"/dev/input", 0o755))
+	for _, name := range []string{"event0", "event1"} {
+		must(t, syscall.Mkfifo(l.dir+"/dev/input/"+name, 0o600))
+	}
+	keys, err := os.OpenFile(l.dir+"/dev/input/event1", os.O_RDWR, 0)
+	must(t, err)
+	defer keys.Close()
+	must(t, l.cmd.Process.Signal(syscall.SIGUSR1))
+	l.logged("power-button", "event1")
+	_, err = keys.Write(bytes.Join([][]byte{keyEvent(30, pressed), keyEvent(keyPower, 0), keyEvent(keyPower, pressed)}, nil))
+	must(t, err)
+	l.logged("power-request", "action=poweroff", "by=button")
+	l.logged("system power", "action=poweroff")
+	l.terminate()
+}
+
+func TestKVM(t *testing.T) {
+	l := newLab(t)
+	l.plant("dev/kvm", "")
+	l.start()
+	l.logged("system module", "name=kvm_amd")
+	l.logged("kvm-usable")
+	inv, err := l.client.Inventory(context.Background())
+	must(t, err)
+	if !inv.KVM.Usable || inv.KVM.Reason != "" {
+		t.Errorf("KVM %+v", inv.KVM)
+	}
+	// The device alone is no proof.
+	l.kill()
+	l.plant("proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu\n")
+	l.start()
+	l.logged("WARN hostd kvm-missing", "neither vmx nor svm")
+}
+
+func TestWatchdog(t *testing.T) {
+	l := newLab(t)
+	l.env = []string{"WATCHDOG_USEC=40000"}
+	l.start()
+	for range 3 {
+		l.notified("WATCHDOG=1")
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	ctx := context.Background()
+	unix := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", l.dir+"/hostd.sock")
+	}}}
+	defer unix.CloseIdleConnections()
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		code               string
+	}{
+		{"GET", "/v2/version", "", 404, "NOT_FOUND"},
+		{"DELETE", "/v1/config", "", 404, "NOT_FOUND"},
+		{"POST", "/v1/power", `{"action":"explode"}`, 400, "BAD_REQUEST"},
+		{"POST", "/v1/power", `{`, 400, "BAD_REQUEST"},
+		{"GET", "/v1/logs", "", 400, "BAD_REQUEST"},
+		{"GET", "/v1/logs?service=../../etc/shadow", "", 400, "BAD_REQUEST"},
+		{"GET", "/v1/logs?service=none", "", 404, "NOT_FOUND"},
+		{"GET", "/v1/logs?service=a&lines=0", "", 400, "BAD_REQUEST"},
+		{"GET", "/v1/logs?service=a&lines=99999999", "", 400, "BAD_REQUEST"},
+		{"PUT", "/v1/config", "", 400, "CONFIG_INVALID"},
+	} {
+		req, err := http.NewRequestWithContext(ctx, c.method, "http://hostd"+c.path, strings.NewReader(c.body))
+		must(t, err)
+		resp, err := unix.Do(req)
+		must(t, err)
+		var b bytes.Buffer
+		_, err = b.ReadFrom(resp.Body)
+		must(t, errors.Join(err, resp.Body.Close()))
+		if resp.StatusCode != c.status || !strings.Contains(b.String(), `"code":"`+c.code+`"`) {
+			t.Errorf("%s %s: got %d %s", c.method, c.path, resp.StatusCode, b.String())
+		}
+	}
+}
+
+func TestNoServer(t *testing.T) {
+	if _, err := client.New(t.TempDir() + "/none").Version(context.Background()); err == nil {
+		t.Error("an answer without a server")
+	}
+}
