@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"encoding/json"
 	"time"
 
@@ -46,8 +47,8 @@ func (m *Manager) disable(c *api.Call, ref api.HostRef, autoEnable bool) error {
 
 func (m *Manager) enable(c *api.Call, ref api.HostRef) error { return m.setEnabled(c, ref, true, true) }
 
-func (m *Manager) setEnabled(c *api.Call, ref api.HostRef, enabled, autoEnable bool) error {
-	return m.cfg.DB.Update(c, func(tx *db.Tx) error {
+func (m *Manager) setEnabled(ctx context.Context, ref api.HostRef, enabled, autoEnable bool) error {
+	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		h, err := db.Edit(tx, ref)
 		if err != nil {
 			return err
@@ -66,12 +67,12 @@ func (m *Manager) setEnabled(c *api.Call, ref api.HostRef, enabled, autoEnable b
 }
 
 // EnableAtStart undoes a disable that was meant until the next start.
-func (m *Manager) EnableAtStart(c *api.Call) error {
+func (m *Manager) EnableAtStart(ctx context.Context) error {
 	h, err := db.Get(m.cfg.DB.Snapshot(), m.Ref())
 	if err != nil || h.Enabled || h.OtherConfig[disabledKey] == "false" {
 		return err
 	}
-	return m.enable(c, m.Ref())
+	return m.setEnabled(ctx, m.Ref(), true, true)
 }
 
 // power turns a host off or restarts it: it must be disabled and empty, so that

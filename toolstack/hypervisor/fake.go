@@ -269,7 +269,7 @@ func (f *Fake) guest(spec Spec, tty net.Conn) {
 
 func (f *Fake) reboot(spec Spec) {
 	if spec.RebootDestroys {
-		f.End(spec.UUID, ByDestroy)
+		f.End(spec.UUID, ByGuest)
 		return
 	}
 	f.mu.Lock()

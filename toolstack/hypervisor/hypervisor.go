@@ -119,9 +119,11 @@ type Reason string
 
 // Reasons of Stopped.
 const (
-	ByGuest     Reason = "guest-shutdown" // the guest powered itself off, also when asked to
-	ByDestroy   Reason = "destroyed"      // Destroy was called, or the guest restarted itself under RebootDestroys
-	ByCrash     Reason = "crashed"        // the guest panicked or QEMU died
+	// ByGuest: the guest powered itself off, asked or not; or restarted itself under
+	// RebootDestroys, which QEMU turns into a power-off and does not tell apart.
+	ByGuest     Reason = "guest-shutdown"
+	ByDestroy   Reason = "destroyed"
+	ByCrash     Reason = "crashed" // the guest panicked or QEMU died
 	ByMigration Reason = "migrated"
 	ByOther     Reason = "other"
 )

@@ -268,7 +268,8 @@ func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f
 }
 
 // wantsRestart reads actions_after_… for what happened. A guest that restarts
-// itself under actions_after_reboot=destroy arrives here as destroyed.
+// itself under actions_after_reboot=destroy cannot be told from one that powers
+// off; with actions_after_shutdown=restart it starts again.
 func (m *Manager) wantsRestart(ref api.VMRef, vm *api.VM, why hypervisor.Reason) bool {
 	switch m.unfinished[ref] {
 	case api.VMOperationsCleanReboot, api.VMOperationsHardReboot, api.VMOperationsStart:

@@ -150,7 +150,7 @@ func (s *script) restart() {
 	s.wait(hypervisor.Stopped, hypervisor.ByDestroy)
 	s.Spec.RebootDestroys = true
 	s.enter(s.boot(), "reboot")
-	s.wait(hypervisor.Stopped, hypervisor.ByDestroy)
+	s.wait(hypervisor.Stopped, hypervisor.ByGuest)
 }
 
 // panics: a guest that dies of its own is told from one that powers off.

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	hostconfig "cairn/init/config"
+	"cairn/init/hostd/client"
+	"cairn/toolstack/api"
+	"cairn/toolstack/console"
+	"cairn/toolstack/db"
+	"cairn/toolstack/event"
+	"cairn/toolstack/host"
+	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/session"
+	"cairn/toolstack/session/identity"
+	"cairn/toolstack/task"
+	"cairn/toolstack/vm"
+	"cairn/toolstack/wire"
+)
+
+// config is what run needs; the zero fields of hypervisor are a host's defaults.
+type config struct {
+	listen, state, engine, hostd, guests string
+	hypervisor                           hypervisor.Config
+	log                                  *slog.Logger
+
+	// Stand-ins for tests; nil for the real ones.
+	fakeHypervisor hypervisor.Hypervisor
+	fakeHostd      host.Hostd
+}
+
+// stopTimeout bounds what a stop waits for: less than the grace PID 1 gives.
+const stopTimeout = 10 * time.Second
+
+// toolstack is everything that runs.
+type toolstack struct {
+	cfg      config
+	db       *db.DB
+	hv       hypervisor.Hypervisor
+	host     *host.Manager
+	vms      *vm.Manager
+	consoles *console.Manager
+	server   *wire.Server
+	ready    chan struct{} // closed when libvirt has answered and rows are true
+}
+
+// run serves until the context ends.
+func run(ctx context.Context, cfg config) error {
+	listener, err := listen(cfg.listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	t := &toolstack{cfg: cfg, ready: make(chan struct{})}
+	t.hv = cfg.fakeHypervisor
+	if t.hv == nil { // connects in the background from here on
+		cfg.hypervisor.Log = cfg.log
+		t.hv = hypervisor.Connect(cfg.hypervisor)
+	}
+	defer t.hv.Close()
+	if err := t.open(ctx); err != nil {
+		return err
+	}
+	defer t.db.Close()
+	tlsConfig, _, err := identity.Load(cfg.state, identity.Options{Names: names(t.host)})
+	if err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	t.build()
+	defer t.server.Close()
+	server := wire.NewHTTPServer(t.server, tlsConfig, cfg.log)
+	return t.serve(ctx, server, listener)
+}
+
+// open opens the database and asks hostd about the host, side by side.
+func (t *toolstack) open(ctx context.Context) error {
+	var engine db.Engine
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		engine, err = openEngine(gctx, t.cfg)
+		return err
+	})
+	hostd := t.cfg.fakeHostd
+	if hostd == nil {
+		hostd = client.New(t.cfg.hostd)
+	}
+	group.Go(func() error {
+		return waitFor(gctx, t.cfg.log, "hostd", func() error { _, err := hostd.Version(gctx); return err })
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	var err error
+	if t.db, err = db.Open(ctx, engine, db.Options{Log: t.cfg.log}); err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	t.host, err = host.New(host.Config{DB: t.db, Hypervisor: t.hv, Hostd: hostd, StateDir: t.cfg.state, Log: t.cfg.log})
+	if err == nil {
+		err = t.host.Sync(ctx)
+	}
+	if err == nil {
+		err = t.host.EnableAtStart(ctx)
+	}
+	if err != nil {
+		t.db.Close()
+		return err
+	}
+	return nil
+}
+
+// waitFor retries what another service may not be ready for, and says so once.
+func waitFor(ctx context.Context, log *slog.Logger, what string, try func() error) error {
+	const pause = 100 * time.Millisecond
+	for told := false; ; told = true {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		if !told {
+			log.Info("waiting", "for", what, "err", err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+}
+
+// names are what the certificate speaks for.
+func names(h *host.Manager) []string {
+	all := []string{"localhost", "127.0.0.1", "::1"}
+	for _, n := range []string{h.Hostname(), h.Address()} {
+		if n != "" {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// build binds all behaviour.
+func (t *toolstack) build() {
+	log := t.cfg.log
+	registry := api.NewRegistry()
+	sessions := session.New(session.Config{
+		DB: t.db, RootHash: t.host.RootHash, Verify: hostconfig.VerifyPassword, ThisHost: t.host.Ref,
+		Log: log.With("component", "session"),
+	})
+	tasks := task.New(task.Config{DB: t.db, ThisHost: t.host.Ref})
+	t.consoles = console.New(t.db, t.hv, log.With("component", "console"))
+	t.vms = vm.New(vm.Config{
+		DB: t.db, Hypervisor: t.hv, Consoles: t.consoles, Host: t.host, GuestDir: t.cfg.guests,
+		Log: log.With("component", "vm"),
+	})
+	sessions.Register(registry)
+	tasks.Register(registry)
+	event.New(t.db, sessions.Check).Register(registry)
+	t.host.Register(registry)
+	t.vms.Register(registry)
+	t.server = wire.NewServer(wire.Config{
+		DB: t.db, Registry: registry, Sessions: sessions, Tasks: tasks, Log: log.With("component", "api"),
+	})
+	t.consoles.Handle(t.server)
+}
+
+// serve runs all parts; the first that fails ends the others.
+func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listener) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := server.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		t.server.Close()
+		if server.Shutdown(stop) != nil {
+			return server.Close() // long polls end hard
+		}
+		return nil
+	})
+	group.Go(func() error { return t.vms.Run(ctx, func() { close(t.ready) }) })
+	group.Go(func() error { return t.consoles.Run(ctx) })
+	group.Go(func() error { return t.host.Run(ctx) })
+	group.Go(func() error { return t.announce(ctx, l.Addr()) })
+	group.Go(func() error { return t.watchdog(ctx) })
+	err := group.Wait()
+	t.cfg.log.Info("stopped", "err", err)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

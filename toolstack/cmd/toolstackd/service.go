@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"cairn/toolstack/db"
+)
+
+// socketName is what PID 1 calls the socket of the API.
+const socketName = "https"
+
+// listen takes the socket PID 1 hands over, else opens one.
+func listen(address string) (net.Listener, error) {
+	if address != "" {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+		return l, nil
+	}
+	named, err := activation.ListenersWithNames()
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	if len(named[socketName]) != 1 {
+		return nil, fmt.Errorf("listen: no socket %q was handed over, and -listen is not given", socketName)
+	}
+	return named[socketName][0], nil
+}
+
+// announce says when the API is worth calling: it answers since a while, but only
+// now do rows speak of domains that are there.
+func (t *toolstack) announce(ctx context.Context, addr net.Addr) error {
+	version, err := t.hv.Version(ctx)
+	for err != nil && ctx.Err() == nil {
+		if err = t.hv.Ready(ctx); err == nil {
+			version, err = t.hv.Version(ctx)
+		}
+	}
+	select {
+	case <-t.ready:
+	case <-ctx.Done():
+		return nil
+	}
+	if err := t.host.SetHypervisor(ctx, version); err != nil {
+		return err
+	}
+	t.cfg.log.Info("api-ready", "addr", addr, "uptime", uptime())
+	_, err = daemon.SdNotify(false, daemon.SdNotifyReady)
+	if err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	<-ctx.Done()
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	return nil
+}
+
+// uptime is the kernel's, in seconds with two decimals.
+func uptime() string {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", time.Duration(ts.Nano()).Seconds())
+}
+
+// errProbe ends the watchdog's transaction, which writes nothing.
+var errProbe = errors.New("probe")
+
+// watchdog tells PID 1 that the database's writer still turns: everything that
+// could hang hangs there sooner or later.
+func (t *toolstack) watchdog(ctx context.Context) error {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return err
+	}
+	ticker := time.NewTicker(interval / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := t.db.Update(ctx, func(*db.Tx) error { return errProbe }); errors.Is(err, errProbe) {
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+		}
+	}
+}
