@@ -69,7 +69,11 @@ func completeMirrors(m Mirrors) Mirrors {
 	m.Main = strings.TrimRight(m.Main, "/")
 	m.Security = strings.TrimRight(m.Security, "/")
 	if m.Security == "" {
-		m.Security = strings.TrimSuffix(m.Main, "-security") + "-security"
+		base, isList := strings.CutSuffix(m.Main, ".list") // a mirror+file list
+		m.Security = base + "-security"
+		if isList {
+			m.Security += ".list"
+		}
 	}
 	return m
 }
