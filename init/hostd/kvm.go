@@ -29,11 +29,20 @@ func kvmModule(flags []string) string {
 	return ""
 }
 
+// guestModules are what guests' NICs need: no hardware asks for them, so udevd
+// does not load them.
+var guestModules = []string{"tun", "vhost_net"}
+
 func (h *Host) loadKVM() {
 	if module := kvmModule(h.inventory().CPU().Flags); module != "" {
 		h.kvm.err = h.System.LoadModule(module)
 	}
 	close(h.kvm.loaded)
+	for _, module := range guestModules {
+		if err := h.System.LoadModule(module); err != nil {
+			h.Log.Warn("module-missing", "name", module, "err", err)
+		}
+	}
 	if reason := h.noKVM(); reason != "" {
 		h.Log.Warn("kvm-missing", "reason", reason)
 	} else {
