@@ -13,6 +13,7 @@ import (
 )
 
 func TestBootRestartShutdown(t *testing.T) {
+	t.Parallel()
 	c := startChild(t, "basic")
 	first := c.pid(`main pid=(\d+) role=plain`)
 	c.ready()
@@ -53,6 +54,7 @@ func (c *child) inOrder(texts ...string) {
 // A connection that arrives while the service is dead is served by the next
 // one, and LISTEN_PID is right each time.
 func TestSocketsOutliveTheService(t *testing.T) {
+	t.Parallel()
 	c := startChild(t, "sockets")
 	before := c.pid(`main pid=(\d+) role=web`)
 	c.wait("serving name=tcp")
@@ -79,6 +81,7 @@ func TestSocketsOutliveTheService(t *testing.T) {
 }
 
 func TestServiceWatchdog(t *testing.T) {
+	t.Parallel()
 	c := startChild(t, "watchdog")
 	c.wait("service-watchdog name=hangs")
 	c.wait(`service-exit name=hangs status="(killed by SIGABRT|exit 2)"`)
@@ -94,6 +97,7 @@ func TestServiceWatchdog(t *testing.T) {
 }
 
 func TestBurstReboots(t *testing.T) {
+	t.Parallel()
 	c := startChild(t, "burst")
 	c.wait("burst name=broken failures=5")
 	c.wait("shutdown-start kind=reboot")
@@ -104,6 +108,7 @@ func TestBurstReboots(t *testing.T) {
 // kill -9 of a manager leaves its guest alone; the end of the host does not.
 // The guest, an orphan by then, is reaped.
 func TestGuestOutlivesItsManager(t *testing.T) {
+	t.Parallel()
 	c := startChild(t, "family")
 	manager := c.pid(`main pid=(\d+) role=manager`)
 	guest := c.pid(`guest pid=(\d+)`)
@@ -122,6 +127,7 @@ func TestGuestOutlivesItsManager(t *testing.T) {
 }
 
 func TestNotifySenderIsChecked(t *testing.T) {
+	t.Parallel()
 	c := startChild(t, "impostor")
 	c.wait("barrier-passed")
 	notifyFromOutside(t, filepath.Join(c.dir, "notify"))
