@@ -71,6 +71,17 @@ func (b *builder) apt(ctx context.Context) (archive, error) {
 	return newApt(ctx, filepath.Join(b.Cache, "apt-"+release), m, b.Log)
 }
 
+func (b *builder) open(ctx context.Context) (*Tree, error) {
+	t, err := b.warm()
+	if errors.Is(err, fs.ErrNotExist) {
+		t, err = b.build(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t, b.report(t)
+}
+
 func (b *builder) holder() string { return filepath.Join(b.Cache, "debian-"+b.key) }
 
 func (b *builder) warm() (*Tree, error) { return openRecord(b.holder()) }
@@ -97,22 +108,32 @@ func (b *builder) build(ctx context.Context) (*Tree, error) {
 		return t, err
 	}
 	start := time.Now()
-	pkgs, drifted, err := b.resolve(ctx, b.locked)
+	err = b.assemble(ctx)
+	if errors.Is(err, errDamaged) {
+		b.Log.Warn("store-damaged", "err", err)
+		err = b.assemble(ctx) // what was damaged is gone: fetch it anew
+	}
 	if err != nil {
 		return nil, err
 	}
+	b.prune()
+	b.Log.Info("tree-complete", "dir", b.holder(), "took", time.Since(start).Round(time.Second))
+	return b.warm()
+}
+
+// assemble does the work of build.
+func (b *builder) assemble(ctx context.Context) error {
+	pkgs, drifted, err := b.resolve(ctx, b.locked)
+	if err != nil {
+		return err
+	}
 	if b.Strict && len(drifted) > 0 {
-		return nil, b.report(&Tree{Drifted: drifted})
+		return b.report(&Tree{Drifted: drifted})
 	}
 	if err := b.download(ctx, pkgs); err != nil {
-		return nil, err
+		return err
 	}
-	if err := b.unpack(ctx, pkgs, drifted); err != nil {
-		return nil, err
-	}
-	b.prune()
-	b.Log.Info("tree-complete", "dir", b.holder(), "packages", len(pkgs), "took", time.Since(start).Round(time.Second))
-	return b.warm()
+	return b.unpack(ctx, pkgs, drifted)
 }
 
 func (b *builder) refresh(ctx context.Context) ([]Package, []Drift, error) {
@@ -163,8 +184,14 @@ func flock(fd int) error {
 
 // resolve needs no archive at all where the store holds every locked package.
 func (b *builder) resolve(ctx context.Context, locked []Package) ([]*candidate, []Drift, error) {
+	kept := map[string]*candidate{}
+	for _, p := range locked {
+		if c := b.store.candidate(ctx, p); c != nil {
+			kept[p.SHA256] = c
+		}
+	}
 	x := newIndex()
-	if len(locked) == 0 || slices.ContainsFunc(locked, func(p Package) bool { return !b.store.has(p.SHA256) }) || !b.covers(locked) {
+	if len(kept) < len(locked) || !b.covers(locked) {
 		a, err := b.archive(ctx)
 		if err != nil {
 			return nil, nil, err
@@ -173,8 +200,7 @@ func (b *builder) resolve(ctx context.Context, locked []Package) ([]*candidate, 
 			return nil, nil, err
 		}
 	}
-	kept := func(p Package) *candidate { return b.store.candidate(ctx, p) }
-	return resolve(x, b.list, locked, kept)
+	return resolve(x, b.list, locked, func(p Package) *candidate { return kept[p.SHA256] })
 }
 
 // covers reports whether the lock knows every wanted package.
@@ -228,7 +254,13 @@ func (b *builder) unpack(ctx context.Context, pkgs []*candidate, drifted []Drift
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, p := range pkgs {
-		g.Go(func() error { return u.add(gctx, p.Name, b.store.path(p.SHA256), p.SHA256) })
+		g.Go(func() error {
+			err := u.add(gctx, p.Name, b.store.path(p.SHA256), p.SHA256)
+			if errors.Is(err, errDamaged) {
+				err = errors.Join(err, os.Remove(b.store.path(p.SHA256)))
+			}
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return err

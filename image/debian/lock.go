@@ -31,13 +31,13 @@ type Drift struct {
 func (d Drift) String() string {
 	switch {
 	case d.Got == "":
-		return fmt.Sprintf("%s: locked %s is gone from the mirror and no longer needed", d.Name, d.Locked)
+		return fmt.Sprintf("%s: locked %s is no longer needed", d.Name, d.Locked)
 	case d.Locked == "":
 		return fmt.Sprintf("%s: not in the lock, taking %s", d.Name, d.Got)
 	case d.Locked == d.Got:
 		return fmt.Sprintf("%s: version %s has other bytes than the lock says", d.Name, d.Got)
 	}
-	return fmt.Sprintf("%s: locked %s is gone from the mirror, taking %s", d.Name, d.Locked, d.Got)
+	return fmt.Sprintf("%s: locked %s cannot be had any more, taking %s", d.Name, d.Locked, d.Got)
 }
 
 const lockHeader = `# Every Debian package of the image and of the build tools: name version architecture sha256.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,13 +26,21 @@ func (s store) has(sum string) bool {
 	return err == nil
 }
 
-// candidate describes a kept package from its own control file, or is nil.
+// errDamaged is a stored package whose bytes are no longer those it was stored
+// with.
+var errDamaged = errors.New("damaged in the package store")
+
+// candidate describes a kept package from its own control file, or is nil. One
+// that cannot be read is removed.
 func (s store) candidate(ctx context.Context, p Package) *candidate {
 	if !s.has(p.SHA256) {
 		return nil
 	}
 	out, err := exec.CommandContext(ctx, "dpkg-deb", "--field", s.path(p.SHA256)).Output()
 	if err != nil {
+		if ctx.Err() == nil {
+			_ = os.Remove(s.path(p.SHA256))
+		}
 		return nil
 	}
 	var found *candidate

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -56,14 +55,7 @@ func Open(ctx context.Context, cfg Config) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := b.warm()
-	if errors.Is(err, fs.ErrNotExist) {
-		t, err = b.build(ctx)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return t, b.report(t)
+	return b.open(ctx)
 }
 
 // Refresh rewrites the lock with the newest versions the archive has, and says

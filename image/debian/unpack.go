@@ -55,7 +55,7 @@ func (u *unpacker) add(ctx context.Context, name, deb, sum string) error {
 		return err
 	}
 	if got != sum {
-		return fmt.Errorf("%s: sha256 is %s, want %s", deb, got, sum)
+		return fmt.Errorf("package %s: sha256 is %s, want %s: %w", name, got, sum, errDamaged)
 	}
 	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
 	var stderr bytes.Buffer

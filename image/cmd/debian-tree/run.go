@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func refresh(ctx context.Context, dc debian.Config, out io.Writer) error {
 		return err
 	}
 	for _, c := range changes {
-		fmt.Fprintln(out, c)
+		fmt.Fprintf(out, "%s: %s → %s\n", c.Name, cmp.Or(c.Locked, "none"), cmp.Or(c.Got, "none"))
 	}
 	_, err = fmt.Fprintf(out, "%d packages locked\n", len(pkgs))
 	return err
