@@ -3,12 +3,17 @@ package modules
 import (
 	"slices"
 	"strings"
+	"sync"
 )
 
 // index finds the patterns of modules.alias that match a device. Patterns that
 // begin with a literal bus name and a colon, nearly all of them, are looked up
 // by it; the others ("acpi*:…") are tried for every device.
+//
+// The text is read on first use: who loads modules by name never needs it.
 type index struct {
+	text  string
+	once  sync.Once
 	byBus map[string][]alias
 	loose []alias
 }
@@ -18,9 +23,11 @@ type alias struct {
 	module  string
 }
 
-func (x *index) parse(text string) {
+func (x *index) parse(text string) { x.text = text }
+
+func (x *index) read() {
 	x.byBus = map[string][]alias{}
-	for line := range lines(text) {
+	for line := range lines(x.text) {
 		line, ok := strings.CutPrefix(line, "alias ")
 		pattern, module, two := strings.Cut(line, " ")
 		if !ok || !two || strings.Contains(module, " ") {
@@ -38,6 +45,7 @@ func (x *index) parse(text string) {
 
 // buses lists the literal heads of all patterns, up to a colon or wildcard.
 func (x *index) buses() []string {
+	x.once.Do(x.read)
 	var names []string
 	for name := range x.byBus {
 		names = append(names, name)
@@ -53,6 +61,7 @@ func (x *index) buses() []string {
 
 // match returns module names, in the order of the index, each once.
 func (x *index) match(modalias string) []string {
+	x.once.Do(x.read)
 	bus, _, _ := strings.Cut(modalias, ":")
 	var names []string
 	seen := map[string]bool{}
