@@ -2,8 +2,9 @@
 // configuration document: it mounts STATE and LOGS, writes /etc, keeps the
 // management network, and answers a small typed API on a local socket.
 //
-// Order of start: storage, document, /etc, READY=1; then network, KVM and the
-// power button side by side, because nothing that waits for hostd needs them.
+// Order of start: storage, document, /etc, READY=1; then network and the power
+// button side by side, because nothing that waits for hostd needs them. KVM's
+// module is loaded beside all that.
 // Whatever is missing or wrong on the way, hostd goes on with what it has and
 // says so: the host must stay reachable.
 //
@@ -86,12 +87,14 @@ func (h *Host) inventory() inventory.Source {
 func (h *Host) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	h.kvm.loaded = make(chan struct{})
+	var work sync.WaitGroup
+	work.Go(h.loadKVM) // early: whoever asks for the inventory waits for it
 	h.mountStorage()
 	h.loadConfig()
 	h.generate()
 	h.network = network.New(h.Kernel, h.leases(), h.Log, h.networkChanged)
 	h.network.Apply(h.settings())
-	h.kvm.loaded = make(chan struct{})
 	server := h.newServer()
 	errs := make(chan error, 2)
 	go func() { errs <- server.Serve(h.Listener) }()
@@ -99,9 +102,8 @@ func (h *Host) Run(ctx context.Context) error {
 		h.Log.Warn("notify-failed", "err", err)
 	}
 	h.Log.Info("hostd-ready", "config", h.keeper.get().Source, "state", h.storage.State.Kind)
-	var work sync.WaitGroup
 	work.Go(func() { errs <- h.network.Run(ctx) })
-	work.Go(func() { h.loadKVM() })
+	work.Go(h.reportKVM)
 	work.Go(func() { h.watchDevices(ctx) })
 	work.Go(func() { h.pingWatchdog(ctx) })
 	err := wait(ctx, errs)

@@ -38,6 +38,11 @@ func (h *Host) loadKVM() {
 		h.kvm.err = h.System.LoadModule(module)
 	}
 	close(h.kvm.loaded)
+}
+
+// reportKVM says how that went, and loads what else guests need.
+func (h *Host) reportKVM() {
+	<-h.kvm.loaded
 	for _, module := range guestModules {
 		if err := h.System.LoadModule(module); err != nil {
 			h.Log.Warn("module-missing", "name", module, "err", err)

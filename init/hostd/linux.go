@@ -24,7 +24,7 @@ type linux struct {
 	storage.Linux
 	paths Paths
 
-	mu   sync.Mutex // modules.Tree is not for concurrent use
+	mu   sync.Mutex // of tree, until it is open
 	tree *modules.Tree
 
 	screens sync.Mutex
@@ -38,17 +38,25 @@ func newLinux(p Paths) *linux {
 
 // LoadModule implements System. The indexes are read on the first call only.
 func (l *linux) LoadModule(name string) error {
+	tree, err := l.modules()
+	if err != nil {
+		return err
+	}
+	return tree.LoadName(name)
+}
+
+func (l *linux) modules() (*modules.Tree, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.tree == nil {
 		dir := filepath.Join("/usr/lib/modules", kernelRelease())
 		tree, err := modules.Open(os.DirFS(dir), modules.Kernel(dir))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		l.tree = tree
 	}
-	return l.tree.LoadName(name)
+	return l.tree, nil
 }
 
 // Prepare implements storage.System; what the kernel already knows needs no
