@@ -88,8 +88,9 @@ func (h *Host) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h.kvm.loaded = make(chan struct{})
-	var work sync.WaitGroup
-	work.Go(h.loadKVM) // early: whoever asks for the inventory waits for it
+	// Early, because whoever asks for the inventory waits for it; and not waited
+	// for at the end, because a module takes the time it takes.
+	go h.loadKVM()
 	h.mountStorage()
 	h.loadConfig()
 	h.generate()
@@ -102,8 +103,9 @@ func (h *Host) Run(ctx context.Context) error {
 		h.Log.Warn("notify-failed", "err", err)
 	}
 	h.Log.Info("hostd-ready", "config", h.keeper.get().Source, "state", h.storage.State.Kind)
+	var work sync.WaitGroup
 	work.Go(func() { errs <- h.network.Run(ctx) })
-	work.Go(h.reportKVM)
+	go h.reportKVM()
 	work.Go(func() { h.watchDevices(ctx) })
 	work.Go(func() { h.pingWatchdog(ctx) })
 	err := wait(ctx, errs)
