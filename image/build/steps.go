@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"cairn/firmware"
+	"cairn/image/audit"
 	"cairn/image/erofs"
 	"cairn/image/gobuild"
 	"cairn/image/initramfs"
@@ -87,10 +88,6 @@ func (b *builder) sources(ctx context.Context, r *results) error {
 // finds what it made last time and skips what is up to date.
 func (b *builder) goPrograms(ctx context.Context, r *results) error {
 	for _, p := range cairnPrograms {
-		if _, err := os.Stat(filepath.Join(b.Module, p.pkg, "main.go")); err != nil {
-			b.printf("image: %s is not here yet", p.pkg)
-			continue
-		}
 		file := filepath.Join(b.Out, "bin", strings.ReplaceAll(strings.TrimPrefix(p.pkg, "./"), "/", "-"))
 		if err := gobuild.Binary(ctx, b.Module, p.pkg, file); err != nil {
 			return err
@@ -202,7 +199,7 @@ func (b *builder) rootTree(_ context.Context, r *results) error {
 		Debian: b.tree, Services: catalogue.All(), Busybox: r.busybox, Applets: applets, Version: Version,
 	}
 	for _, p := range cairnPrograms {
-		if p.place != "" && r.programs[p.pkg] != "" {
+		if p.place != "" {
 			in.Programs = append(in.Programs, recipe.File{Path: p.place, Source: r.programs[p.pkg]})
 		}
 	}
@@ -214,7 +211,7 @@ func (b *builder) rootTree(_ context.Context, r *results) error {
 		return err
 	}
 	r.sizes = r.root.Sizes()
-	return nil
+	return audit.Check(r.root)
 }
 
 // rootImage makes the erofs image and its hash tree.

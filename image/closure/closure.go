@@ -14,6 +14,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -28,15 +29,45 @@ var DefaultDirs = []string{"usr/lib/x86_64-linux-gnu", "usr/lib"}
 // maxLinks bounds a chain of symbolic links, as the kernel does.
 const maxLinks = 40
 
+// Files is the tree to resolve in.
+type Files interface {
+	// Readlink returns the target of a symbolic link, "" for anything else that
+	// is there, and fs.ErrNotExist for what is not.
+	Readlink(p string) (string, error)
+	Open(p string) (Content, error)
+}
+
+// Content is an open file.
+type Content interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// Dir is a tree unpacked in a directory of the machine.
+type Dir string
+
+// Readlink implements Files.
+func (d Dir) Readlink(p string) (string, error) {
+	file := filepath.Join(string(d), p)
+	fi, err := os.Lstat(file)
+	if err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+		return "", err
+	}
+	return os.Readlink(file)
+}
+
+// Open implements Files.
+func (d Dir) Open(p string) (Content, error) { return os.Open(filepath.Join(string(d), p)) }
+
 // Resolver answers questions about one tree.
 type Resolver struct {
-	root  string
+	files Files
 	infos map[string]*Info
 }
 
-// New returns a Resolver for the tree unpacked at root.
-func New(root string) *Resolver {
-	return &Resolver{root: root, infos: map[string]*Info{}}
+// New returns a Resolver for a tree.
+func New(files Files) *Resolver {
+	return &Resolver{files: files, infos: map[string]*Info{}}
 }
 
 // Info is the part of an ELF file the dynamic linker acts on.
@@ -105,7 +136,12 @@ func (r *Resolver) Info(p string) (*Info, error) {
 	if i, ok := r.infos[p]; ok {
 		return i, nil
 	}
-	i, err := Read(filepath.Join(r.root, p))
+	f, err := r.files.Open(p)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", p, err)
+	}
+	defer f.Close()
+	i, err := read(f)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", p, err)
 	}
@@ -113,13 +149,8 @@ func (r *Resolver) Info(p string) (*Info, error) {
 	return i, nil
 }
 
-// Read reads the dynamic section of a file of the machine, nil when it is not ELF.
-func Read(file string) (*Info, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
+// read reads the dynamic section of a file, nil when it is not ELF.
+func read(f io.ReaderAt) (*Info, error) {
 	var magic [4]byte
 	if _, err := f.ReadAt(magic[:], 0); err != nil || string(magic[:]) != elf.ELFMAG {
 		return nil, nil // too short or another format: not ELF
@@ -187,16 +218,12 @@ func (r *Resolver) Chain(p string) ([]string, error) {
 	p = Clean(p)
 	chain := []string{p}
 	for range maxLinks {
-		fi, err := os.Lstat(filepath.Join(r.root, p))
+		target, err := r.files.Readlink(p)
 		if err != nil {
 			return nil, notInTree(p, err)
 		}
-		if fi.Mode()&fs.ModeSymlink == 0 {
+		if target == "" {
 			return chain, nil
-		}
-		target, err := os.Readlink(filepath.Join(r.root, p))
-		if err != nil {
-			return nil, fmt.Errorf("read link %s: %w", p, err)
 		}
 		if !path.IsAbs(target) {
 			target = path.Join(path.Dir(p), target)

@@ -132,7 +132,7 @@ func addDebian(t *rootfs.Tree, in Inputs) error {
 	if err != nil {
 		return err
 	}
-	resolver := closure.New(in.Debian.Path("/"))
+	resolver := closure.New(closure.Dir(in.Debian.Path("/")))
 	all, err := resolver.Closure(wanted...)
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ func wantedFiles(in Inputs) ([]string, error) {
 	patterns := append([]string(nil), extra...)
 	for _, s := range in.Services {
 		for _, p := range append(append([]string{s.Argv[0]}, s.Programs...), s.Files...) {
-			if !own[p] && !strings.HasPrefix(p, "/usr/lib/cairn/") {
+			if !own[p] {
 				patterns = append(patterns, p)
 			}
 		}
