@@ -159,8 +159,9 @@ func (p plan) binds(root string) error {
 }
 
 // kernelViews mounts /proc of the new PID namespace; /sys is bound, because a
-// fresh one would need the network namespace's owner. There are no cgroups, so
-// libvirt does without.
+// fresh one would need the network namespace's owner. The machine's cgroups are
+// hidden: libvirt would find them, fail to use them, and kill domains it finds
+// running when it starts again.
 func kernelViews(root string) error {
 	proc := filepath.Join(root, "proc")
 	if err := os.Mkdir(proc, 0o555); err != nil {
@@ -169,7 +170,13 @@ func kernelViews(root string) error {
 	if err := unix.Mount("proc", proc, "proc", 0, ""); err != nil {
 		return fmt.Errorf("proc: %w", err)
 	}
-	return bind("/sys", filepath.Join(root, "sys"), true)
+	if err := bind("/sys", filepath.Join(root, "sys"), true); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", filepath.Join(root, "sys/fs/cgroup"), "tmpfs", unix.MS_RDONLY, "size=4k"); err != nil {
+		return fmt.Errorf("hide cgroups: %w", err)
+	}
+	return nil
 }
 
 // etc is all the configuration the daemons need. QEMU runs as this namespace's
@@ -183,7 +190,7 @@ func (p plan) etc(root string) error {
 		"hosts":                 "127.0.0.1 localhost\n",
 		"machine-id":            strings.Repeat("c", 32) + "\n",
 		"libvirt/libvirtd.conf": "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_rw_perms = \"0700\"\n",
-		"libvirt/qemu.conf":     "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\nstdio_handler = \"logd\"\n",
+		"libvirt/qemu.conf":     "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\ncgroup_controllers = []\nstdio_handler = \"logd\"\n",
 		"libvirt/virtlogd.conf": "",
 	}
 	for name, text := range files {

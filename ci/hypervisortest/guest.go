@@ -40,6 +40,12 @@ func BuildGuest(ctx context.Context, tree, dir string) error {
 	return writeInitrd(tree, program, filepath.Join(dir, "initrd.img"))
 }
 
+// modules make the power button work, and a panic known to the hypervisor.
+var modules = []string{
+	"drivers/acpi/button.ko", "drivers/input/evdev.ko",
+	"drivers/misc/pvpanic/pvpanic.ko", "drivers/misc/pvpanic/pvpanic-mmio.ko",
+}
+
 func writeInitrd(tree, program, path string) error {
 	init, err := os.ReadFile(program)
 	if err != nil {
@@ -49,7 +55,7 @@ func writeInitrd(tree, program, path string) error {
 		cpio.Directory("dev", 0o755), cpio.CharDev("dev/console", 0o600, 5, 1),
 		cpio.StaticFile("init", string(init), 0o755),
 	}
-	for _, m := range []string{"drivers/acpi/button.ko", "drivers/input/evdev.ko"} {
+	for _, m := range modules {
 		data, err := module(tree, m)
 		if err != nil {
 			return err

@@ -14,7 +14,7 @@ import (
 func main() {
 	must(os.MkdirAll("/dev", 0o755))
 	_ = unix.Mount("devtmpfs", "/dev", "devtmpfs", 0, "") // the kernel may have done it
-	for _, m := range []string{"/button.ko", "/evdev.ko"} {
+	for _, m := range []string{"/button.ko", "/evdev.ko", "/pvpanic.ko", "/pvpanic-mmio.ko"} {
 		f, err := os.Open(m)
 		must(err)
 		must(unix.FinitModule(int(f.Fd()), "", 0))

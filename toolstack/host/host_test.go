@@ -1,0 +1,210 @@
+package host_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"cairn/init/config"
+	"cairn/init/hostd/client"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/host"
+	"cairn/toolstack/host/hosttest"
+	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/wire/wiretest"
+)
+
+type stack struct {
+	*wiretest.Server
+	m     *host.Manager
+	hostd *hosttest.Hostd
+	hv    *hypervisor.Fake
+}
+
+func newStack(t *testing.T) *stack {
+	t.Helper()
+	s := &stack{hostd: hosttest.New(), hv: hypervisor.NewFake()}
+	dir := t.TempDir()
+	s.Server = wiretest.New(t, func(r *api.Registry, d *db.DB) {
+		var err error
+		s.m, err = host.New(host.Config{DB: d, Hypervisor: s.hv, Hostd: s.hostd, StateDir: dir})
+		if err == nil {
+			err = s.m.Sync(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.m.Register(r)
+	})
+	return s
+}
+
+func (s *stack) row() *api.Host {
+	s.T.Helper()
+	h, err := db.Get(s.DB.Snapshot(), s.m.Ref())
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return h
+}
+
+func (s *stack) refused(want *api.Error, method string, args ...any) {
+	s.T.Helper()
+	_, err := s.Call(method, args...)
+	var e *api.Error
+	if !errors.As(err, &e) || e.Code != want.Code || !slices.Equal(e.Params, want.Params) {
+		s.T.Errorf("%s: got %v, want %v", method, err, want)
+	}
+}
+
+func TestRows(t *testing.T) {
+	s := newStack(t)
+	h := s.row()
+	if h.Hostname != "cairn-test" || h.Address != "192.0.2.7" || !h.Enabled || h.OtherConfig["kvm"] != "usable" {
+		t.Errorf("host %+v", h)
+	}
+	if v := h.SoftwareVersion; v["product_brand"] != "Cairn" || v["platform_version"] != "3.4.0" || v["network_backend"] != "bridge" || v["xapi"] == "" {
+		t.Errorf("software_version %v", v)
+	}
+	if h.APIVersionMajor != 2 || h.APIVersionMinor != 23 || !slices.Contains(h.Capabilities, "hvm-3.0-x86_64") {
+		t.Errorf("api %d.%d, capabilities %v", h.APIVersionMajor, h.APIVersionMinor, h.Capabilities)
+	}
+	if len(h.HostCPUs) != 2 || h.CPUInfo["cpu_count"] != "2" {
+		t.Errorf("cpus %v %v", h.HostCPUs, h.CPUInfo)
+	}
+	dom0, err := db.Get(s.DB.Snapshot(), h.ControlDomain)
+	if err != nil || !dom0.IsControlDomain || dom0.PowerState != api.VMPowerStateRunning || dom0.ResidentOn != s.m.Ref() {
+		t.Errorf("control domain %+v, %v", dom0, err)
+	}
+	pools := 0
+	for _, p := range db.All[api.Pool](s.DB.Snapshot()) {
+		pools++
+		if p.Master != s.m.Ref() {
+			t.Errorf("pool %+v", p)
+		}
+	}
+	if pools != 1 {
+		t.Errorf("%d pools", pools)
+	}
+}
+
+// TestSyncIsIdempotent: looking again writes nothing, a change is written once.
+func TestSyncIsIdempotent(t *testing.T) {
+	s := newStack(t)
+	before := s.DB.Snapshot().Generation()
+	if err := s.m.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := s.DB.Snapshot().Generation(); now != before {
+		t.Errorf("generation went from %d to %d for nothing", before, now)
+	}
+	s.hostd.Set(func(h *hosttest.Hostd) { h.Address = "192.0.2.8/24"; h.Hardware.CPU.Count = 1 })
+	if err := s.m.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if h := s.row(); h.Address != "192.0.2.8" || len(h.HostCPUs) != 1 {
+		t.Errorf("after a change: %s, %d cpus", h.Address, len(h.HostCPUs))
+	}
+}
+
+func TestKind(t *testing.T) {
+	s := newStack(t)
+	tests := []struct {
+		name   string
+		usable bool
+		policy config.Emulation
+		want   hypervisor.Kind
+		text   string
+	}{
+		{"kvm", true, config.EmulationAllowed, hypervisor.Accelerated, "usable"},
+		{"none", false, config.EmulationNone, "", "no svm"},
+		{"emulation", false, config.EmulationAllowed, hypervisor.Emulated, "no svm"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s.hostd.Set(func(h *hosttest.Hostd) {
+				h.Hardware.KVM = client.KVM{Usable: tt.usable, Reason: "no svm"}
+				h.Document.Emulation = tt.policy
+			})
+			if err := s.m.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if kind, ok := s.m.Kind(); kind != tt.want || ok != (tt.want != "") {
+				t.Errorf("kind %q %t", kind, ok)
+			}
+			if h := s.row(); h.OtherConfig["kvm"] != tt.text || h.OtherConfig["emulation"] != string(tt.policy) ||
+				(len(h.Capabilities) > 0) != tt.usable {
+				t.Errorf("host says %v, capabilities %v", h.OtherConfig, h.Capabilities)
+			}
+		})
+	}
+}
+
+func TestPower(t *testing.T) {
+	s := newStack(t)
+	ref := string(s.m.Ref())
+	s.refused(api.ErrHostNotDisabled(), "host.reboot", ref)
+	s.Must(nil, "host.disable", ref)
+	s.Must(nil, "host.reboot", ref)
+	s.Must(nil, "host.shutdown", ref)
+	if got := s.hostd.Asked(); !slices.Equal(got, []client.PowerAction{client.Reboot, client.Poweroff}) {
+		t.Errorf("hostd was asked for %v", got)
+	}
+	s.Must(nil, "host.enable", ref)
+	if !s.row().Enabled {
+		t.Error("not enabled")
+	}
+	s.refused(api.ErrHandleInvalid("host", "OpaqueRef:x"), "host.reboot", "OpaqueRef:x")
+}
+
+func TestDisabledOverARestart(t *testing.T) {
+	s := newStack(t)
+	ref := string(s.m.Ref())
+	for _, tt := range []struct{ auto, enabled bool }{{true, true}, {false, false}} {
+		s.Must(nil, "host.disable", ref, tt.auto)
+		if err := s.m.EnableAtStart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s.row().Enabled != tt.enabled {
+			t.Errorf("auto_enable %t: enabled %t", tt.auto, s.row().Enabled)
+		}
+	}
+}
+
+func TestCallPlugin(t *testing.T) {
+	s := newStack(t)
+	ref := string(s.m.Ref())
+	spec := hypervisor.Spec{
+		UUID: api.NewUUID(), Kind: hypervisor.Accelerated, Machine: hypervisor.DefaultMachine,
+		MemoryBytes: 64 << 20, VCPUs: 1, VCPUsMax: 1, Boot: hypervisor.DirectBoot{Kernel: "/k"},
+	}
+	vm := api.NewVM()
+	vm.UUID = spec.UUID
+	if err := s.DB.Update(t.Context(), func(tx *db.Tx) error { db.Insert(tx, vm); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.hv.Start(t.Context(), spec, false); err != nil {
+		t.Fatal(err)
+	}
+	var answer string
+	s.Must(&answer, "host.call_plugin", ref, "hypervisor", "query-kvm", map[string]string{"uuid": vm.UUID})
+	if answer != `{"enabled":true,"present":true}` {
+		t.Errorf("query-kvm: %s", answer)
+	}
+	s.refused(api.ErrXenapiMissingPlugin("evil"), "host.call_plugin", ref, "evil", "f", map[string]string{})
+	s.refused(api.ErrXenapiPluginFailure("unknown function", "", "f"), "host.call_plugin", ref, "hypervisor", "f", map[string]string{})
+	s.refused(api.ErrUUIDInvalid("VM", "nope"), "host.call_plugin", ref, "hypervisor", "query-kvm", map[string]string{"uuid": "nope"})
+}
+
+func TestTimeAndMemory(t *testing.T) {
+	s := newStack(t)
+	ref := string(s.m.Ref())
+	var now string
+	s.Must(&now, "host.get_servertime", ref)
+	var free int64
+	s.Must(&free, "host.compute_free_memory", ref)
+	if len(now) != len("20060102T15:04:05Z") || free != s.m.GuestMemory() || free < 3<<30 {
+		t.Errorf("time %s, free %d of %d", now, free, s.m.GuestMemory())
+	}
+}
