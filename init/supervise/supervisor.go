@@ -77,20 +77,18 @@ func (s *Supervisor) Run() engine.Kind {
 	signal.Notify(s.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(s.children)
 	defer signal.Stop(s.signals)
-	go s.guard("notify-server", func() {
+	go s.keepUp("notify-server", func() {
 		if err := s.notify.Serve(); err != nil {
 			s.Log.Error("notify-failed", "err", err)
 		}
 	})
-	go s.guard("socket-watcher", s.watcher.run)
+	go s.keepUp("socket-watcher", s.watcher.run)
 	feed := time.NewTicker(feedEvery)
 	defer feed.Stop()
 	s.guard("boot", func() { s.step(engine.Boot{}) })
 	for {
 		var kind engine.Kind
-		if !s.guard("main-loop", func() { kind = s.once(feed.C) }) {
-			time.Sleep(panicPause) // what panics each time must not fill the log
-		}
+		s.keepUp("main-loop", func() { kind = s.once(feed.C) })
 		if kind != "" {
 			return kind
 		}
@@ -175,6 +173,13 @@ func (s *Supervisor) do(a engine.Action) {
 		s.Watchdog.Shutdown(s.Uptime() + shutdownLimit)
 	case engine.Finish:
 		go s.guard("finish", func() { s.finish(a.Kind) })
+	}
+}
+
+// keepUp runs f again after a panic, until it returns.
+func (s *Supervisor) keepUp(what string, f func()) {
+	for !s.guard(what, f) {
+		time.Sleep(panicPause) // what panics each time must not fill the log
 	}
 }
 

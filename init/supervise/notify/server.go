@@ -109,6 +109,9 @@ func control(oob []byte) (pid int, fds []int) {
 		if rights, err := unix.ParseUnixRights(&msgs[i]); err == nil {
 			fds = append(fds, rights...)
 		}
+		if len(msgs[i].Data) < unix.SizeofUcred {
+			continue // the parser below would read beyond it
+		}
 		if cred, err := unix.ParseUnixCredentials(&msgs[i]); err == nil {
 			pid = int(cred.Pid)
 		}
