@@ -138,6 +138,12 @@ func openRecord(holder string) (*Tree, error) {
 	}, nil
 }
 
+// NewTree describes an unpacked tree that is known otherwise than from the
+// cache: its root, its packages and which of them owns each path.
+func NewTree(dir string, packages []Package, owners map[string]string) *Tree {
+	return &Tree{Dir: dir, Packages: packages, owners: func() (map[string]string, error) { return owners, nil }}
+}
+
 // Path returns the place of an absolute path of the tree on this machine.
 func (t *Tree) Path(p string) string { return filepath.Join(t.Dir, cleanPath(p)) }
 
