@@ -4,7 +4,7 @@
 //
 // Order of start: storage, document, /etc, READY=1; then network and the power
 // button side by side, because nothing that waits for hostd needs them. KVM's
-// module is loaded beside all that.
+// module is loaded beside all that but the storage.
 // Whatever is missing or wrong on the way, hostd goes on with what it has and
 // says so: the host must stay reachable.
 //
@@ -88,10 +88,13 @@ func (h *Host) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h.kvm.loaded = make(chan struct{})
-	// Early, because whoever asks for the inventory waits for it; and not waited
-	// for at the end, because a module takes the time it takes.
-	go h.loadKVM()
+	start := time.Now()
 	h.mountStorage()
+	mounted := time.Since(start)
+	// Early, because whoever asks for the inventory waits for it, but not beside
+	// the module STATE needs; and not waited for at the end, because a module
+	// takes the time it takes.
+	go h.loadKVM()
 	h.loadConfig()
 	h.generate()
 	h.network = network.New(h.Kernel, h.leases(), h.Log, h.networkChanged)
@@ -102,7 +105,8 @@ func (h *Host) Run(ctx context.Context) error {
 	if err := h.System.Notify("READY=1"); err != nil {
 		h.Log.Warn("notify-failed", "err", err)
 	}
-	h.Log.Info("hostd-ready", "config", h.keeper.get().Source, "state", h.storage.State.Kind)
+	h.Log.Info("hostd-ready", "config", h.keeper.get().Source, "state", h.storage.State.Kind,
+		"storage-took", mounted, "took", time.Since(start), "uptime", network.Uptime())
 	var work sync.WaitGroup
 	work.Go(func() { errs <- h.network.Run(ctx) })
 	go h.reportKVM()
