@@ -23,6 +23,8 @@ type Groups interface {
 	Kill(service string) error
 	WaitEmpty(ctx context.Context, service string) error
 	Of(pid int) (service string, ok bool)
+	// Guests says whether any guest runs.
+	Guests() bool
 }
 
 // System is what ends all processes and the machine.

@@ -65,6 +65,8 @@ func (g sessions) Kill(string) error { return nil }
 
 func (g sessions) WaitEmpty(context.Context, string) error { return nil }
 
+func (g sessions) Guests() bool { return false }
+
 func (g sessions) Of(pid int) (string, bool) {
 	sid, err := unix.Getsid(pid)
 	if err != nil {

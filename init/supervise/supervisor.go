@@ -139,8 +139,17 @@ func request(sig os.Signal) engine.ShutdownRequest {
 	return r
 }
 
-// step tells the engine and does what it says.
+// step tells the engine and does what it says. What may end in a reboot is
+// judged by the guests of that moment.
 func (s *Supervisor) step(ev engine.Event) {
+	switch ev.(type) {
+	case engine.Exited, engine.StartFailed:
+		s.tell(engine.Guests{Running: s.Groups.Guests()})
+	}
+	s.tell(ev)
+}
+
+func (s *Supervisor) tell(ev engine.Event) {
 	for _, a := range s.engine.Step(s.Uptime(), ev) {
 		s.do(a)
 	}

@@ -122,6 +122,13 @@ func Empty(events []byte) bool {
 	return false
 }
 
+// Guests says whether any guest runs. Without an answer the safe one is given:
+// where the group cannot be read, no guest was ever started.
+func (t *Tree) Guests() bool {
+	events, err := os.ReadFile(filepath.Join(t.root, machineDir, "cgroup.events"))
+	return err == nil && !Empty(events)
+}
+
 // Of returns the service in whose group a process is.
 func (t *Tree) Of(pid int) (service string, ok bool) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))

@@ -122,3 +122,19 @@ func FuzzServiceOf(f *testing.F) {
 		Empty(data)
 	})
 }
+
+func TestGuests(t *testing.T) {
+	root := fakeTree(t)
+	tree := New(root)
+	if tree.Guests() {
+		t.Error("guests without an events file")
+	}
+	for text, want := range map[string]bool{"populated 0\nfrozen 0\n": false, "populated 1\nfrozen 0\n": true} {
+		if err := os.WriteFile(filepath.Join(root, machineDir, "cgroup.events"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := tree.Guests(); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}

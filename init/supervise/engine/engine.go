@@ -10,7 +10,8 @@
 //   - A service that ended unasked is started again after 0.2 s doubled for each
 //     failure up to 30 s; a minute of readiness forgives.
 //   - Five failures of a critical service within a minute, or five starts in a
-//     row without readiness, ask for one reboot, unless bursts are held.
+//     row without readiness, ask for one reboot, unless bursts are held or
+//     guests run.
 //   - Finish is said once, when every service has ended or is given up as stuck.
 //   - After Step at time t, Next is after t: the caller never spins.
 //
@@ -50,6 +51,7 @@ type Engine struct {
 	now       time.Duration
 	out       []Action
 	holdBurst bool
+	guests    bool // guests run
 	allReady  bool // host-ready was said
 	down      *shutdown
 }
@@ -104,6 +106,8 @@ func (e *Engine) Step(now time.Duration, ev Event) []Action {
 		}
 	case Probed:
 		e.probed(ev)
+	case Guests:
+		e.guests = ev.Running
 	case ShutdownRequest:
 		e.requestShutdown(ev.Kind, ev.Reason)
 	}

@@ -106,6 +106,8 @@ func (r *player) run(f []string) {
 		r.step(SocketAppeared{f[1]})
 	case "probed":
 		r.step(Probed{f[1], f[2] == "yes"})
+	case "guests":
+		r.step(Guests{f[1] == "yes"})
 	case "shutdown":
 		r.step(ShutdownRequest{Kind(f[1]), "test"})
 	case "advance":

@@ -44,6 +44,9 @@ type (
 		Name string
 		OK   bool
 	}
+	// Guests says whether guests run. Nothing PID 1 decides by itself may take
+	// them down.
+	Guests struct{ Running bool }
 	// ShutdownRequest asks for the end. The first one counts.
 	ShutdownRequest struct {
 		Kind   Kind
@@ -59,6 +62,7 @@ func (Exited) event()          {}
 func (Notified) event()        {}
 func (SocketAppeared) event()  {}
 func (Probed) event()          {}
+func (Guests) event()          {}
 func (ShutdownRequest) event() {}
 
 // Kind is how a shutdown ends.

@@ -52,16 +52,29 @@ func (e *Engine) bursting(s *service) bool {
 	if s.spec.Class != catalogue.Critical || (len(s.failures) < burstCount && s.unready < burstCount) {
 		return false
 	}
-	if e.holdBurst {
+	if why := e.holding(); why != "" {
 		if !s.held {
 			s.held = true
-			e.log(slog.LevelError, "burst-held", "name", s.spec.Name)
+			e.log(slog.LevelError, "burst-held", "name", s.spec.Name, "by", why)
 		}
 		return false
 	}
 	e.log(slog.LevelError, "burst", "name", s.spec.Name, "failures", len(s.failures))
 	e.requestShutdown(Reboot, "burst of "+s.spec.Name)
 	return true
+}
+
+// holding says what keeps a burst from rebooting the host: running guests, for
+// whom a host without management is better than none, or who asked for it.
+func (e *Engine) holding() string {
+	switch {
+	case e.guests:
+		return "guests"
+	case e.holdBurst:
+		return "request"
+	default:
+		return ""
+	}
 }
 
 // notified acts on a message of a live service.
