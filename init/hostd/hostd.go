@@ -15,6 +15,7 @@ package hostd
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -106,7 +107,7 @@ func (h *Host) Run(ctx context.Context) error {
 		h.Log.Warn("notify-failed", "err", err)
 	}
 	h.Log.Info("hostd-ready", "config", h.keeper.get().Source, "state", h.storage.State.Kind,
-		"storage-took", mounted, "took", time.Since(start), "uptime", network.Uptime())
+		"storage-took", mounted, "took", time.Since(start), "uptime", fmt.Sprintf("%.3f", network.Uptime().Seconds()))
 	var work sync.WaitGroup
 	work.Go(func() { errs <- h.network.Run(ctx) })
 	go h.reportKVM()
