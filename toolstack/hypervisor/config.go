@@ -43,8 +43,8 @@ var defaultLimits = Limits{
 	Call:       15 * time.Second,
 	Job:        120 * time.Second,
 	Connect:    10 * time.Second,
-	BackoffMin: 50 * time.Millisecond,
-	BackoffMax: 5 * time.Second,
+	BackoffMin: 20 * time.Millisecond,
+	BackoffMax: 100 * time.Millisecond,
 }
 
 // Paths of a Cairn host; 64055 is Debian's libvirt-qemu and 990 is the group

@@ -162,29 +162,6 @@ func (m *Manager) putBack(stops map[string]hypervisor.Reason) {
 	}
 }
 
-// settleDoomed undoes a start that was answered with an error, or that a former
-// process left before the domain ran its first instruction.
-func (m *Manager) settleDoomed(ctx context.Context, ref api.VMRef, vm *api.VM) bool {
-	m.mu.Lock()
-	doomed := m.doomed[vm.UUID]
-	m.mu.Unlock()
-	if !doomed || len(vm.CurrentOperations) > 0 {
-		return false
-	}
-	err := m.hv.Destroy(ctx, vm.UUID)
-	if err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
-		m.cfg.Log.Warn("vm-start-undo", "uuid", vm.UUID, "err", err)
-		m.retry(ctx)
-		return true
-	}
-	m.mu.Lock()
-	delete(m.doomed, vm.UUID)
-	m.mu.Unlock()
-	m.cfg.Log.Info("vm-start-undone", "uuid", vm.UUID)
-	m.poke()
-	return true
-}
-
 // settle makes one row true. A row with an operation in progress is left to it:
 // its end wakes the reconciler again.
 func (m *Manager) settle(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {

@@ -26,7 +26,6 @@ type stack struct {
 	vms    *vm.Manager
 	guests string
 	host   *fakeHost
-	events <-chan hypervisor.Event
 	stop   func()
 	ctx    context.Context
 	config vm.Config
