@@ -125,6 +125,8 @@ func libvirtd() Service {
 		Kill:         KillMain,
 		OOMScore:     -500,
 		Limits:       []Limit{debianNoFile, {MemLock, 64 << 20, 64 << 20}},
+		// LOGS is empty at first; virtlogd makes a guest's log, not its directory.
+		Dirs: []Dir{{"/var/log/libvirt/qemu", 0o750, Owner{"root", "root"}}},
 		Programs: []string{
 			"/usr/bin/qemu-system-x86_64",
 			"/usr/bin/qemu-img",
