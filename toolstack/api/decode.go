@@ -24,11 +24,6 @@ func decodeRefText(v *Value) (string, error) {
 	return ParseRef(s), err
 }
 
-func decodeText[T ~string](v *Value) (T, error) {
-	s, err := decodeString(v)
-	return T(s), err
-}
-
 func decodeRef[T any](v *Value) (Ref[T], error) {
 	s, err := decodeRefText(v)
 	return Ref[T](s), err
@@ -214,4 +209,30 @@ func FillRecord(rec Record, v *Value, want func(*FieldInfo) bool) error {
 		}
 	}
 	return nil
+}
+
+// Construct makes a record from a client's constructor argument: defaults,
+// then what the client gave for fields a constructor may set.
+func Construct(class *ClassInfo, v *Value) (Record, error) {
+	for i := range class.Fields {
+		if f := &class.Fields[i]; f.Required {
+			if _, ok := v.Get(f.Name); !ok {
+				return nil, ErrFieldTypeError(f.Name)
+			}
+		}
+	}
+	r := class.New()
+	if err := FillRecord(r, v, func(f *FieldInfo) bool { return f.Qualifier != RO }); err != nil {
+		return nil, ErrFieldTypeError("args")
+	}
+	return r, nil
+}
+
+// constructRecord is Construct for one class.
+func constructRecord[T any, P RecordPtr[T]](v *Value) (*T, error) {
+	r, err := Construct(P(nil).Class(), v)
+	if err != nil {
+		return nil, err
+	}
+	return (*T)(r.(P)), nil
 }

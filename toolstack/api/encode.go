@@ -109,10 +109,6 @@ func AppendJSONString(b []byte, s string) []byte {
 // AppendRef appends a reference of any class.
 func AppendRef(b []byte, e Encoding, ref string) []byte { return AppendString(b, e, RefText(ref)) }
 
-func appendText[T ~string](b []byte, e Encoding, v T) []byte { return AppendString(b, e, string(v)) }
-
-func appendRef[T any](b []byte, e Encoding, r Ref[T]) []byte { return AppendString(b, e, r.String()) }
-
 // AppendInt appends an integer: text in XML, a number in JSON.
 func AppendInt(b []byte, e Encoding, n int64) []byte {
 	if e == JSON {
@@ -316,8 +312,6 @@ func intKey(n int64) string         { return strconv.FormatInt(n, 10) }
 func appendRecord[T any, P RecordPtr[T]](b []byte, e Encoding, r *T) []byte {
 	return AppendRecord(b, e, P(r))
 }
-
-func appendAnyRecord(b []byte, e Encoding, r Record) []byte { return AppendRecord(b, e, r) }
 
 // AppendRecord appends a record as a struct of all its fields.
 func AppendRecord(b []byte, e Encoding, r Record) []byte {

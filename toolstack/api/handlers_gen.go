@@ -77,7 +77,7 @@ func HandleCallerAddGroup(r *Registry, f func(c *Call, self CallerRef, group str
 func HandleCallerCreate(r *Registry, f func(c *Call, args *Caller) (CallerRef, error)) {
 	r.bind(23, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 23, values: args}
-		p0 := arg(&a, 0, decodeRecord[Caller])
+		p0 := arg(&a, 0, constructRecord[Caller])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -560,7 +560,7 @@ func HandleLVHDEnableThinProvisioning(r *Registry, f func(c *Call, host HostRef,
 func HandleObserverCreate(r *Registry, f func(c *Call, args *Observer) (ObserverRef, error)) {
 	r.bind(215, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 215, values: args}
-		p0 := arg(&a, 0, decodeRecord[Observer])
+		p0 := arg(&a, 0, constructRecord[Observer])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -676,7 +676,7 @@ func HandleObserverUnregister(r *Registry, f func(c *Call, self ObserverRef, hos
 func HandlePBDCreate(r *Registry, f func(c *Call, args *PBD) (PBDRef, error)) {
 	r.bind(242, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 242, values: args}
-		p0 := arg(&a, 0, decodeRecord[PBD])
+		p0 := arg(&a, 0, constructRecord[PBD])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -1141,7 +1141,7 @@ func HandlePUSBSetPassthroughEnabled(r *Registry, f func(c *Call, self PUSBRef, 
 func HandlePVSCacheStorageCreate(r *Registry, f func(c *Call, args *PVSCacheStorage) (PVSCacheStorageRef, error)) {
 	r.bind(423, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 423, values: args}
-		p0 := arg(&a, 0, decodeRecord[PVSCacheStorage])
+		p0 := arg(&a, 0, constructRecord[PVSCacheStorage])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -1273,7 +1273,7 @@ func HandleRateLimitAddCaller(r *Registry, f func(c *Call, self RateLimitRef, ca
 func HandleRateLimitCreate(r *Registry, f func(c *Call, args *RateLimit) (RateLimitRef, error)) {
 	r.bind(483, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 483, values: args}
-		p0 := arg(&a, 0, decodeRecord[RateLimit])
+		p0 := arg(&a, 0, constructRecord[RateLimit])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -1862,7 +1862,7 @@ func HandleVBDAssertAttachable(r *Registry, f func(c *Call, self VBDRef) error) 
 func HandleVBDCreate(r *Registry, f func(c *Call, args *VBD) (VBDRef, error)) {
 	r.bind(653, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 653, values: args}
-		p0 := arg(&a, 0, decodeRecord[VBD])
+		p0 := arg(&a, 0, constructRecord[VBD])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -2042,7 +2042,7 @@ func HandleVDICopy(r *Registry, f func(c *Call, vdi VDIRef, sr SRRef, baseVDI VD
 func HandleVDICreate(r *Registry, f func(c *Call, args *VDI) (VDIRef, error)) {
 	r.bind(722, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 722, values: args}
-		p0 := arg(&a, 0, decodeRecord[VDI])
+		p0 := arg(&a, 0, constructRecord[VDI])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -2652,7 +2652,7 @@ func HandleVIFConfigureIPv6(r *Registry, f func(c *Call, self VIFRef, mode VIFIP
 func HandleVIFCreate(r *Registry, f func(c *Call, args *VIF) (VIFRef, error)) {
 	r.bind(859, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 859, values: args}
-		p0 := arg(&a, 0, decodeRecord[VIF])
+		p0 := arg(&a, 0, constructRecord[VIF])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -2916,7 +2916,7 @@ func HandleVMSSAddToSchedule(r *Registry, f func(c *Call, self VMSSRef, key stri
 func HandleVMSSCreate(r *Registry, f func(c *Call, args *VMSS) (VMSSRef, error)) {
 	r.bind(1001, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 1001, values: args}
-		p0 := arg(&a, 0, decodeRecord[VMSS])
+		p0 := arg(&a, 0, constructRecord[VMSS])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -3127,7 +3127,7 @@ func HandleVMApplianceCleanShutdown(r *Registry, f func(c *Call, self VMApplianc
 func HandleVMApplianceCreate(r *Registry, f func(c *Call, args *VMAppliance) (VMApplianceRef, error)) {
 	r.bind(1041, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 1041, values: args}
-		p0 := arg(&a, 0, decodeRecord[VMAppliance])
+		p0 := arg(&a, 0, constructRecord[VMAppliance])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -3442,7 +3442,7 @@ func HandleVMCopyBIOSStrings(r *Registry, f func(c *Call, vm VMRef, host HostRef
 func HandleVMCreate(r *Registry, f func(c *Call, args *VM) (VMRef, error)) {
 	r.bind(1079, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 1079, values: args}
-		p0 := arg(&a, 0, decodeRecord[VM])
+		p0 := arg(&a, 0, constructRecord[VM])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -3628,7 +3628,7 @@ func HandleVMGetSecurebootReadiness(r *Registry, f func(c *Call, self VMRef) (VM
 func HandleVMGroupCreate(r *Registry, f func(c *Call, args *VMGroup) (VMGroupRef, error)) {
 	r.bind(1192, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 1192, values: args}
-		p0 := arg(&a, 0, decodeRecord[VMGroup])
+		p0 := arg(&a, 0, constructRecord[VMGroup])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -4805,7 +4805,7 @@ func HandleBlobDestroy(r *Registry, f func(c *Call, self BlobRef) error) {
 func HandleConsoleCreate(r *Registry, f func(c *Call, args *Console) (ConsoleRef, error)) {
 	r.bind(1424, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 1424, values: args}
-		p0 := arg(&a, 0, decodeRecord[Console])
+		p0 := arg(&a, 0, constructRecord[Console])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -6941,7 +6941,7 @@ func HandleNetworkAttachForVM(r *Registry, f func(c *Call, host HostRef, vm VMRe
 func HandleNetworkCreate(r *Registry, f func(c *Call, args *Network) (NetworkRef, error)) {
 	r.bind(1805, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 1805, values: args}
-		p0 := arg(&a, 0, decodeRecord[Network])
+		p0 := arg(&a, 0, constructRecord[Network])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -8492,7 +8492,7 @@ func HandleRoleGetPermissionsNameLabel(r *Registry, f func(c *Call, self RoleRef
 func HandleSecretCreate(r *Registry, f func(c *Call, args *Secret) (SecretRef, error)) {
 	r.bind(2130, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 2130, values: args}
-		p0 := arg(&a, 0, decodeRecord[Secret])
+		p0 := arg(&a, 0, constructRecord[Secret])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -8662,7 +8662,7 @@ func HandleSubjectAddToRoles(r *Registry, f func(c *Call, self SubjectRef, role 
 func HandleSubjectCreate(r *Registry, f func(c *Call, args *Subject) (SubjectRef, error)) {
 	r.bind(2177, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 2177, values: args}
-		p0 := arg(&a, 0, decodeRecord[Subject])
+		p0 := arg(&a, 0, constructRecord[Subject])
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -8870,7 +8870,7 @@ func HandleTunnelDestroy(r *Registry, f func(c *Call, self TunnelRef) error) {
 func HandleUserCreate(r *Registry, f func(c *Call, args *User) (UserRef, error)) {
 	r.bind(2247, func(c *Call, args []Value) (Result, error) {
 		a := arguments{message: 2247, values: args}
-		p0 := arg(&a, 0, decodeRecord[User])
+		p0 := arg(&a, 0, constructRecord[User])
 		if a.err != nil {
 			return nil, a.err
 		}

@@ -127,9 +127,14 @@ type arguments struct {
 }
 
 func (a *arguments) note(i int, err error) {
-	if err != nil && a.err == nil {
-		a.err = ErrFieldTypeError(messages[a.message].Params[i].Name)
+	if err == nil || a.err != nil {
+		return
 	}
+	if known, ok := err.(*Error); ok {
+		a.err = known
+		return
+	}
+	a.err = ErrFieldTypeError(messages[a.message].Params[i].Name)
 }
 
 func (a *arguments) text(i int) string {

@@ -52,9 +52,10 @@ func decode(class *api.ClassInfo, text []byte) (api.Record, *api.Value, error) {
 	}
 	r := class.New()
 	var unknown *api.Value
+	n := -1
 	for i, name := range stored.Keys {
-		n := class.FieldByName(name)
-		if n < 0 {
+		// Fields mostly come in the order they were written in.
+		if n = nextField(class, n, name); n < 0 {
 			if unknown == nil {
 				unknown = &api.Value{Kind: api.StructValue}
 			}
@@ -67,6 +68,16 @@ func decode(class *api.ClassInfo, text []byte) (api.Record, *api.Value, error) {
 		}
 	}
 	return r, unknown, nil
+}
+
+// nextField finds a field by name, trying those after the last one first.
+func nextField(class *api.ClassInfo, last int, name string) int {
+	for n := last + 1; n < min(last+4, len(class.Fields)); n++ {
+		if class.Fields[n].Name == name {
+			return n
+		}
+	}
+	return class.FieldByName(name)
 }
 
 // load reads everything from the engine and returns the first generation that

@@ -142,8 +142,8 @@ func (s *Streamer) batch(sub *subscription, since Token) (*batch, error) {
 		return b, nil
 	}
 	snap, changes, ok := s.db.Since(since.Generation)
-	if !ok {
-		return nil, api.ErrEventsLost()
+	if !ok || snap.Generation() < since.Generation {
+		return nil, api.ErrEventsLost() // too long ago, or of another database
 	}
 	b.snap = snap
 	for _, op := range []db.Op{db.Add, db.Mod, db.Del} {

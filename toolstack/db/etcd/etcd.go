@@ -42,7 +42,7 @@ const (
 	peerURL = "http://127.0.0.1:2380"
 	prefix  = "cairn/"
 
-	tickMs        = 50 // a leader is found within two or three ticks
+	tickMs        = 25 // a leader is found within two or three ticks
 	electionTicks = 2
 	// snapshotCount and catchUp bound the raft entries kept in memory.
 	snapshotCount = 2000
@@ -126,6 +126,7 @@ func serverConfig(c Config) (config.ServerConfig, error) {
 		AutoCompactionRetention:     keptRevisions,
 		StrictReconfigCheck:         true,
 		AuthToken:                   "simple",
+		BcryptCost:                  10, // unused, but zero is complained about
 		BootstrapTimeout:            startTimeout,
 		CompactHashCheckTime:        time.Hour,
 		WarningApplyDuration:        time.Second,

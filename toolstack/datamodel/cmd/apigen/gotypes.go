@@ -57,10 +57,6 @@ func encoder(t *dm.Type) string {
 		return "AppendBool"
 	case dm.DateTime:
 		return "AppendTime"
-	case dm.EnumOf:
-		return "appendText[" + exported(t.Name) + "]"
-	case dm.RefTo:
-		return "appendRef[" + exported(t.Name) + "]"
 	case dm.RecordOf:
 		return "appendRecord[" + exported(t.Name) + "]"
 	case dm.SetOf:
@@ -211,8 +207,6 @@ func decoder(t *dm.Type) string {
 		return "decodeBool"
 	case dm.DateTime:
 		return "decodeTime"
-	case dm.EnumOf:
-		return "decodeText[" + exported(t.Name) + "]"
 	case dm.RefTo:
 		return "decodeRef[" + exported(t.Name) + "]"
 	case dm.RecordOf:

@@ -43,7 +43,11 @@ func (g *generator) handler(b *bytes.Buffer, id int, m message) {
 	for i, p := range m.Params {
 		signature += fmt.Sprintf(", %s %s", names[i], goType(p.Type))
 		call += fmt.Sprintf(", p%d", i)
-		fmt.Fprintf(&decode, "p%d := %s\n", i, argument(p.Type, i))
+		value := argument(p.Type, i)
+		if m.Implicit == dm.OpCreate {
+			value = "arg(&a, 0, constructRecord[" + exported(m.class.Name) + "])"
+		}
+		fmt.Fprintf(&decode, "p%d := %s\n", i, value)
 	}
 	fmt.Fprintf(b, "// %s binds %s(%s).\n", name, m.method(), strings.Join(wire, ", "))
 	fmt.Fprintf(b, "func %s(r *Registry, f func(%s) %s) {\n", name, signature, results(m))
