@@ -51,8 +51,6 @@ const (
 type peer struct {
 	t       *testing.T
 	do      chan func()
-	handler chan func(*dhcpv4.DHCPv4, *dhcpv4.DHCPv4) // changes replies
-	change  func(req, resp *dhcpv4.DHCPv4)
 	unicast chan netip.Addr // senders of unicast requests
 }
 
