@@ -6,9 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,22 +20,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// tree is the Debian tree of the build, by CAIRN_TREE or by its own command.
-func tree(t *testing.T) string {
-	if dir := os.Getenv("CAIRN_TREE"); dir != "" {
-		return dir
-	}
-	cmd := exec.Command("go", "run", "cairn/image/cmd/debian-tree")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(out))
-}
-
 func start(t *testing.T) (*Libvirt, *hypervisor.Libvirt) {
-	tree := tree(t)
+	tree := Tree(t)
 	guest := t.TempDir()
 	if err := BuildGuest(t.Context(), tree, guest); err != nil {
 		t.Fatal(err)
@@ -76,7 +60,7 @@ func TestLibvirtConforms(t *testing.T) {
 			Kind: hypervisor.Emulated, Machine: hypervisor.DefaultMachine, MemoryBytes: 256 << 20, VCPUs: 1, VCPUsMax: 1,
 			Boot: hypervisor.DirectBoot{
 				Kernel: "/usr/share/cairn/guest/vmlinuz", Initrd: "/usr/share/cairn/guest/initrd.img",
-				Args: "console=ttyS0 quiet panic=-1",
+				Args: "console=ttyS0 quiet",
 			},
 		},
 		Greeting: Greeting,

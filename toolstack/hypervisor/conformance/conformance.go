@@ -155,10 +155,12 @@ func (s *script) restart() {
 
 // panics: a guest that dies of its own is told from one that powers off.
 func (s *script) panics() {
-	s.enter(s.boot(), "panic")
-	s.wait(hypervisor.Stopped, hypervisor.ByCrash)
-	s.enter(s.boot(), "poweroff")
-	s.wait(hypervisor.Stopped, hypervisor.ByGuest)
+	for line, why := range map[string]hypervisor.Reason{"panic": hypervisor.ByCrash, "poweroff": hypervisor.ByGuest} {
+		tty := s.boot()
+		s.enter(tty, line)
+		go io.Copy(io.Discard, tty) // a guest that is not read stalls while it dies
+		s.wait(hypervisor.Stopped, why)
+	}
 }
 
 // bounce: a domain outlives the connection, and the loss is announced.
