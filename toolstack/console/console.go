@@ -56,27 +56,55 @@ func (m *Manager) Attach(ctx context.Context, uuid string) error {
 	return err
 }
 
-func (m *Manager) hub(ctx context.Context, uuid string) (*hub, error) {
+// Renew connects to the console of a domain that has just been made. What is
+// held under its name is of the domain before, whose end may not have been seen.
+func (m *Manager) Renew(ctx context.Context, uuid string) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if h := m.hubs[uuid]; h != nil {
+	old := m.hubs[uuid]
+	delete(m.hubs, uuid)
+	m.mu.Unlock()
+	if old != nil {
+		old.conn.Close()
+	}
+	return m.Attach(ctx, uuid)
+}
+
+// hub returns the domain's hub. It dials without the lock: a QEMU that hangs must
+// not hold up the consoles of others. Of two that dial at once one hangs up; QEMU
+// has kept the other waiting.
+func (m *Manager) hub(ctx context.Context, uuid string) (*hub, error) {
+	if h := m.held(uuid); h != nil {
 		return h, nil
 	}
 	conn, err := m.dialer.DialConsole(ctx, uuid)
 	if err != nil {
 		return nil, fmt.Errorf("console of %s: %w", uuid, err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if h := m.hubs[uuid]; h != nil {
+		conn.Close()
+		return h, nil
+	}
 	h := newHub(conn)
 	m.hubs[uuid] = h
-	go func() {
-		h.run()
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.hubs[uuid] == h {
-			delete(m.hubs, uuid)
-		}
-	}()
+	go m.follow(uuid, h)
 	return h, nil
+}
+
+func (m *Manager) held(uuid string) *hub {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hubs[uuid]
+}
+
+func (m *Manager) follow(uuid string, h *hub) {
+	h.run()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hubs[uuid] == h {
+		delete(m.hubs, uuid)
+	}
 }
 
 // Run ends the streams of sessions that end, until the context does.

@@ -41,11 +41,14 @@ var (
 	started   = slices.Concat(running, paused, suspended)
 	anyState  = slices.Concat(halted, paused, suspended, running)
 
-	copying   = []api.VMOperations{api.VMOperationsClone, api.VMOperationsCopy}
-	stoppable = []api.VMOperations{
+	copying = []api.VMOperations{api.VMOperationsClone, api.VMOperationsCopy}
+	// What the hard ways may interrupt. That is an order without circles: an
+	// operation yields to those that may interrupt it.
+	byReboot = []api.VMOperations{
 		api.VMOperationsCleanShutdown, api.VMOperationsCleanReboot, api.VMOperationsShutdown,
-		api.VMOperationsPause, api.VMOperationsUnpause, api.VMOperationsHardReboot,
+		api.VMOperationsPause, api.VMOperationsUnpause,
 	}
+	byShutdown = append(slices.Clone(byReboot), api.VMOperationsHardReboot)
 )
 
 // lifecycle is the whole table, from the documented behaviour of the VM class.
@@ -57,8 +60,8 @@ var lifecycle = []rule{
 	{op: api.VMOperationsCleanShutdown, in: running, built: true},
 	{op: api.VMOperationsCleanReboot, in: running, built: true},
 	{op: api.VMOperationsShutdown, in: started, built: true},
-	{op: api.VMOperationsHardReboot, in: awake, beside: stoppable, built: true},
-	{op: api.VMOperationsHardShutdown, in: started, beside: stoppable, built: true},
+	{op: api.VMOperationsHardReboot, in: awake, beside: byReboot, built: true},
+	{op: api.VMOperationsHardShutdown, in: started, beside: byShutdown, built: true},
 	{op: api.VMOperationsPowerStateReset, in: anyState, built: true},
 	{op: api.VMOperationsClone, in: halted, template: everywhere, beside: copying, built: true},
 	{op: api.VMOperationsCopy, in: halted, template: everywhere, beside: copying, built: true},
@@ -140,6 +143,17 @@ func conflict(r rule, vm *api.VM) (task string, op api.VMOperations, busy bool) 
 	for task, op := range vm.CurrentOperations {
 		if !slices.Contains(r.beside, op) {
 			return task, op, true
+		}
+	}
+	return "", "", false
+}
+
+// interrupted reports an operation in progress that may interrupt op, to which op
+// therefore yields.
+func interrupted(vm *api.VM, op api.VMOperations) (task string, by api.VMOperations, yes bool) {
+	for task, other := range vm.CurrentOperations {
+		if r, ok := ruleOf(other); ok && other != op && slices.Contains(r.beside, op) && !slices.Contains(copying, op) {
+			return task, other, true
 		}
 	}
 	return "", "", false

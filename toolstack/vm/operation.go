@@ -65,8 +65,8 @@ func taskKey(c *api.Call) string {
 }
 
 // become changes what the operation is, half-way: a reboot whose domain has ended
-// is a start, which nothing may interrupt. It fails when a hard shutdown has come
-// in between: the VM shall not come back then.
+// is a start, which nothing may interrupt. It fails when it was itself interrupted:
+// after a hard shutdown the VM shall not come back, after a hard reboot only once.
 func (o *operation) become(ctx context.Context, op api.VMOperations) error {
 	return o.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		vm, err := db.Edit(tx, o.vm)
@@ -76,10 +76,8 @@ func (o *operation) become(ctx context.Context, op api.VMOperations) error {
 		if vm.PowerState == api.VMPowerStateHalted {
 			return api.ErrVMHalted(o.vm.String())
 		}
-		for task, other := range vm.CurrentOperations {
-			if task != o.task {
-				return api.ErrOtherOperationInProgress("VM", o.vm.String(), string(other), task)
-			}
+		if task, by, yes := interrupted(vm, o.op); yes {
+			return api.ErrOtherOperationInProgress("VM", o.vm.String(), string(by), task)
 		}
 		vm.CurrentOperations[o.task], o.op = op, op
 		vm.AllowedOperations = allowed(o.vm, vm)

@@ -57,7 +57,7 @@ func (m *Manager) startAs(c *api.Call, ref api.VMRef, op api.VMOperations, start
 func (m *Manager) launch(ctx context.Context, spec hypervisor.Spec, startPaused bool) error {
 	err := m.hv.Start(ctx, spec, true)
 	if err == nil {
-		if cerr := m.cfg.Consoles.Attach(ctx, spec.UUID); cerr != nil {
+		if cerr := m.cfg.Consoles.Renew(ctx, spec.UUID); cerr != nil {
 			m.cfg.Log.Warn("console-attach", "uuid", spec.UUID, "err", cerr)
 		}
 		if !startPaused {

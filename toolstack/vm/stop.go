@@ -53,6 +53,9 @@ func (m *Manager) stopAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop f
 		if err != nil {
 			return nil
 		}
+		if _, _, yes := interrupted(vm, op); yes {
+			return nil // who interrupted this records what is then true
+		}
 		m.forgetStop(o.uuid)
 		return m.recordHalted(tx, ref, vm)
 	})

@@ -38,6 +38,8 @@ import (
 type Consoles interface {
 	// Attach connects to a domain's console; it is idempotent.
 	Attach(ctx context.Context, uuid string) error
+	// Renew connects to the console of a domain just made.
+	Renew(ctx context.Context, uuid string) error
 }
 
 // Host is what this package needs to know of the host it runs on.

@@ -413,6 +413,25 @@ func TestHardInterruptsClean(t *testing.T) {
 	s.until("no operation left", func() bool { return len(s.record(ref).CurrentOperations) == 0 })
 }
 
+// TestHardRebootInterruptsClean: whatever waits gives way, and the VM runs.
+func TestHardRebootInterruptsClean(t *testing.T) {
+	for _, method := range []string{"VM.clean_shutdown", "VM.clean_reboot"} {
+		t.Run(method, func(t *testing.T) {
+			s := newStack(t)
+			ref := s.makeVM("x")
+			s.Must(nil, "VM.start", ref, false, false)
+			s.hv.IgnorePowerButton(s.uuid(ref))
+			s.Must(nil, "Async."+method, ref)
+			s.until("in progress", func() bool { return len(s.record(ref).CurrentOperations) == 1 })
+			s.Must(nil, "VM.hard_reboot", ref)
+			s.state(ref, api.VMPowerStateRunning)
+			if _, runs := s.hv.Spec(s.uuid(ref)); !runs {
+				t.Error("no domain runs")
+			}
+		})
+	}
+}
+
 func TestCancelCleanShutdown(t *testing.T) {
 	s := newStack(t)
 	ref := s.makeVM("x")

@@ -1,0 +1,115 @@
+package hypervisor
+
+import (
+	"errors"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	golibvirt "github.com/digitalocean/go-libvirt"
+)
+
+// quick are limits for a libvirtd that does not answer.
+var quick = Limits{
+	Call: 50 * time.Millisecond, Job: 50 * time.Millisecond, Connect: 50 * time.Millisecond,
+	BackoffMin: time.Millisecond, BackoffMax: 5 * time.Millisecond,
+}
+
+func TestNoLibvirt(t *testing.T) {
+	l := Connect(Config{Socket: filepath.Join(t.TempDir(), "none"), Limits: quick})
+	if err := l.Destroy(t.Context(), testSpec().UUID); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.List(t.Context()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("after close: %v", err)
+	}
+}
+
+// TestSilentLibvirt: a daemon that takes connections and says nothing is tried
+// again and again, always by a new connection.
+func TestSilentLibvirt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	accepted := make(chan net.Conn, 100)
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	l := Connect(Config{Socket: path, Limits: quick})
+	defer l.Close()
+	for range 3 {
+		c := <-accepted
+		defer c.Close()
+	}
+	if err := l.Resume(t.Context(), testSpec().UUID); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestClassify(t *testing.T) {
+	tests := []struct {
+		name string
+		err  error
+		want error
+	}{
+		{"no domain", golibvirt.Error{Code: uint32(golibvirt.ErrNoDomain)}, ErrNotFound},
+		{"state", golibvirt.Error{Code: uint32(golibvirt.ErrOperationInvalid)}, ErrBadState},
+		{"broken connection", golibvirt.ErrInterrupted, ErrUnknownOutcome},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := classify(tt.err); !errors.Is(got, tt.want) {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+	if got := classify(golibvirt.Error{Code: uint32(golibvirt.ErrInternalError), Message: "m"}); errors.Is(got, ErrUnknownOutcome) || got.Error() != "m" {
+		t.Errorf("a plain failure became %v", got)
+	}
+}
+
+// TestBrokerNeverBlocks: who does not read finds one Resync, and then what is new.
+func TestBrokerNeverBlocks(t *testing.T) {
+	var b broker
+	events, cancel := b.subscribe()
+	for range 10 * queueLength {
+		b.publish(Event{Kind: Started, UUID: "x"})
+	}
+	resyncs, last := 0, Event{}
+	for len(events) > 0 {
+		if last = <-events; last.Kind == Resync {
+			resyncs++
+		}
+	}
+	if resyncs != 1 {
+		t.Errorf("%d resyncs", resyncs)
+	}
+	b.publish(Event{Kind: Stopped, UUID: "y"})
+	if e := <-events; e.UUID != "y" {
+		t.Errorf("got %+v", e)
+	}
+	cancel()
+	cancel()
+	if _, open := <-events; open {
+		t.Error("still open")
+	}
+	b.close()
+	closed, _ := b.subscribe()
+	<-closed // the Resync every subscription begins with
+	if _, open := <-closed; open {
+		t.Error("subscribed to what is closed")
+	}
+}
