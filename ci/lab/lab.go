@@ -126,7 +126,7 @@ func (c *Config) bootFiles(m *machine) error {
 	words := c.Cmdline
 	if m.Kernel == "" {
 		m.Kernel = filepath.Join(c.Image, "vmlinuz")
-		m.Initrd = filepath.Join(c.Image, "initramfs.cpio.zst")
+		m.Initrd = filepath.Join(c.Image, "initramfs.img")
 		fixed, err := os.ReadFile(filepath.Join(c.Image, "cmdline"))
 		if err != nil {
 			return fmt.Errorf("%s: image: %w", c.Name, err)
