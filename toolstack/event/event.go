@@ -123,7 +123,7 @@ func (s *Streamer) from(c *api.Call, classes []string, token string, timeout flo
 		select {
 		case <-watch.C():
 		case <-ctx.Done():
-			return b, c.Err()
+			return b, nil // the time is up, or the server stops
 		case <-c.Gone:
 			return b, nil
 		}
