@@ -50,13 +50,12 @@ func (t *toolstack) announce(ctx context.Context, addr net.Addr) error {
 	case <-ctx.Done():
 		return nil
 	}
-	if err := t.host.SetHypervisor(ctx, version); err != nil {
-		return err
-	}
 	t.cfg.log.Info("api-ready", "addr", addr, "uptime", uptime())
-	_, err = daemon.SdNotify(false, daemon.SdNotifyReady)
-	if err != nil {
+	if _, err = daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return fmt.Errorf("notify: %w", err)
+	}
+	if err := t.host.SetHypervisor(ctx, version); err != nil {
+		t.cfg.log.Warn("host-sync-failed", "err", err)
 	}
 	<-ctx.Done()
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
