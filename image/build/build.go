@@ -44,7 +44,7 @@ type Config struct {
 
 // Outputs are the names of the files in Config.Out.
 var Outputs = []string{
-	"root.erofs", "root.verity", "root.hash", "vmlinuz", "initramfs.cpio.zst", "cmdline",
+	"root.erofs", "root.verity", "root.hash", "vmlinuz", "initramfs.img", "cmdline",
 	"host.efi", "rescue.efi", "disk.img", "manifest.json", "sizes.txt",
 }
 

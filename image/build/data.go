@@ -2,6 +2,7 @@ package build
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"cairn/firmware"
@@ -27,6 +28,24 @@ var guestModules = []string{
 	"button", "evdev",
 	"virtio_ring", "virtio", "virtio_pci", "virtio_pci_legacy_dev", "virtio_pci_modern_dev",
 	"virtio_balloon", "virtio-rng", "virtio_blk", "virtio_net", "net_failover", "failover",
+}
+
+// hotModules are those of stage 1 that nearly every boot loads. They lie in the
+// initramfs as they are; the others stay compressed one by one, because the
+// kernel unpacks the whole archive before it goes on, and most of them are never
+// asked for.
+var hotModules = strings.Fields(`
+	dm-mod dm-bufio dm-verity erofs netfs reed_solomon sha256-ssse3
+	virtio virtio_ring virtio_pci virtio_pci_legacy_dev virtio_pci_modern_dev virtio_blk virtio_scsi
+	nvme nvme-core ahci libahci libata scsi_mod scsi_common sd_mod i6300esb`)
+
+// isHot reports whether the module at p is one of hotModules.
+func isHot(p string) bool { return slices.Contains(hotModules, fileStem(p)) }
+
+// fileStem is the name of a module file without its extensions.
+func fileStem(p string) string {
+	base, _, _ := strings.Cut(filepath.Base(p), ".ko")
+	return base
 }
 
 // guestDir is where the toolstack finds the demo guest.

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -118,7 +119,7 @@ func (b *builder) kernelModules(ctx context.Context, r *results) error {
 		return err
 	}
 	all, stage1 := modulePaths(r.moduleGroups), paths(kernelconfig.Stage1(r.moduleGroups))
-	key := keyOf(format, b.tree.Key, b.kernel, strings.Join(all, " "), strings.Join(stage1, " "), strings.Join(guestModules, " "))
+	key := keyOf(format, b.tree.Key, b.kernel, strings.Join(all, " "), strings.Join(stage1, " "), strings.Join(guestModules, " "), strings.Join(hotModules, " "))
 	r.modules, err = b.cache.step(ctx, "modules", key, func(dir string) error {
 		return b.layOutModules(ctx, dir, all, stage1)
 	})
@@ -130,10 +131,13 @@ func (b *builder) layOutModules(ctx context.Context, dir string, all, stage1 []s
 	if err := modules.Unpack(ctx, b.tree.Path("/usr/lib/modules/"+b.kernel), at("all"), all); err != nil {
 		return err
 	}
-	for set, list := range map[string][]string{"stage1": stage1, "guest": chosen(all, guestModules)} {
-		if err := modules.Subset(at("all"), at(set), list); err != nil {
-			return err
-		}
+	debian := b.tree.Path("/usr/lib/modules/" + b.kernel)
+	if err := modules.Subset(at("all"), debian, at("stage1"), stage1, isHot); err != nil {
+		return err
+	}
+	each := func(string) bool { return true }
+	if err := modules.Subset(at("all"), debian, at("guest"), chosen(all, guestModules), each); err != nil {
+		return err
 	}
 	depmod := func(ctx context.Context, args ...string) *exec.Cmd { return b.tree.Command(ctx, "depmod", args...) }
 	for _, set := range []string{"all", "stage1", "guest"} {
@@ -164,11 +168,8 @@ func paths(mods []kernelconfig.Module) []string {
 func chosen(all, names []string) []string {
 	var out []string
 	for _, p := range all {
-		base, _, _ := strings.Cut(filepath.Base(p), ".ko")
-		for _, n := range names {
-			if base == n {
-				out = append(out, p)
-			}
+		if slices.Contains(names, fileStem(p)) {
+			out = append(out, p)
 		}
 	}
 	return out
@@ -249,20 +250,20 @@ func (b *builder) archives(ctx context.Context, r *results) error {
 	}
 	spec := initramfs.Spec{Init: r.programs[hostInit], Modules: filepath.Join(r.modules, "stage1")}
 	dir, err := b.cache.step(ctx, "initramfs", keyOf(format, bin, r.modules), func(dir string) error {
-		return initramfs.Build(spec, filepath.Join(dir, "initramfs.cpio.zst"))
+		return initramfs.Build(spec, filepath.Join(dir, "initramfs.img"))
 	})
 	if err != nil {
 		return err
 	}
-	r.initramfs = filepath.Join(dir, "initramfs.cpio.zst")
+	r.initramfs = filepath.Join(dir, "initramfs.img")
 	spec.Busybox, spec.Applets, spec.Shell = r.busybox, applets, shell
 	dir, err = b.cache.step(ctx, "rescue", keyOf(format, bin, r.modules, r.busybox), func(dir string) error {
-		return initramfs.Build(spec, filepath.Join(dir, "rescue.cpio.zst"))
+		return initramfs.Build(spec, filepath.Join(dir, "rescue.img"))
 	})
 	if err != nil {
 		return err
 	}
-	r.rescue = filepath.Join(dir, "rescue.cpio.zst")
+	r.rescue = filepath.Join(dir, "rescue.img")
 	return b.microcode(ctx, r)
 }
 

@@ -76,15 +76,20 @@ func unpack(src, dst string) error {
 	return writeFile(dst, r)
 }
 
-// Subset makes dst hold the given modules of the unpacked directory src by hard
-// links, so that they can be indexed on their own.
-func Subset(src, dst string, paths []string) error {
+// Subset makes dst hold the given modules, so that they can be indexed on their
+// own: those that plain says yes to as in the unpacked directory src, by hard
+// link, the others compressed, as in debian.
+func Subset(src, debian, dst string, paths []string, plain func(p string) bool) error {
 	for _, p := range paths {
-		p = Plain(p)
+		from := filepath.Join(debian, p)
+		if plain(p) {
+			p = Plain(p)
+			from = filepath.Join(src, p)
+		}
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dst, p)), 0o755); err != nil {
 			return err
 		}
-		if err := os.Link(filepath.Join(src, p), filepath.Join(dst, p)); err != nil {
+		if err := linkOrCopy(from, filepath.Join(dst, p)); err != nil {
 			return fmt.Errorf("module %s: %w", p, err)
 		}
 	}
@@ -94,6 +99,13 @@ func Subset(src, dst string, paths []string) error {
 		}
 	}
 	return nil
+}
+
+func linkOrCopy(src, dst string) error {
+	if os.Link(src, dst) == nil {
+		return nil
+	}
+	return copyFile(src, dst)
 }
 
 // Index runs depmod for the kernel version below base/lib/modules.
