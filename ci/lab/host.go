@@ -69,11 +69,6 @@ func Start(ctx context.Context, cfg Config) (*Host, error) {
 // inherited file is descriptor 3.
 func (h *Host) launch(ctx context.Context) error {
 	var theirs []*os.File
-	defer func() {
-		for _, f := range theirs {
-			_ = f.Close()
-		}
-	}()
 	socket := func() (net.Conn, int, error) {
 		ours, other, err := socketPair()
 		if err == nil {
@@ -98,7 +93,11 @@ func (h *Host) launch(ctx context.Context) error {
 		}
 		h.debug = newChannel(second)
 	}
-	if err := h.exec(ctx, theirs, serial); err != nil {
+	err = h.exec(ctx, theirs, serial)
+	for _, f := range theirs { // else the end of QEMU would go unheard
+		_ = f.Close()
+	}
+	if err != nil {
 		return err
 	}
 	return h.connect(ctx, control)
