@@ -45,7 +45,7 @@ type Config struct {
 // Outputs are the names of the files in Config.Out.
 var Outputs = []string{
 	"root.erofs", "root.verity", "root.hash", "vmlinuz", "initramfs.img", "cmdline",
-	"host.efi", "rescue.efi", "disk.img", "manifest.json", "sizes.txt",
+	"host.efi", "rescue.efi", "disk.img", "manifest.json", "sizes.txt", "sbom.spdx.json",
 }
 
 // stampFile in the output directory holds the key of a complete build.
@@ -67,6 +67,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := b.lockOut()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	source, err := sourceKey(b.Module)
 	if err != nil {
 		return err
@@ -138,9 +143,6 @@ func complete(dir, key string) bool {
 // build runs the steps and fills the output directory. The stamp goes first and
 // comes back last, so a build that was cut short is never taken for complete.
 func (b *builder) build(ctx context.Context, key string) error {
-	if err := os.MkdirAll(b.Out, 0o755); err != nil {
-		return err
-	}
 	stamp := filepath.Join(b.Out, stampFile)
 	if err := os.Remove(stamp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
