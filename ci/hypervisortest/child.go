@@ -160,8 +160,7 @@ func (p plan) binds(root string) error {
 
 // kernelViews mounts /proc of the new PID namespace; /sys is bound, because a
 // fresh one would need the network namespace's owner. The machine's cgroups are
-// hidden: libvirt would find them, fail to use them, and kill domains it finds
-// running when it starts again.
+// hidden: libvirt would find them, and not be able to use them.
 func kernelViews(root string) error {
 	proc := filepath.Join(root, "proc")
 	if err := os.Mkdir(proc, 0o555); err != nil {

@@ -54,7 +54,9 @@ type Hypervisor interface {
 	// Shutdown presses the virtual power button. It returns at once; whether and
 	// when the guest stops is its own affair and comes as an event.
 	Shutdown(ctx context.Context, uuid string) error
-	// Destroy ends the domain at once, and returns when it is gone.
+	// Destroy ends the domain at once, and returns when it is gone. ErrNotFound is as
+	// good as success: a libvirtd that has just started, and is still taking running
+	// domains over, ends the domain and then says it knows none.
 	Destroy(ctx context.Context, uuid string) error
 
 	// List reports every domain there is, ours or not.

@@ -47,10 +47,11 @@ func (l *Libvirt) Ready(ctx context.Context) error {
 	})
 }
 
-// Version implements Hypervisor.
+// Version implements Hypervisor. The first call makes libvirt probe QEMU, which is
+// a job rather than a query.
 func (l *Libvirt) Version(ctx context.Context) (Version, error) {
 	var lib, qemu uint64
-	err := l.owner.call(ctx, l.cfg.Limits.Call, "version", func(c *golibvirt.Libvirt) (err error) {
+	err := l.owner.call(ctx, l.cfg.Limits.Job, "version", func(c *golibvirt.Libvirt) (err error) {
 		if lib, err = c.ConnectGetLibVersion(); err != nil {
 			return err
 		}

@@ -172,6 +172,8 @@ func (s *script) bounce() {
 	s.state(hypervisor.Running)
 	s.enter(tty, "still")
 	s.read(tty, "still")
+	s.must(s.Hypervisor.Pause(s.ctx, s.id)) // waits until libvirt has taken the domain over
+	s.must(s.Hypervisor.Resume(s.ctx, s.id))
 	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
 	s.wait(hypervisor.Stopped, hypervisor.ByDestroy)
 }
