@@ -37,12 +37,13 @@ func listen(address string) (net.Listener, error) {
 }
 
 // announce says when the API is worth calling: it answers since a while, but only
-// now do rows speak of domains that are there.
+// now do rows speak of domains that are there. The hypervisor's version is asked
+// for afterwards: for an answer libvirt probes QEMU, which takes seconds, and
+// under emulation a minute.
 func (t *toolstack) announce(ctx context.Context, addr net.Addr) error {
-	version, err := t.hv.Version(ctx)
-	for err != nil && ctx.Err() == nil {
-		if err = t.hv.Ready(ctx); err == nil {
-			version, err = t.hv.Version(ctx)
+	for t.hv.Ready(ctx) != nil {
+		if ctx.Err() != nil {
+			return nil
 		}
 	}
 	select {
@@ -51,15 +52,24 @@ func (t *toolstack) announce(ctx context.Context, addr net.Addr) error {
 		return nil
 	}
 	t.cfg.log.Info("api-ready", "addr", addr, "uptime", uptime())
-	if _, err = daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return fmt.Errorf("notify: %w", err)
 	}
-	if err := t.host.SetHypervisor(ctx, version); err != nil {
-		t.cfg.log.Warn("host-sync-failed", "err", err)
-	}
+	t.describe(ctx)
 	<-ctx.Done()
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	return nil
+}
+
+// describe writes the hypervisor's version into the host's record.
+func (t *toolstack) describe(ctx context.Context) {
+	_ = waitFor(ctx, t.cfg.log, "the hypervisor's version", func() error { // ends with ctx at the latest
+		version, err := t.hv.Version(ctx)
+		if err != nil {
+			return err
+		}
+		return t.host.SetHypervisor(ctx, version)
+	})
 }
 
 // uptime is the kernel's, in seconds with two decimals.
