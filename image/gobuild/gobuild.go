@@ -13,8 +13,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -35,7 +33,7 @@ const shellTag = "goshliner"
 // what is up to date.
 func Binary(ctx context.Context, dir, pkg, file string) error {
 	const flags = "-s -w -buildid="
-	cmd := exec.CommandContext(ctx, GoCommand(), "build", "-trimpath", "-buildvcs=false", "-ldflags="+flags, "-o", file, pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags="+flags, "-o", file, pkg)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux", "GOARCH=amd64")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -44,18 +42,23 @@ func Binary(ctx context.Context, dir, pkg, file string) error {
 	return nil
 }
 
-// GoCommand is the go command of the toolchain that built this program.
-func GoCommand() string {
-	p := filepath.Join(runtime.GOROOT(), "bin", "go")
-	if _, err := os.Stat(p); err == nil {
-		return p
+// root is where the go command that built this program has its library: `go run`
+// and `go test` put that command first in PATH.
+func root() (string, error) {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOROOT: %w", err)
 	}
-	return "go"
+	return strings.TrimSpace(string(out)), nil
 }
 
 // Busybox builds u-root's commands into one program and writes it to file.
 // Which command it is, it sees by the name it is started by.
 func Busybox(dir, file string, commands []string) error {
+	goroot, err := root()
+	if err != nil {
+		return err
+	}
 	tmp, err := os.MkdirTemp("", "cairn-busybox-")
 	if err != nil {
 		return err
@@ -70,7 +73,7 @@ func Busybox(dir, file string, commands []string) error {
 	log := llog.New(slog.LevelInfo, func(f string, args ...any) { fmt.Fprintf(&said, f+"\n", args...) })
 	err = uimage.Create(log,
 		uimage.WithReplaceEnv(golang.Default(golang.DisableCGO(), golang.WithBuildTag(shellTag),
-			golang.WithGOROOT(runtime.GOROOT()), golang.WithWorkingDir(dir))),
+			golang.WithGOROOT(goroot), golang.WithWorkingDir(dir))),
 		uimage.WithTempDir(tmp), uimage.WithSkipLDD(),
 		uimage.WithBaseArchive(cpio.InMemArchive()),
 		uimage.WithBusyboxCommands(pkgs...),
