@@ -35,7 +35,7 @@ var guestModules = []string{
 // kernel unpacks the whole archive before it goes on, and most of them are never
 // asked for.
 var hotModules = strings.Fields(`
-	dm-mod dm-bufio dm-verity erofs netfs reed_solomon sha256-ssse3
+	dm-mod dm-bufio dm-verity erofs netfs reed_solomon
 	virtio virtio_ring virtio_pci virtio_pci_legacy_dev virtio_pci_modern_dev virtio_blk virtio_scsi
 	nvme nvme-core ahci libahci libata scsi_mod scsi_common sd_mod i6300esb`)
 
