@@ -108,7 +108,9 @@ func wait(ctx context.Context, t *testing.T, h *lab.Host, event string, attrs ..
 
 func login(ctx context.Context, t *testing.T, h *lab.Host) *client.Client {
 	t.Helper()
-	wait(ctx, t, h, "api-ready")
+	if _, err := demo.Await(ctx, h); err != nil {
+		t.Fatal(err)
+	}
 	c, err := demo.Login(ctx, h.Addr(), password)
 	if err != nil {
 		t.Fatal(err)

@@ -108,7 +108,8 @@ func TestVMSurvivesKilledDaemons(t *testing.T) {
 	if err != nil || after.PID != before.PID {
 		t.Errorf("guest's process was %d, is %d, %v", before.PID, after.PID, err)
 	}
-	c = login(ctx, t, h)
+	c, err = demo.Login(ctx, h.Addr(), password)
+	must(t, err)
 	again := demo.Attach(c, g)
 	must(t, again.CleanShutdown(ctx))
 	wantState(ctx, t, again, "Halted")

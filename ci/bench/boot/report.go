@@ -51,6 +51,13 @@ func ready(all []sample) (s series) {
 	return s
 }
 
+func outside(all []sample) (s series) {
+	for _, x := range all {
+		s = append(s, x.Outside)
+	}
+	return s
+}
+
 func memory(all []sample) (s series) {
 	for _, x := range all {
 		s = append(s, float64(x.UsedKiB)/1024)
@@ -110,6 +117,7 @@ func (r *report) tables() string {
 		time.Now().UTC().Format("2006-01-02"), how, runtime.NumCPU(), r.Load[0], r.Load[1], len(r.Cairn))
 	b.WriteString("| figure | Cairn | Debian 13 | ratio | budget |\n|---|---|---|---|---|\n")
 	fmt.Fprintf(&b, "| kernel start → API answers, s | %s | %s | %.0f %% | ≤ %.0f %% |\n", ready(r.Cairn), ready(r.Debian), boot*100, readyBudget*100)
+	fmt.Fprintf(&b, "| kernel start → login over the network, s | %s | | | |\n", outside(r.Cairn))
 	fmt.Fprintf(&b, "| memory in use after 60 s, MiB | %s | %s | %.0f %% | ≤ %.0f %% |\n", memory(r.Cairn), memory(r.Debian), mem*100, memoryBudget*100)
 	fmt.Fprintf(&b, "| bytes of a netboot, MiB | %.1f | | | ≤ %d |\n\n", float64(r.PXEBytes)/(1<<20), pxeBudget>>20)
 	b.WriteString("Processes of the last boot by proportional set size, MiB:\n\n| Cairn | | Debian 13 | |\n|---|---|---|---|\n")

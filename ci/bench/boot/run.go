@@ -32,6 +32,7 @@ const limit = 10 * time.Minute
 // sample is one boot of one side.
 type sample struct {
 	Ready     float64 // seconds of uptime at the API's first answer
+	Outside   float64 // Cairn: the same for a login over the network
 	UsedKiB   int     // MemTotal - MemAvailable after settling
 	Processes []debug.Process
 }
@@ -147,13 +148,10 @@ func (b *bench) observe(ctx context.Context, side string, h *lab.Host) (sample, 
 		return s, fmt.Errorf("%q: %w", ready.Text, err)
 	}
 	if side == "cairn" { // an API that says it is ready has to be
-		api, err := demo.Login(ctx, h.Addr(), password)
-		if err != nil {
+		if err := login(ctx, h); err != nil {
 			return s, err
 		}
-		if err := api.Close(ctx); err != nil {
-			return s, err
-		}
+		s.Outside = s.Ready + time.Since(ready.Seen).Seconds()
 	}
 	select {
 	case <-time.After(time.Until(ready.Seen.Add(b.cfg.Settle))):
@@ -170,6 +168,17 @@ func (b *bench) observe(ctx context.Context, side string, h *lab.Host) (sample, 
 	all, err := h.Debug(ctx, "processes")
 	s.Processes = all.Processes
 	return s, err
+}
+
+func login(ctx context.Context, h *lab.Host) error {
+	if _, err := demo.Await(ctx, h); err != nil {
+		return err
+	}
+	api, err := demo.Login(ctx, h.Addr(), password)
+	if err != nil {
+		return err
+	}
+	return api.Close(ctx)
 }
 
 var meminfoLine = regexp.MustCompile(`(?m)^(MemTotal|MemAvailable):\s+(\d+) kB$`)

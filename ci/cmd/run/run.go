@@ -122,7 +122,7 @@ func (s *session) boot(ctx context.Context) error {
 	}
 	s.out.done("host is powered on", "QEMU by "+how+", console in "+s.host.SerialLog())
 	s.out.expect("the host's API")
-	ready, err := s.host.Wait(ctx, "api-ready")
+	ready, err := demo.Await(ctx, s.host)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,17 @@ const (
 	Heartbeat = "cairn-demo-guest heartbeat"
 )
 
+// Await waits until a host's API can be called from outside: it is ready and
+// the management network is up, whichever comes last. It returns the line that
+// says api-ready.
+func Await(ctx context.Context, h *lab.Host) (lab.Line, error) {
+	ready, err := h.Wait(ctx, "api-ready")
+	if err == nil {
+		_, err = h.Wait(ctx, "network-up")
+	}
+	return ready, err
+}
+
 // Login opens a session as root on a host whose API is ready.
 func Login(ctx context.Context, addr, password string) (*client.Client, error) {
 	return client.Dial(ctx, client.Config{Addr: addr, Username: "root", Password: password, Originator: "cairn-lab"})
