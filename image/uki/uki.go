@@ -68,7 +68,7 @@ func parse(stub []byte) (*image, error) {
 		return nil, errors.New("not a PE file")
 	}
 	im := &image{data: append([]byte(nil), stub...), pe: int(le32(stub[offLfanew:]))}
-	if im.pe < 0x40 || im.pe+sizeCOFF+offCheckSum+4 > len(stub) || string(stub[im.pe:im.pe+4]) != "PE\x00\x00" {
+	if im.pe < 0x40 || im.pe > len(stub)-sizeCOFF-offCheckSum-4 || string(stub[im.pe:im.pe+4]) != "PE\x00\x00" {
 		return nil, errors.New("no PE header")
 	}
 	im.opt = im.pe + sizeCOFF
@@ -79,6 +79,9 @@ func parse(stub []byte) (*image, error) {
 	im.sections = int(le16(stub[im.pe+offNumSections:]))
 	im.sectionAlign, im.fileAlign = le32(stub[im.opt+offSectionAlign:]), le32(stub[im.opt+offFileAlign:])
 	im.sizeOfImage, im.sizeOfHeaders = le32(stub[im.opt+offSizeOfImage:]), le32(stub[im.opt+offSizeOfHeaders:])
+	if int64(im.sizeOfHeaders) > int64(len(stub)) || im.table+im.sections*sizeSectionHeader > int(im.sizeOfHeaders) {
+		return nil, errors.New("headers reach beyond the file")
+	}
 	if !powerOfTwo(im.sectionAlign) || !powerOfTwo(im.fileAlign) {
 		return nil, errors.New("alignments are not powers of two")
 	}
