@@ -110,7 +110,7 @@ func TestBuildTwice(t *testing.T) {
 		}
 		return hex.EncodeToString(h.Sum(nil))
 	}
-	if sum() != sum() {
+	if a, b := sum(), sum(); a != b {
 		t.Error("equal inputs give different disks")
 	}
 }
