@@ -35,7 +35,8 @@ type Options struct {
 
 // Default is zstd at its standard level: level 12 costs twelve times the
 // processor time for 6 % less. 64 KiB clusters cost 4 % against 256 KiB, and a
-// page fault never has to unpack more than that.
+// page fault never has to unpack more than that. LZ4 would make the image a fifth
+// larger and boots no faster, even under emulation.
 var Default = Options{Compressor: "zstd,level=3", ClusterSize: 64 << 10}
 
 func (o Options) String() string { return fmt.Sprintf("erofs-1 %s %d", o.Compressor, o.ClusterSize) }
