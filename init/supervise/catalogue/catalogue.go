@@ -113,8 +113,13 @@ type Service struct {
 	// Needs are services that must be ready before this one starts. They are
 	// stopped only after it.
 	Needs []string
-	Ready Ready
-	Class Class
+	// After are services that this one lets go first: it starts once each of them
+	// is ready, or has failed, or AfterLimit after boot, whichever comes first.
+	// It is order without need: nothing waits for ever.
+	After      []string
+	AfterLimit time.Duration
+	Ready      Ready
+	Class      Class
 	// StartTimeout bounds the time from start to readiness; the service may ask
 	// for more with EXTEND_TIMEOUT_USEC.
 	StartTimeout time.Duration

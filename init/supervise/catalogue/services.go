@@ -2,6 +2,11 @@ package catalogue
 
 import "time"
 
+// waitForAPI is how long what nobody needs for the API waits for it to answer.
+// It keeps driver loading and time keeping out of the way of a boot, and is a
+// few times what a slow machine takes.
+const waitForAPI = 20 * time.Second
+
 // background is the processor weight of services that are not on the way from
 // the kernel to the API. Stage 1 has loaded the drivers of disks and NICs, so
 // even udevd is not.
@@ -16,6 +21,8 @@ func udevd() Service {
 	return Service{
 		Name:         "udevd",
 		Argv:         []string{"/usr/lib/systemd/systemd-udevd"},
+		After:        []string{"toolstackd"},
+		AfterLimit:   waitForAPI,
 		Ready:        Ready{Kind: Notify},
 		Class:        Critical,
 		StartTimeout: 60 * time.Second,
@@ -166,6 +173,8 @@ func chronyd() Service {
 		Name:         "chronyd",
 		Argv:         []string{"/usr/sbin/chronyd", "-d", "-F", "1"},
 		Needs:        []string{"hostd"},
+		After:        []string{"toolstackd"},
+		AfterLimit:   waitForAPI,
 		Ready:        Ready{Kind: Socket, Path: "/run/chrony/chronyd.sock"},
 		Class:        Restartable,
 		StartTimeout: 30 * time.Second,

@@ -32,6 +32,13 @@ func Validate(services []Service) error {
 			}
 		}
 	}
+	for _, s := range services {
+		for _, o := range s.After {
+			if _, ok := byName[o]; !ok {
+				errs = append(errs, fmt.Errorf("service %q: comes after unknown service %q", s.Name, o))
+			}
+		}
+	}
 	if len(errs) == 0 {
 		_, err := Order(services)
 		errs = append(errs, err)
@@ -77,6 +84,9 @@ func (s Service) check() []error {
 	}
 	if slices.Contains(s.Needs, s.Name) {
 		bad("needs itself")
+	}
+	if (len(s.After) > 0) != (s.AfterLimit > 0) || s.AfterLimit > time.Minute {
+		bad("comes after others without a limit of up to a minute")
 	}
 	if s.StartTimeout <= 0 || s.Grace <= 0 || s.Watchdog < 0 {
 		bad("start timeout and grace must be positive")

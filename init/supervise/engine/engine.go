@@ -74,6 +74,9 @@ func New(services []catalogue.Service) (*Engine, error) {
 		for _, need := range s.spec.Needs {
 			s.needs = append(s.needs, e.byName[need])
 		}
+		for _, o := range s.spec.After {
+			s.after = append(s.after, e.byName[o])
+		}
 		e.order = append(e.order, s)
 	}
 	return e, nil
@@ -88,6 +91,9 @@ func (e *Engine) Step(now time.Duration, ev Event) []Action {
 	case Boot:
 		for _, s := range e.order {
 			s.state = Waiting
+			if len(s.after) > 0 {
+				s.afterBy = e.now + s.spec.AfterLimit
+			}
 		}
 	case Tick:
 	case Started:
@@ -171,9 +177,13 @@ func (e *Engine) settle() {
 		return
 	}
 	for _, s := range e.order {
+		if e.now >= s.afterBy {
+			s.afterBy = 0
+		}
 		switch {
 		case s.state != Waiting:
-		case s.needsMet():
+		case s.needsMet() && s.turn():
+			s.afterBy = 0
 			e.start(s)
 		case s.sayAt == 0 || e.now >= s.sayAt:
 			s.sayAt = e.now + sayEvery

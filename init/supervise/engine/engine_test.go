@@ -155,6 +155,8 @@ func (r *player) service(name string, options []string) catalogue.Service {
 		switch key {
 		case "class":
 			s.Class = catalogue.Class(value)
+		case "after":
+			s.After, s.AfterLimit = strings.Split(value, ","), 10*time.Second
 		case "needs":
 			s.Needs = strings.Split(value, ",")
 		case "ready":

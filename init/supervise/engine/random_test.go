@@ -194,6 +194,9 @@ func randomServices(t *rapid.T) []catalogue.Service {
 				s.Needs = append(s.Needs, fmt.Sprintf("s%d", j))
 			}
 		}
+		if i > 0 && rapid.Bool().Draw(t, "after") {
+			s.After, s.AfterLimit = []string{fmt.Sprintf("s%d", rapid.IntRange(0, i-1).Draw(t, "whom"))}, 7*time.Second
+		}
 		list = append(list, s)
 	}
 	return list

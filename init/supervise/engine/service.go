@@ -29,6 +29,7 @@ const (
 type service struct {
 	spec  catalogue.Service
 	needs []*service
+	after []*service // Service.After
 
 	state     State
 	pid       int
@@ -37,6 +38,7 @@ type service struct {
 	deadline  time.Duration // Starting: must be ready; Stopping: gets SIGKILL
 	killed    bool          // SIGKILL was sent
 	sayAt     time.Duration // next "waiting" line
+	afterBy   time.Duration // when waiting for Service.After ends
 	restartAt time.Duration
 	probeAt   time.Duration
 	watchdog  time.Duration // interval in force
@@ -60,9 +62,15 @@ func (s *service) needsMet() bool {
 	return !slices.ContainsFunc(s.needs, func(n *service) bool { return !n.up() })
 }
 
+// turn says whether a service that lets others go first may start now.
+func (s *service) turn() bool {
+	return s.afterBy == 0 ||
+		!slices.ContainsFunc(s.after, func(o *service) bool { return !o.up() && o.retries == 0 })
+}
+
 func (s *service) missing() string {
 	var out []string
-	for _, n := range s.needs {
+	for _, n := range slices.Concat(s.needs, s.after) {
 		if !n.up() {
 			out = append(out, n.spec.Name)
 		}
@@ -93,7 +101,7 @@ func (s *service) said() []any {
 func (s *service) timers() []time.Duration {
 	switch s.state {
 	case Waiting:
-		return []time.Duration{s.sayAt}
+		return []time.Duration{s.sayAt, s.afterBy}
 	case Starting:
 		return []time.Duration{s.deadline, s.sayAt, s.probeAt}
 	case Ready:
