@@ -35,7 +35,7 @@ func Summary(r io.Reader) (string, error) {
 		}
 		for _, e := range s.Entries {
 			if slices.Contains(keys, e.Name) || strings.HasPrefix(e.Name, "Limit") {
-				lines = append(lines, e.Name+"="+strings.Join(strings.Fields(e.Value), " "))
+				lines = append(lines, e.Name+"="+words(e.Value))
 			}
 		}
 	}
@@ -44,6 +44,11 @@ func Summary(r io.Reader) (string, error) {
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n") + "\n", nil
+}
+
+// words joins continued lines and runs of blanks.
+func words(value string) string {
+	return strings.Join(strings.Fields(strings.ReplaceAll(value, "\\\n", " ")), " ")
 }
 
 // Drift compares a unit with its golden summary and says what differs.
