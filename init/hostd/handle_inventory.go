@@ -9,15 +9,10 @@ import (
 	"cairn/init/storage"
 )
 
-func (h *Host) getInventory(w http.ResponseWriter, r *http.Request) {
-	kvm, err := h.kvmState(r.Context())
-	if err != nil {
-		h.refuse(w, r, err)
-		return
-	}
+func (h *Host) getInventory(w http.ResponseWriter, _ *http.Request) {
 	s := h.inventory()
 	h.answer(w, client.Inventory{
-		CPU: s.CPU(), KVM: kvm, Memory: s.Memory(), NICs: s.NICs(), Disks: s.Disks(h.storage.BootDisk),
+		CPU: s.CPU(), KVM: h.kvmState(), Memory: s.Memory(), NICs: s.NICs(), Disks: s.Disks(h.storage.BootDisk),
 		Product: s.Product(), BIOS: s.BIOS(), Hostname: h.keeper.get().Document.Hostname,
 		State: stateAnswer(h.storage.State),
 	})

@@ -89,6 +89,8 @@ func (f *fakeSystem) Mount(source, target, fstype string, _ []storage.Option) er
 	return nil
 }
 
+func (f *fakeSystem) LoadNICs() error { return nil }
+
 func (f *fakeSystem) LoadModule(name string) error {
 	f.log.Info("module", "name", name)
 	return nil

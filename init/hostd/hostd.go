@@ -2,9 +2,9 @@
 // configuration document: it mounts STATE and LOGS, writes /etc, keeps the
 // management network, and answers a small typed API on a local socket.
 //
-// Order of start: storage, document, /etc, READY=1; then network and the power
-// button side by side, because nothing that waits for hostd needs them. KVM's
-// module is loaded beside all that but the storage.
+// Order of start: storage, document, /etc, READY=1; then the drivers of the NICs
+// and KVM, the network and the power button side by side, because nothing that
+// waits for hostd needs them.
 // Whatever is missing or wrong on the way, hostd goes on with what it has and
 // says so: the host must stay reachable.
 //
@@ -46,6 +46,8 @@ type System interface {
 	storage.System
 	// LoadModule loads a kernel module and what it needs.
 	LoadModule(name string) error
+	// LoadNICs loads the drivers of the NICs there are.
+	LoadNICs() error
 	SetHostname(name string) error
 	// Power asks PID 1 for an orderly end.
 	Power(client.PowerAction) error
@@ -92,10 +94,6 @@ func (h *Host) Run(ctx context.Context) error {
 	start := time.Now()
 	h.mountStorage()
 	mounted := time.Since(start)
-	// Early, because whoever asks for the inventory waits for it, but not beside
-	// the module STATE needs; and not waited for at the end, because a module
-	// takes the time it takes.
-	go h.loadKVM()
 	h.loadConfig()
 	h.generate()
 	h.network = network.New(h.Kernel, h.leases(), h.Log, h.networkChanged)
@@ -110,7 +108,7 @@ func (h *Host) Run(ctx context.Context) error {
 		"storage-took", mounted, "took", time.Since(start), "uptime", fmt.Sprintf("%.3f", network.Uptime().Seconds()))
 	var work sync.WaitGroup
 	work.Go(func() { errs <- h.network.Run(ctx) })
-	go h.reportKVM()
+	go h.loadDrivers() // not waited for at the end: a module takes the time it takes
 	work.Go(func() { h.watchDevices(ctx) })
 	work.Go(func() { h.pingWatchdog(ctx) })
 	err := wait(ctx, errs)

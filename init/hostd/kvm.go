@@ -1,8 +1,6 @@
 package hostd
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"slices"
 
@@ -40,9 +38,19 @@ func (h *Host) loadKVM() {
 	close(h.kvm.loaded)
 }
 
+// loadDrivers loads what the host itself needs before udevd has come to it: the
+// NICs it is managed through, then what runs guests. One after another, because
+// each takes a processor of a small machine for itself.
+func (h *Host) loadDrivers() {
+	if err := h.System.LoadNICs(); err != nil {
+		h.Log.Warn("nic-drivers", "err", err)
+	}
+	h.loadKVM()
+	h.reportKVM()
+}
+
 // reportKVM says how that went, and loads what else guests need.
 func (h *Host) reportKVM() {
-	<-h.kvm.loaded
 	for _, module := range guestModules {
 		if err := h.System.LoadModule(module); err != nil {
 			h.Log.Warn("module-missing", "name", module, "err", err)
@@ -56,14 +64,14 @@ func (h *Host) reportKVM() {
 	h.refreshBanner()
 }
 
-// kvmState says whether KVM is usable now, after waiting for its module.
-func (h *Host) kvmState(ctx context.Context) (client.KVM, error) {
+// kvmState says whether KVM is usable now, as far as that is known.
+func (h *Host) kvmState() client.KVM {
 	select {
 	case <-h.kvm.loaded:
 		reason := h.noKVM()
-		return client.KVM{Usable: reason == "", Reason: reason}, nil
-	case <-ctx.Done():
-		return client.KVM{}, fmt.Errorf("kvm: %w", ctx.Err())
+		return client.KVM{Usable: reason == "", Reason: reason}
+	default:
+		return client.KVM{Pending: true, Reason: "the kernel module is still being loaded"}
 	}
 }
 

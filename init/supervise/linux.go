@@ -97,6 +97,7 @@ func (linux) prepare(log *slog.Logger) {
 	for name, value := range sysctls {
 		failed("sysctl", os.WriteFile(filepath.Join("/proc/sys", name), []byte(value+"\n"), 0))
 	}
+	failed("reserve", lowerReserve("/proc"))
 	// Ctrl-Alt-Del becomes SIGINT, and so an orderly reboot.
 	failed("ctrl-alt-del", unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF))
 }

@@ -122,7 +122,7 @@ func (s *Supervisor) weigh(spec catalogue.Service) {
 // environment is all a service gets: nothing is inherited from PID 1.
 func (s *Supervisor) environment(spec catalogue.Service, user account.User) []string {
 	env := []string{
-		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8",
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C",
 		"HOME=" + user.Home, "USER=" + user.Name, "LOGNAME=" + user.Name,
 	}
 	if spec.Ready.Kind == catalogue.Notify {

@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +56,9 @@ type Manager struct {
 	uuid string
 	now  atomic.Pointer[facts]
 	hv   atomic.Pointer[hypervisor.Version]
+
+	certain   chan struct{} // closed once hostd has a verdict on KVM
+	onVerdict sync.Once
 }
 
 // facts is what hostd said last, and the row that repeats it.
@@ -75,7 +79,7 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host identity: %w", err)
 	}
-	return &Manager{cfg: cfg, uuid: uuid}, nil
+	return &Manager{cfg: cfg, uuid: uuid, certain: make(chan struct{})}, nil
 }
 
 func identity(dir string) (string, error) {
@@ -153,6 +157,17 @@ func (m *Manager) Kind() (hypervisor.Kind, bool) {
 	}
 }
 
+// AwaitKind returns once Kind is certain: for the first seconds after a boot the
+// host does not know yet whether it has KVM.
+func (m *Manager) AwaitKind(ctx context.Context) error {
+	select {
+	case <-m.certain:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // GuestMemory is what all guests together may use.
 func (m *Manager) GuestMemory() int64 {
 	f := m.now.Load()
@@ -177,7 +192,7 @@ func (m *Manager) RootHash(ctx context.Context) (string, error) {
 }
 
 // refreshInterval is how late a change of the hardware may show; a missing
-// address is looked for more often.
+// address or verdict on KVM is looked for more often.
 const (
 	refreshInterval = 30 * time.Second
 	addressInterval = time.Second
@@ -187,7 +202,7 @@ const (
 func (m *Manager) Run(ctx context.Context) error {
 	for {
 		wait := refreshInterval
-		if f := m.now.Load(); f == nil || f.address == "" {
+		if f := m.now.Load(); f == nil || f.address == "" || f.inventory.KVM.Pending {
 			wait = addressInterval
 		}
 		select {
@@ -227,6 +242,10 @@ func (m *Manager) Sync(ctx context.Context) error {
 		return fmt.Errorf("host rows: %w", err)
 	}
 	m.now.Store(f)
+	if f.inventory.KVM.Pending {
+		return nil
+	}
+	m.onVerdict.Do(func() { close(m.certain) })
 	if before == nil || before.inventory.KVM != f.inventory.KVM {
 		m.cfg.Log.Info("host-kvm", "usable", f.inventory.KVM.Usable, "reason", f.inventory.KVM.Reason, "emulation", f.document.Emulation)
 	}

@@ -40,7 +40,7 @@ type Limits struct {
 // Defaults of Config. A job's limit is long because a host under memory pressure
 // may take that long to give a large guest its pages.
 var defaultLimits = Limits{
-	Call:       15 * time.Second,
+	Call:       90 * time.Second,
 	Job:        120 * time.Second,
 	Connect:    10 * time.Second,
 	BackoffMin: 20 * time.Millisecond,

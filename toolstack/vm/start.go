@@ -27,6 +27,9 @@ func (m *Manager) startOn(c *api.Call, ref api.VMRef, host api.HostRef, startPau
 }
 
 func (m *Manager) startAs(c *api.Call, ref api.VMRef, op api.VMOperations, startPaused bool) error {
+	if err := m.cfg.Host.AwaitKind(c); err != nil {
+		return err
+	}
 	var spec hypervisor.Spec
 	o, err := m.begin(c, ref, op, func(tx *db.Tx, vm *api.VM) (err error) {
 		if spec, err = m.specOf(ref, vm); err != nil {

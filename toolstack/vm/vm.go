@@ -47,6 +47,8 @@ type Host interface {
 	Ref() api.HostRef
 	// Kind says how guests are executed; ok is false when they cannot be.
 	Kind() (kind hypervisor.Kind, ok bool)
+	// AwaitKind returns once Kind is certain, soon after a boot.
+	AwaitKind(ctx context.Context) error
 	// GuestMemory is what all guests together may use, in bytes.
 	GuestMemory() int64
 	// Address is where clients reach this host.

@@ -38,6 +38,8 @@ type fakeHost struct {
 }
 
 func (h *fakeHost) Ref() api.HostRef              { return h.ref }
+func (h *fakeHost) AwaitKind(context.Context) error { return nil }
+
 func (h *fakeHost) Kind() (hypervisor.Kind, bool) { return h.kind, h.kind != "" }
 func (h *fakeHost) GuestMemory() int64            { return h.memory }
 func (h *fakeHost) Address() string               { return "192.0.2.1" }

@@ -45,8 +45,11 @@ type CPU struct {
 
 // KVM says whether hardware virtualization can be used and, if not, why.
 type KVM struct {
-	Usable bool   `json:"usable"`
-	Reason string `json:"reason,omitempty"`
+	Usable bool `json:"usable"`
+	// Pending is true for the first seconds after a boot, while the kernel's
+	// module is being loaded: nobody can say yet.
+	Pending bool   `json:"pending,omitempty"`
+	Reason  string `json:"reason,omitempty"`
 }
 
 // Memory is in bytes.

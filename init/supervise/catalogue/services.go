@@ -8,8 +8,8 @@ import "time"
 const waitForAPI = 20 * time.Second
 
 // background is the processor weight of services that are not on the way from
-// the kernel to the API. Stage 1 has loaded the drivers of disks and NICs, so
-// even udevd is not.
+// the kernel to the API. Stage 1 has loaded the drivers of the disks, and hostd
+// loads those of the NICs, so even udevd is not.
 const background = 20
 
 // udevd loads modules by modalias and names and permits device nodes. The rule
