@@ -183,17 +183,24 @@ func TestKVM(t *testing.T) {
 	l := newLab(t)
 	l.plant("dev/kvm", "")
 	l.start()
-	l.logged("system module", "name=kvm_amd")
-	l.logged("kvm-usable")
 	inv, err := l.client.Inventory(context.Background())
 	must(t, err)
-	if !inv.KVM.Usable || inv.KVM.Reason != "" {
+	if inv.KVM.Usable || !inv.KVM.Pending {
+		t.Errorf("before anybody wants it: KVM %+v", inv.KVM)
+	}
+	must(t, l.client.LoadKVM(context.Background()))
+	l.logged("system module", "name=kvm_amd")
+	l.logged("kvm-usable")
+	inv, err = l.client.Inventory(context.Background())
+	must(t, err)
+	if !inv.KVM.Usable || inv.KVM.Pending || inv.KVM.Reason != "" {
 		t.Errorf("KVM %+v", inv.KVM)
 	}
 	// The device alone is no proof.
 	l.kill()
 	l.plant("proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu\n")
 	l.start()
+	must(t, l.client.LoadKVM(context.Background()))
 	l.logged("WARN hostd kvm-missing", "neither vmx nor svm")
 }
 

@@ -77,7 +77,7 @@ type Host struct {
 	keeper  keeper
 	network *network.Manager
 	storage storage.Mounts
-	kvm     kvm
+	kvm     *kvm
 	banner  banner
 	button  button
 }
@@ -90,7 +90,7 @@ func (h *Host) inventory() inventory.Source {
 func (h *Host) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h.kvm.loaded = make(chan struct{})
+	h.kvm = newKVM()
 	start := time.Now()
 	h.mountStorage()
 	mounted := time.Since(start)
@@ -108,7 +108,7 @@ func (h *Host) Run(ctx context.Context) error {
 		"storage-took", mounted, "took", time.Since(start), "uptime", fmt.Sprintf("%.3f", network.Uptime().Seconds()))
 	var work sync.WaitGroup
 	work.Go(func() { errs <- h.network.Run(ctx) })
-	go h.loadDrivers() // not waited for at the end: a module takes the time it takes
+	go h.loadDrivers(ctx) // not waited for at the end: a module takes the time it takes
 	work.Go(func() { h.watchDevices(ctx) })
 	work.Go(func() { h.pingWatchdog(ctx) })
 	err := wait(ctx, errs)

@@ -1,17 +1,40 @@
 package hostd
 
 import (
+	"context"
 	"os"
 	"slices"
+	"sync"
+	"time"
 
 	"cairn/init/hostd/client"
 )
 
+// kvmDelay is how long KVM's module waits for somebody to want it. Loading it
+// keeps a processor busy while the services on the way to the API start.
+const kvmDelay = 15 * time.Second
+
 // kvm is the outcome of the one attempt to load KVM's module. loaded is closed
 // after it; until then nobody can say whether KVM is usable.
 type kvm struct {
+	once   sync.Once
+	wanted chan struct{}
 	loaded chan struct{}
 	err    error
+}
+
+func newKVM() *kvm { return &kvm{wanted: make(chan struct{}), loaded: make(chan struct{})} }
+
+// want says that somebody is about to run guests.
+func (k *kvm) want() { k.once.Do(func() { close(k.wanted) }) }
+
+// await returns when the module is wanted, or it is time anyway.
+func (k *kvm) await(ctx context.Context, delay time.Duration) {
+	select {
+	case <-k.wanted:
+	case <-time.After(delay):
+	case <-ctx.Done():
+	}
 }
 
 // kvmModule is the module for a processor, or empty where no flag says that it
@@ -41,9 +64,13 @@ func (h *Host) loadKVM() {
 // loadDrivers loads what the host itself needs before udevd has come to it: the
 // NICs it is managed through, then what runs guests. One after another, because
 // each takes a processor of a small machine for itself.
-func (h *Host) loadDrivers() {
+func (h *Host) loadDrivers(ctx context.Context) {
 	if err := h.System.LoadNICs(); err != nil {
 		h.Log.Warn("nic-drivers", "err", err)
+	}
+	h.kvm.await(ctx, kvmDelay)
+	if ctx.Err() != nil {
+		return
 	}
 	h.loadKVM()
 	h.reportKVM()

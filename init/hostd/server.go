@@ -31,6 +31,7 @@ func (h *Host) newServer() *http.Server {
 	mux.HandleFunc("GET /v1/config", h.getConfig)
 	mux.HandleFunc("PUT /v1/config", h.putConfig)
 	mux.HandleFunc("GET /v1/network", h.getNetwork)
+	mux.HandleFunc("POST /v1/kvm", h.postKVM)
 	mux.HandleFunc("POST /v1/power", h.postPower)
 	mux.HandleFunc("GET /v1/logs", h.getLogs)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

@@ -54,7 +54,7 @@ var links = map[string]string{
 }
 
 var dirs = map[string]fs.FileMode{
-	"/run/lock": 0o755, "/run/cairn": 0o755, "/var/lib": 0o755, "/var/cache": 0o755,
+	"/run/lock": 0o755, "/run/cairn": 0o755, "/run/libvirt": 0o755, "/var/lib": 0o755, "/var/cache": 0o755,
 	"/var/tmp": 0o777 | fs.ModeSticky,
 }
 

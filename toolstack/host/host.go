@@ -38,6 +38,7 @@ type Hostd interface {
 	Config(ctx context.Context) (client.Config, error)
 	Network(ctx context.Context) (client.Network, error)
 	Power(ctx context.Context, action client.PowerAction) error
+	LoadKVM(ctx context.Context) error
 }
 
 // Config is what a Manager needs.
@@ -157,9 +158,23 @@ func (m *Manager) Kind() (hypervisor.Kind, bool) {
 	}
 }
 
+// Prepare makes the host ready to run guests, which a boot leaves for when the
+// API answers. It does not wait.
+func (m *Manager) Prepare(ctx context.Context) {
+	if err := m.cfg.Hostd.LoadKVM(ctx); err != nil && ctx.Err() == nil {
+		m.cfg.Log.Warn("kvm-not-asked-for", "err", err)
+	}
+}
+
 // AwaitKind returns once Kind is certain: for the first seconds after a boot the
 // host does not know yet whether it has KVM.
 func (m *Manager) AwaitKind(ctx context.Context) error {
+	select {
+	case <-m.certain:
+		return nil
+	default:
+		m.Prepare(ctx)
+	}
 	select {
 	case <-m.certain:
 		return nil

@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -22,9 +23,12 @@ type stack struct {
 	hv    *hypervisor.Fake
 }
 
-func newStack(t *testing.T) *stack {
+func newStack(t *testing.T, change ...func(*hosttest.Hostd)) *stack {
 	t.Helper()
 	s := &stack{hostd: hosttest.New(), hv: hypervisor.NewFake()}
+	for _, c := range change {
+		s.hostd.Set(c)
+	}
 	dir := t.TempDir()
 	s.Server = wiretest.New(t, func(r *api.Registry, d *db.DB) {
 		var err error
@@ -207,4 +211,29 @@ func TestTimeAndMemory(t *testing.T) {
 	if len(now) != len("20060102T15:04:05Z") || free != s.m.GuestMemory() || free < 3<<30 {
 		t.Errorf("time %s, free %d of %d", now, free, s.m.GuestMemory())
 	}
+}
+
+// TestAwaitKind: right after a boot nobody knows yet whether there is KVM, and a
+// start must neither fail for that nor guess.
+func TestAwaitKind(t *testing.T) {
+	s := newStack(t, func(h *hosttest.Hostd) { h.Hardware.KVM = client.KVM{Pending: true} })
+	if kind, ok := s.m.Kind(); ok {
+		t.Fatalf("kind %q before the verdict", kind)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.m.AwaitKind(t.Context()) }()
+	for !s.usable() { // the wait itself has the module loaded
+		runtime.Gosched()
+	}
+	if err := errors.Join(s.m.Sync(t.Context()), <-done); err != nil {
+		t.Fatal(err)
+	}
+	if kind, ok := s.m.Kind(); !ok || kind != hypervisor.Accelerated {
+		t.Errorf("kind %q", kind)
+	}
+}
+
+func (s *stack) usable() (is bool) {
+	s.hostd.Set(func(h *hosttest.Hostd) { is = h.Hardware.KVM.Usable })
+	return is
 }

@@ -37,7 +37,7 @@ type fakeHost struct {
 	memory int64
 }
 
-func (h *fakeHost) Ref() api.HostRef              { return h.ref }
+func (h *fakeHost) Ref() api.HostRef                { return h.ref }
 func (h *fakeHost) AwaitKind(context.Context) error { return nil }
 
 func (h *fakeHost) Kind() (hypervisor.Kind, bool) { return h.kind, h.kind != "" }

@@ -104,6 +104,13 @@ func (c *Client) Power(ctx context.Context, action PowerAction) error {
 	return err
 }
 
+// LoadKVM says that guests are about to run: KVM's module is loaded now rather
+// than some seconds later. It returns at once; Inventory has the verdict.
+func (c *Client) LoadKVM(ctx context.Context) error {
+	_, err := do[struct{}](ctx, c, http.MethodPost, "/v1/kvm", "application/json", nil)
+	return err
+}
+
 // Logs asks for the last lines of a service's log; lines ≤ 0 means the default.
 func (c *Client) Logs(ctx context.Context, service string, lines int) (Logs, error) {
 	q := url.Values{"service": {service}}

@@ -99,12 +99,16 @@ func hostd() Service {
 }
 
 // virtlogd holds the guests' console logs open, so it must outlive libvirtd;
-// nothing but a shutdown stops it, and then after its users. It opens files only
-// when a guest starts, so it need not wait for hostd to mount them.
+// nothing but a shutdown stops it. It opens files only when a guest starts, so
+// it need not wait for hostd to mount them. PID 1 holds its sockets, under the
+// names of Debian's socket units: a guest that starts before virtlogd runs, or
+// while it is restarted, waits for it instead of failing.
 func virtlogd() Service {
 	return Service{
 		Name:         "virtlogd",
 		Argv:         []string{"/usr/sbin/virtlogd"},
+		After:        []string{"toolstackd"},
+		AfterLimit:   waitForAPI,
 		Ready:        Ready{Kind: Notify},
 		Class:        Restartable,
 		StartTimeout: 60 * time.Second,
@@ -112,19 +116,25 @@ func virtlogd() Service {
 		Kill:         KillMain,
 		OOMScore:     -900,
 		Limits:       []Limit{debianNoFile},
-		Unit:         "/usr/lib/systemd/system/virtlogd.service",
+		Dirs:         []Dir{{"/run/libvirt", 0o755, Owner{"root", "root"}}},
+		Sockets: []Listen{
+			{"virtlogd.socket", "unix", "/run/libvirt/virtlogd-sock", 0o600, Owner{"root", "root"}},
+			{"virtlogd-admin.socket", "unix", "/run/libvirt/virtlogd-admin-sock", 0o600, Owner{"root", "root"}},
+		},
+		Unit: "/usr/lib/systemd/system/virtlogd.service",
 	}
 }
 
 // libvirtd runs without Debian's --timeout and without systemd's sockets. It
-// need not wait for udevd: it asks again when /dev/kvm becomes usable. Only its
+// need not wait for udevd: it asks again when /dev/kvm becomes usable. Nor for
+// virtlogd, which it calls only when a guest starts. Only its
 // main process is ever killed: guests live in /machine, and a QEMU on its way
 // there is for a moment still in /svc/libvirtd.
 func libvirtd() Service {
 	return Service{
 		Name:         "libvirtd",
 		Argv:         []string{"/usr/sbin/libvirtd"},
-		Needs:        []string{"hostd", "virtlogd"},
+		Needs:        []string{"hostd"},
 		Ready:        Ready{Kind: Notify},
 		Class:        Restartable,
 		StartTimeout: 120 * time.Second,

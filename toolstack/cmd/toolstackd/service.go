@@ -55,6 +55,7 @@ func (t *toolstack) announce(ctx context.Context, addr net.Addr) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return fmt.Errorf("notify: %w", err)
 	}
+	t.host.Prepare(ctx)
 	t.describe(ctx)
 	<-ctx.Done()
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)

@@ -78,6 +78,16 @@ func (h *Hostd) Network(context.Context) (client.Network, error) {
 	return client.Network{Interface: "eth0", Mode: "dhcp", Link: true, Address: h.Address}, h.Err
 }
 
+// LoadKVM implements host.Hostd: a pending verdict becomes KVM.
+func (h *Hostd) LoadKVM(context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.Hardware.KVM.Pending {
+		h.Hardware.KVM = client.KVM{Usable: true}
+	}
+	return h.Err
+}
+
 // Power implements host.Hostd.
 func (h *Hostd) Power(_ context.Context, action client.PowerAction) error {
 	h.mu.Lock()
