@@ -26,7 +26,7 @@ const password = "correct horse"
 
 // limit bounds a test under emulation on a busy machine; a sound host needs a
 // quarter of it.
-const limit = 8 * time.Minute
+const limit = 5 * time.Minute
 
 func image(t *testing.T) string {
 	t.Helper()
@@ -130,8 +130,11 @@ func hostField(ctx context.Context, t *testing.T, c *client.Client, field string
 	}
 }
 
+// powerOff presses the power button, once the host watches it, and waits until
+// the machine is off.
 func powerOff(ctx context.Context, t *testing.T, h *lab.Host) {
 	t.Helper()
+	wait(ctx, t, h, "power-button")
 	if err := h.PowerOff(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -110,7 +110,15 @@ func compress(plain, file string) error {
 	if err := w.Close(); err != nil {
 		return fmt.Errorf("compress %s: %w", file, err)
 	}
-	return os.WriteFile(file, out.Bytes(), 0o644)
+	return os.WriteFile(file, ended(out.Bytes()), 0o644)
+}
+
+// ended adds the zero word that ends the kernel's LZ4 format, and pads to words.
+// Without it the kernel takes what the boot stub puts behind the archive for
+// more of it, and says that decoding failed.
+func ended(archive []byte) []byte {
+	const word = 4
+	return append(archive, make([]byte, word+(word-len(archive)%word)%word)...)
 }
 
 // Microcode is the early archive: per vendor the update files in the order

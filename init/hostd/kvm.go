@@ -54,6 +54,9 @@ func kvmModule(flags []string) string {
 // does not load them.
 var guestModules = []string{"tun", "vhost_net"}
 
+// buttonModules make the power button work before udevd gets to it.
+var buttonModules = []string{"evdev", "button"}
+
 func (h *Host) loadKVM() {
 	if module := kvmModule(h.inventory().CPU().Flags); module != "" {
 		h.kvm.err = h.System.LoadModule(module)
@@ -71,6 +74,11 @@ func (h *Host) loadDrivers(ctx context.Context) {
 	h.kvm.await(ctx, kvmDelay)
 	if ctx.Err() != nil {
 		return
+	}
+	for _, module := range buttonModules {
+		if err := h.System.LoadModule(module); err != nil {
+			h.Log.Warn("module-missing", "name", module, "err", err)
+		}
 	}
 	h.loadKVM()
 	h.reportKVM()
