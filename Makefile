@@ -27,7 +27,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) run honnef.co/go/tools/cmd/staticcheck -tags lab ./...
 
 smoke: image bin ## one lab test per area
-	$(LAB) -run 'Smoke' ./...
+	$(LAB) -p 1 -run 'Smoke' ./ci/lab ./image/build ./init/network ./ci/labtest
 
 test-image: image ## lab: the image itself, its programs and its determinism
 	$(LAB) ./image/...
@@ -36,7 +36,7 @@ test-boot: image bin ## lab: boot chain, PID 1, watchdog, configuration
 	$(LAB) -run 'Boot' ./ci/labtest
 
 test-vm: image bin ## lab: guests, their life-cycle and what they survive
-	$(LAB) -run 'VM' ./ci/labtest ./ci/hypervisortest ./toolstack/hypervisor
+	$(LAB) -p 1 -run 'VM|Libvirt|RealGuest' ./ci/labtest ./ci/hypervisortest ./toolstack/cmd/toolstackd
 
 test-net: deps ## lab: the management network in namespaces
 	$(LAB) ./init/network

@@ -134,7 +134,9 @@ func hostField(ctx context.Context, t *testing.T, c *client.Client, field string
 // the machine is off.
 func powerOff(ctx context.Context, t *testing.T, h *lab.Host) {
 	t.Helper()
-	wait(ctx, t, h, "power-button")
+	if _, ok := h.Find(func(l lab.Line) bool { return l.Event == "power-button" }); !ok {
+		wait(ctx, t, h, "power-button")
+	}
 	if err := h.PowerOff(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,8 @@ import (
 	"cairn/journal"
 )
 
-// TestMain runs the tests, which need root, in a network namespace of their
-// own: the machine's network is never touched.
+// TestMain runs the tests in a network namespace of their own, where they are
+// root: the machine's network is never touched.
 func TestMain(m *testing.M) {
 	const inside = "CAIRN_NETWORK_LAB"
 	if os.Getenv(inside) != "" {
@@ -34,6 +34,11 @@ func TestMain(m *testing.M) {
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+	if uid := os.Geteuid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
 	if err := cmd.Run(); err != nil {
 		os.Stderr.WriteString("network lab: " + err.Error() + "\n")
 		os.Exit(1)
@@ -222,7 +227,8 @@ func leaseFile(t *testing.T) LeaseFile {
 	return LeaseFile{Path: t.TempDir() + "/lease", Uptime: Uptime}
 }
 
-func TestLabLeaseAndRenewal(t *testing.T) {
+// TestNetSmoke takes a lease, renews it, and survives a restart of hostd.
+func TestNetSmoke(t *testing.T) {
 	p := newPeer(t)
 	p.serve(10 * time.Second)
 	file := leaseFile(t)
