@@ -110,6 +110,18 @@ func (c *Console) Find(match func(Line) bool) (Line, bool) {
 	return l, ok
 }
 
+// Since says whether event was said after the last start event, whatever the
+// mark: for what holds as long as a boot does.
+func (c *Console) Since(start, event string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	said := false
+	for _, l := range c.lines {
+		said = (said || l.Is(event)) && !l.Is(start)
+	}
+	return said
+}
+
 // Event waits for a journal line with this event key and these key=value
 // attributes.
 func (c *Console) Event(ctx context.Context, event string, attrs ...string) (Line, error) {

@@ -87,6 +87,9 @@ func TestConsole(t *testing.T) {
 	if l, ok := c.Find(func(l Line) bool { return l.Event != "" }); ok {
 		t.Errorf("found %+v behind the mark", l)
 	}
+	if !c.Since("pid1-start", "service-ready") || c.Since("service-ready", "service-ready") {
+		t.Error("what was said since an event does not depend on the mark")
+	}
 	go io.WriteString(w, "Kernel panic - not syncing: x\n")
 	if _, err := c.Event(ctx, "host-ready"); err == nil || !strings.Contains(err.Error(), "Kernel panic") {
 		t.Errorf("panic: %v", err)

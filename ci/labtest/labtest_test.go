@@ -134,7 +134,7 @@ func hostField(ctx context.Context, t *testing.T, c *client.Client, field string
 // the machine is off.
 func powerOff(ctx context.Context, t *testing.T, h *lab.Host) {
 	t.Helper()
-	if _, ok := h.Find(func(l lab.Line) bool { return l.Event == "power-button" }); !ok {
+	if !h.Since("pid1-start", "power-button") {
 		wait(ctx, t, h, "power-button")
 	}
 	if err := h.PowerOff(ctx); err != nil {
