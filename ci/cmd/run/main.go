@@ -18,7 +18,7 @@ func main() {
 	flag.StringVar(&cfg.Image, "image", ".build/image", "directory of the built image")
 	flag.StringVar(&cfg.Dir, "dir", ".build/run", "directory for the host's disks and logs")
 	flag.BoolVar(&cfg.Once, "once", false, "prove it and stop")
-	flag.StringVar(&cfg.Firmware, "firmware", "ovmf", "ovmf: the real boot chain; direct: kernel and initramfs straight from the image")
+	flag.StringVar(&cfg.Firmware, "firmware", "direct", "direct: kernel and initramfs straight from the image; ovmf: the real boot chain, some seconds longer")
 	flag.IntVar(&cfg.Port, "port", 0, "local port for the host's API; 0: any free one")
 	flag.StringVar(&cfg.Go, "go", "go", "go command that builds the image")
 	flag.BoolVar(&cfg.NoBuild, "no-build", false, "take the image as it is")
