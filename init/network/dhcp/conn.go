@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
@@ -33,6 +33,7 @@ type Conn struct {
 	replies chan Reply
 	log     *slog.Logger
 	done    chan struct{}
+	closing atomic.Bool // a read that fails now is no news
 
 	mu      sync.Mutex
 	unicast *net.UDPConn // open while an address is held
@@ -82,6 +83,7 @@ func (c *Conn) Replies() <-chan Reply { return c.replies }
 
 // Close ends the receiver and frees the sockets.
 func (c *Conn) Close() error {
+	c.closing.Store(true)
 	err := c.raw.Close()
 	<-c.done
 	c.mu.Lock()
@@ -98,7 +100,7 @@ func (c *Conn) receive() {
 			continue // said once each time the interface goes down
 		}
 		if err != nil {
-			if !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
+			if !c.closing.Load() {
 				c.log.Warn("dhcp-receive-failed", "if", c.iface, "err", err)
 			}
 			return
