@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"time"
 
 	"cairn/journal"
 	"cairn/toolstack/api"
@@ -43,7 +44,21 @@ type Config struct {
 	// key is the map key an add_to or remove_from is about, else "". Nil
 	// lets every session do everything.
 	Authorize func(s api.SessionRef, m *api.MessageInfo, key string) error
-	Log       *slog.Logger
+	// Observe, if set, hears of every call of a known message, refused ones
+	// too, after it ended. It is called by many goroutines.
+	Observe func(Observation)
+	Log     *slog.Logger
+}
+
+// Observation is a call that has ended: what an audit log wants to know.
+type Observation struct {
+	Message *api.MessageInfo
+	Session api.SessionRef // null where the call had no valid one
+	Remote  string         // the client's address
+	Args    []api.Value    // without the session, defaults filled in; nil for a refused call
+	Async   bool
+	Err     error // an *api.Error, or nil
+	Took    time.Duration
 }
 
 // Server serves the API. It is an http.Handler.
@@ -106,22 +121,52 @@ func (s *Server) call(r *request) (api.Result, error) {
 	case m.State == api.Removed:
 		return nil, api.ErrMessageRemoved()
 	}
+	begun := time.Now()
 	session, args, err := s.admit(m, r)
+	h := s.handler(m)
+	if err == nil && h == nil {
+		err = api.ErrNotImplemented(m.Method)
+	}
 	if err != nil {
+		s.observe(Observation{Message: m, Session: session, Remote: r.remote, Async: async, Err: err}, begun)
 		return nil, err
 	}
-	h := s.Registry.Handler(m)
-	if h == nil {
-		if h = s.implicit(m); h == nil {
-			return nil, api.ErrNotImplemented(m.Method)
-		}
-	}
 	c := &api.Call{Session: session, Message: m, Async: async, Remote: r.remote, Gone: r.gone}
+	h = s.observed(h, begun)
 	if async {
 		c.Gone = nil
 		return s.startTask(h, c, args)
 	}
 	return s.runNow(h, c, args)
+}
+
+// handler is the behaviour of a message, nil where there is none.
+func (s *Server) handler(m *api.MessageInfo) api.Handler {
+	if h := s.Registry.Handler(m); h != nil {
+		return h
+	}
+	return s.implicit(m)
+}
+
+// observed tells of a call when it has ended.
+func (s *Server) observed(h api.Handler, begun time.Time) api.Handler {
+	if s.Observe == nil {
+		return h
+	}
+	return func(c *api.Call, args []api.Value) (api.Result, error) {
+		result, err := s.run(h, c, args)
+		s.observe(Observation{
+			Message: c.Message, Session: c.Session, Remote: c.Remote, Args: args, Async: c.Async, Err: err,
+		}, begun)
+		return result, err
+	}
+}
+
+func (s *Server) observe(o Observation, begun time.Time) {
+	if s.Observe != nil {
+		o.Took = time.Since(begun)
+		s.Observe(o)
+	}
 }
 
 // admit checks a request against the message's description and returns the

@@ -33,6 +33,8 @@ type Server struct {
 	HTTP    *httptest.Server
 	Session string
 	Host    api.HostRef
+
+	calls calls
 }
 
 // noWait is the real time without delays for wrong passwords.
@@ -65,7 +67,7 @@ func New(t testing.TB, prepare func(*api.Registry, *db.DB)) *Server {
 	if prepare != nil {
 		prepare(reg, d)
 	}
-	s.Wire = wire.NewServer(wire.Config{DB: d, Registry: reg, Sessions: sessions, Tasks: tasks})
+	s.Wire = wire.NewServer(wire.Config{DB: d, Registry: reg, Sessions: sessions, Tasks: tasks, Observe: s.calls.note})
 	s.HTTP = httptest.NewServer(s.Wire)
 	t.Cleanup(func() {
 		s.HTTP.CloseClientConnections()
