@@ -183,6 +183,8 @@ type MessageInfo struct {
 	NoSession bool
 	Hidden    bool
 	Internal  bool // between hosts of a pool only
+	// Emergency marks what is served while the host cannot reach its pool.
+	Emergency bool
 }
 
 // Name is the message without its class: "start".

@@ -141,7 +141,8 @@ func (g *generator) messageTable(b *bytes.Buffer) {
 		for _, flag := range []struct {
 			name string
 			set  bool
-		}{{"Async", m.Async}, {"NoSession", m.NoSession}, {"Hidden", m.Hidden}, {"Internal", m.Internal}} {
+		}{{"Async", m.Async}, {"NoSession", m.NoSession}, {"Hidden", m.Hidden}, {"Internal", m.Internal},
+			{"Emergency", slices.Contains(g.model.Emergency, m.method())}} {
 			if flag.set {
 				fmt.Fprintf(b, ", %s: true", flag.name)
 			}
