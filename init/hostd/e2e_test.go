@@ -59,10 +59,11 @@ func TestFirstBoot(t *testing.T) {
 		t.Errorf("stored %q", got)
 	}
 	for path, want := range map[string]string{
-		"etc/hostname":           "cairn-1\n",
-		"etc/hosts":              "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n10.0.0.2 cairn-1\n",
-		"etc/resolv.conf":        "nameserver 10.0.0.53\n",
-		"etc/chrony/chrony.conf": "server time.example iburst\nsourcedir " + l.dir + "/run/chrony\ndriftfile /var/lib/chrony/drift\nmakestep 1 3\nrtcsync\ncmdport 0\n",
+		"etc/hostname":             "cairn-1\n",
+		"etc/hosts":                "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n10.0.0.2 cairn-1\n",
+		"etc/resolv.conf":          "nameserver 10.0.0.53\n",
+		"etc/chrony/chrony.conf":   "sourcedir " + l.dir + "/run/chrony\ndriftfile /var/lib/chrony/drift\nmakestep 1 3\nrtcsync\ncmdport 0\n",
+		"run/chrony/cairn.sources": "server time.example iburst\n",
 	} {
 		if got := l.read(path); got != want {
 			t.Errorf("%s is %q, want %q", path, got, want)
@@ -202,6 +203,39 @@ func TestKVM(t *testing.T) {
 	l.start()
 	must(t, l.client.LoadKVM(context.Background()))
 	l.logged("WARN hostd kvm-missing", "neither vmx nor svm")
+}
+
+func TestKernelLogAndTime(t *testing.T) {
+	l := newLab(t)
+	l.plant("kernel-log", "<6>[    0.000000] Linux \xff\n")
+	l.start()
+	ctx := context.Background()
+	const want = "<6>[    0.000000] Linux ?\n"
+	for n, ask := range []func(context.Context) (client.KernelLog, error){l.client.KernelLog, l.client.ClearKernelLog} {
+		if got, err := ask(ctx); err != nil || got.Text != want {
+			t.Errorf("ask %d: got %q, %v", n, got.Text, err)
+		}
+	}
+	if got, err := l.client.KernelLog(ctx); err != nil || got.Text != "" {
+		t.Errorf("after the log was emptied: got %q, %v", got.Text, err)
+	}
+	if got, err := l.client.Time(ctx); err != nil || !got.Synchronized {
+		t.Errorf("time: got %+v, %v", got, err)
+	}
+}
+
+// TestTimeServersChange: the time daemon hears of servers while it runs.
+func TestTimeServersChange(t *testing.T) {
+	l := newLab(t)
+	l.smbios(staticDoc)
+	l.start()
+	l.logged("network-up")
+	_, err := l.client.PutConfig(context.Background(), []byte(strings.Replace(staticDoc, "time.example", "other.example", 1)))
+	must(t, err)
+	l.logged("system reload-time")
+	if got := l.read("run/chrony/cairn.sources"); got != "server other.example iburst\n" {
+		t.Errorf("sources are %q", got)
+	}
 }
 
 func TestWatchdog(t *testing.T) {

@@ -25,8 +25,8 @@ func etcFiles(p Paths, doc config.Document, net network.Status) []file {
 		{filepath.Join(p.Etc, "hostname"), doc.Hostname + "\n"},
 		{filepath.Join(p.Etc, "hosts"), hosts(doc.Hostname, net.Domain, net.Address)},
 		{filepath.Join(p.Etc, "resolv.conf"), resolvConf(net.DNS, net.Domain)},
-		{filepath.Join(p.Etc, "chrony/chrony.conf"), chronyConf(doc.NTP, leaseSources(p))},
-		{filepath.Join(leaseSources(p), "dhcp.sources"), chronySources(doc, net.NTP)},
+		{filepath.Join(p.Etc, "chrony/chrony.conf"), chronyConf(timeSources(p))},
+		{filepath.Join(timeSources(p), "cairn.sources"), chronySources(doc, net.NTP)},
 	}
 }
 
@@ -61,27 +61,23 @@ func resolvConf(dns []netip.Addr, domain string) string {
 
 // chronyConf lets the clock jump in the first updates only: guests and leases
 // do not like a clock that jumps later.
-func chronyConf(servers []string, sourceDir string) string {
+func chronyConf(sourceDir string) string {
+	return "sourcedir " + sourceDir + "\ndriftfile /var/lib/chrony/drift\nmakestep 1 3\nrtcsync\ncmdport 0\n"
+}
+
+// timeSources is where chronyd looks for servers: in a directory, as it reads
+// that again while it runs and its own file never.
+func timeSources(p Paths) string { return filepath.Join(p.Run, "chrony") }
+
+// chronySources are the time servers the document names, else the lease's.
+func chronySources(doc config.Document, ntp []netip.Addr) string {
+	servers := doc.NTP
+	if len(servers) == 0 {
+		servers = texts(ntp)
+	}
 	var b strings.Builder
 	for _, s := range servers {
 		fmt.Fprintf(&b, "server %s iburst\n", s)
-	}
-	fmt.Fprintf(&b, "sourcedir %s\n", sourceDir)
-	b.WriteString("driftfile /var/lib/chrony/drift\nmakestep 1 3\nrtcsync\ncmdport 0\n")
-	return b.String()
-}
-
-// leaseSources is where chronyd looks for servers that come and go.
-func leaseSources(p Paths) string { return filepath.Join(p.Run, "chrony") }
-
-// chronySources are the lease's time servers, unless the document names some.
-func chronySources(doc config.Document, ntp []netip.Addr) string {
-	if len(doc.NTP) > 0 {
-		return ""
-	}
-	var b strings.Builder
-	for _, a := range ntp {
-		fmt.Fprintf(&b, "server %s iburst\n", a)
 	}
 	return b.String()
 }

@@ -123,6 +123,17 @@ func (f *fakeSystem) ReloadTime() error {
 	return nil
 }
 
+func (f *fakeSystem) Synchronized() (bool, error) { return true, nil }
+
+// KernelLog is the text of a file.
+func (f *fakeSystem) KernelLog(empty bool) ([]byte, error) {
+	b, err := os.ReadFile(f.dir + "/kernel-log")
+	if err == nil && empty {
+		err = os.WriteFile(f.dir+"/kernel-log", nil, 0o600)
+	}
+	return b, err
+}
+
 // Devices calls found at SIGUSR1.
 func (f *fakeSystem) Devices(ctx context.Context, found func()) error {
 	sig := make(chan os.Signal, 1)

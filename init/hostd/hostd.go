@@ -61,6 +61,11 @@ type System interface {
 	Devices(ctx context.Context, found func()) error
 	// ReloadTime tells the time daemon that its sources changed.
 	ReloadTime() error
+	// Synchronized reports whether the clock follows a source of time.
+	Synchronized() (bool, error)
+	// KernelLog returns the kernel's messages, and drops them afterwards when
+	// empty is true.
+	KernelLog(empty bool) ([]byte, error)
 }
 
 // Host is hostd with everything it needs from outside.

@@ -34,6 +34,9 @@ func (h *Host) newServer() *http.Server {
 	mux.HandleFunc("POST /v1/kvm", h.postKVM)
 	mux.HandleFunc("POST /v1/power", h.postPower)
 	mux.HandleFunc("GET /v1/logs", h.getLogs)
+	mux.HandleFunc("GET /v1/kernel-log", h.getKernelLog)
+	mux.HandleFunc("DELETE /v1/kernel-log", h.deleteKernelLog)
+	mux.HandleFunc("GET /v1/time", h.getTime)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, &client.Error{Status: http.StatusNotFound, Code: client.CodeNotFound, Message: "no such verb: " + r.Method + " " + r.URL.Path})
 	})

@@ -44,14 +44,14 @@ func TestTimeServers(t *testing.T) {
 		return ""
 	}
 	doc := config.Default()
-	if got := find(doc, "dhcp.sources"); got != "server 10.0.0.123 iburst\n" {
+	if got := find(doc, "cairn.sources"); got != "server 10.0.0.123 iburst\n" {
 		t.Errorf("the lease's servers: got %q", got)
 	}
 	doc.NTP = []string{"time.example"}
-	if got := find(doc, "dhcp.sources"); got != "" {
-		t.Errorf("beside the document's servers: got %q", got)
+	if got := find(doc, "cairn.sources"); got != "server time.example iburst\n" {
+		t.Errorf("the document's servers: got %q", got)
 	}
-	if got := find(doc, "chrony.conf"); !strings.HasPrefix(got, "server time.example iburst\nsourcedir /run/cairn/chrony\n") {
+	if got := find(doc, "chrony.conf"); !strings.HasPrefix(got, "sourcedir /run/cairn/chrony\n") {
 		t.Errorf("chrony.conf: got %q", got)
 	}
 }

@@ -120,6 +120,21 @@ func (c *Client) Logs(ctx context.Context, service string, lines int) (Logs, err
 	return get[Logs](ctx, c, "/v1/logs?"+q.Encode())
 }
 
+// KernelLog asks for the messages of the kernel.
+func (c *Client) KernelLog(ctx context.Context) (KernelLog, error) {
+	return get[KernelLog](ctx, c, "/v1/kernel-log")
+}
+
+// ClearKernelLog asks for the messages of the kernel and drops them there.
+func (c *Client) ClearKernelLog(ctx context.Context) (KernelLog, error) {
+	return do[KernelLog](ctx, c, http.MethodDelete, "/v1/kernel-log", "", nil)
+}
+
+// Time asks how well the host's clock is kept.
+func (c *Client) Time(ctx context.Context) (Time, error) {
+	return get[Time](ctx, c, "/v1/time")
+}
+
 func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	return do[T](ctx, c, http.MethodGet, path, "", nil)
 }

@@ -178,3 +178,15 @@ type Logs struct {
 	// Truncated is true when older lines exist.
 	Truncated bool `json:"truncated"`
 }
+
+// KernelLog is what GET and DELETE /v1/kernel-log answer.
+type KernelLog struct {
+	// Text holds lines as the kernel keeps them, "<6>[    1.234567] text".
+	Text string `json:"text"`
+}
+
+// Time is what GET /v1/time answers.
+type Time struct {
+	// Synchronized says whether the clock follows a source of time.
+	Synchronized bool `json:"synchronized"`
+}
