@@ -39,6 +39,14 @@ type Result interface {
 	AppendValue(b []byte, e Encoding) []byte
 }
 
+// LongResult is a Result that may be longer than anyone wants in memory. It
+// offers what it has appended to flush after each part; flush may take that
+// away, all but the last byte, and returns the buffer to go on with.
+type LongResult interface {
+	Result
+	AppendPieces(b []byte, e Encoding, flush func(b []byte) []byte) []byte
+}
+
 // Handler serves one message. The arguments were checked against the message's
 // parameters and defaults were filled in.
 type Handler func(c *Call, args []Value) (Result, error)

@@ -2,27 +2,21 @@ package wire
 
 import (
 	"crypto/tls"
-	"errors"
-	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"cairn/toolstack/api"
 )
-
-// maxBody bounds the body of an RPC.
-const maxBody = 300 << 10
 
 // Access says who may use a route.
 type Access uint8
 
 // Who may use a route.
 const (
-	Auth   Access = iota // whoever has a session, or can log in by HTTP Basic
+	Auth   Access = iota // whoever has a session, or can log in for this request
 	Public               // anyone
 )
 
@@ -30,6 +24,13 @@ const (
 type Request struct {
 	*http.Request
 	Session api.SessionRef // null for a public route
+	// Task is the task of a transfer, nil for other routes. Its context is
+	// the request's.
+	Task api.Progress
+	// Result may be set by a transfer: what its task has as its result.
+	Result api.Result
+
+	server *Server
 }
 
 // HandlerFunc serves a stream.
@@ -38,13 +39,20 @@ type HandlerFunc func(w http.ResponseWriter, r *Request)
 type route struct {
 	method, prefix string
 	access         Access
+	action         *api.HTTPAction // nil where no role is asked for
 	serve          HandlerFunc
 }
 
 // Handle adds a route: of those for a request's method, the one with the
-// longest prefix of its path is used. Add routes before serving.
+// longest prefix of its path is used. The role it needs is that of the action
+// described for the method and path, if there is one. Add routes before
+// serving.
 func (s *Server) Handle(method, prefix string, access Access, h HandlerFunc) {
-	s.routes = append(s.routes, route{method, prefix, access, h})
+	t := route{method: method, prefix: prefix, access: access, serve: h}
+	if a := api.FindHTTPAction(method, prefix); a != nil && a.Checked && access == Auth {
+		t.action = a
+	}
+	s.routes = append(s.routes, t)
 }
 
 func (s *Server) addRPCRoutes() {
@@ -55,51 +63,67 @@ func (s *Server) addRPCRoutes() {
 	}
 }
 
-// ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	best := -1
+// match finds the route of a request, or nil. A HEAD asks for what GET would
+// answer, but only where that costs nothing: a transfer is not begun for it.
+func (s *Server) match(method, path string) *route {
+	var best *route
 	for i := range s.routes {
 		t := &s.routes[i]
-		if t.method == r.Method && strings.HasPrefix(r.URL.Path, t.prefix) && (best < 0 || len(t.prefix) > len(s.routes[best].prefix)) {
-			best = i
+		if t.method == method && strings.HasPrefix(path, t.prefix) && (best == nil || len(t.prefix) > len(best.prefix)) {
+			best = t
 		}
 	}
-	if best < 0 {
-		http.NotFound(w, r)
+	if best == nil && method == http.MethodHead {
+		if get := s.match(http.MethodGet, path); get != nil && get.access == Public {
+			return get
+		}
+	}
+	return best
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t := s.match(r.Method, r.URL.Path)
+	if t == nil {
+		s.noRoute(w, r)
 		return
 	}
-	t := &s.routes[best]
+	req := &Request{Request: r, server: s}
 	if t.access == Public {
-		t.serve(w, &Request{Request: r})
+		t.serve(w, req)
 		return
 	}
 	session, done, err := s.authenticate(r)
 	if err != nil {
-		w.Header().Set("WWW-Authenticate", `Basic realm="Cairn"`)
-		http.Error(w, err.Error(), http.StatusUnauthorized)
+		refuse(w, err)
 		return
 	}
 	defer done()
-	t.serve(w, &Request{Request: r, Session: session})
+	req.Session = session
+	if t.action != nil {
+		if err := req.Authorize(t.action.Name); err != nil {
+			refuse(w, err)
+			return
+		}
+	}
+	t.serve(w, req)
 }
 
-// authenticate finds the session of a stream's request: in the query, in a
-// cookie, or by logging in for as long as the request lasts.
-func (s *Server) authenticate(r *http.Request) (api.SessionRef, func(), error) {
-	id := r.URL.Query().Get("session_id")
-	if c, err := r.Cookie("session_id"); id == "" && err == nil {
-		id = c.Value
+// noRoute answers what nobody serves, and says when another method would do.
+func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
+	var allow []string
+	for i := range s.routes {
+		if t := &s.routes[i]; t.prefix != "/" && strings.HasPrefix(r.URL.Path, t.prefix) && !slices.Contains(allow, t.method) {
+			allow = append(allow, t.method)
+		}
 	}
-	if id != "" {
-		ref := api.SessionRef(api.ParseRef(id))
-		return ref, func() {}, s.Sessions.Check(ref)
+	if len(allow) == 0 {
+		http.NotFound(w, r)
+		return
 	}
-	user, password, ok := r.BasicAuth()
-	if !ok {
-		return "", nil, errors.New("no session and no credentials")
-	}
-	ref, err := s.Sessions.Login(r.Context(), user, password, "http")
-	return ref, func() { s.Sessions.Logout(ref) }, err
+	slices.Sort(allow)
+	w.Header().Set("Allow", strings.Join(allow, ", "))
+	http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 }
 
 func servePreflight(w http.ResponseWriter, _ *Request) {
@@ -107,92 +131,14 @@ func servePreflight(w http.ResponseWriter, _ *Request) {
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type")
 	h.Set("Access-Control-Allow-Methods", "POST, OPTIONS")
+	h.Set("Content-Length", "0")
 	w.WriteHeader(http.StatusOK)
 }
 
-// buffers are reused for answers; large ones are left to the collector.
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 8<<10); return &b }}
-
-const maxPooledBuffer = 1 << 20
-
-// answer sends what write appends as the body.
-func answer(w http.ResponseWriter, contentType string, write func([]byte) []byte) {
-	p := buffers.Get().(*[]byte)
-	b := write((*p)[:0])
-	h := w.Header()
-	h["Content-Type"] = []string{contentType} // exactly: clients compare it
-	h.Set("Content-Length", strconv.Itoa(len(b)))
-	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Allow-Headers", "X-Requested-With")
-	h.Set("Cache-Control", "no-cache, no-store")
-	w.Write(b)
-	if cap(b) <= maxPooledBuffer {
-		*p = b
-		buffers.Put(p)
-	}
-}
-
-// readBody reads a bounded body; it answers the request itself when it cannot.
-func (s *Server) readBody(w http.ResponseWriter, r *Request) ([]byte, bool) {
-	if r.ContentLength > maxBody {
-		w.Header().Set("Connection", "close")
-		http.Error(w, "request too large", http.StatusRequestEntityTooLarge)
-		return nil, false
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		var large *http.MaxBytesError
-		status := http.StatusBadRequest
-		if errors.As(err, &large) {
-			status = http.StatusRequestEntityTooLarge
-		}
-		http.Error(w, err.Error(), status)
-		return nil, false
-	}
-	return body, true
-}
-
-// malformed answers a body that is no request.
-func (s *Server) malformed(w http.ResponseWriter, r *Request, err error) {
-	s.Log.Warn("malformed-request", "remote", r.RemoteAddr, "path", r.URL.Path, "err", err)
-	w.Header().Set("Content-Type", "text/html")
-	w.WriteHeader(http.StatusInternalServerError)
-	io.WriteString(w, "<html><body><h1>500 Internal Server Error</h1>The request could not be read.</body></html>\n")
-}
-
-func (s *Server) serveXML(w http.ResponseWriter, r *Request) {
-	body, ok := s.readBody(w, r)
-	if !ok {
-		return
-	}
-	req, err := parseXMLCall(body)
-	if err != nil {
-		s.malformed(w, r, err)
-		return
-	}
-	req.remote, req.gone = r.RemoteAddr, r.Context().Done()
-	result, err := s.call(req)
-	answer(w, "text/xml", func(b []byte) []byte { return appendXMLResponse(b, result, err) })
-}
-
-func (s *Server) serveJSON(w http.ResponseWriter, r *Request) {
-	body, ok := s.readBody(w, r)
-	if !ok {
-		return
-	}
-	req, env, err := parseJSONCall(body)
-	if err != nil {
-		s.malformed(w, r, err)
-		return
-	}
-	req.remote, req.gone = r.RemoteAddr, r.Context().Done()
-	result, err := s.call(req)
-	answer(w, "application/json", func(b []byte) []byte { return appendJSONResponse(b, env, result, err) })
-}
-
 // NewHTTPServer wraps a handler for the network. HTTP/2 is off: consoles and
-// transfers take over their connection. Bodies and answers have no deadline,
-// because event.from and transfers last as long as they last.
+// transfers take over their connection. Transfers and event.from have no
+// deadline, because they last as long as they last; messages have one for
+// their body and one for each piece of their answer.
 func NewHTTPServer(h http.Handler, c *tls.Config, log *slog.Logger) *http.Server {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)

@@ -83,10 +83,15 @@ type objectsResult struct {
 
 // AppendValue implements api.Result.
 func (r objectsResult) AppendValue(b []byte, e api.Encoding) []byte {
+	return r.AppendPieces(b, e, func(b []byte) []byte { return b })
+}
+
+// AppendPieces implements api.LongResult.
+func (r objectsResult) AppendPieces(b []byte, e api.Encoding, flush func([]byte) []byte) []byte {
 	if !r.records {
 		b = api.OpenArray(b, e)
 		r.snap.Objects(r.class, func(o *db.Object) bool {
-			b = api.AppendString(api.Next(b, e), e, o.Ref())
+			b = flush(api.AppendString(api.Next(b, e), e, o.Ref()))
 			return true
 		})
 		return api.CloseArray(b, e)
@@ -95,7 +100,7 @@ func (r objectsResult) AppendValue(b []byte, e api.Encoding) []byte {
 	r.snap.Objects(r.class, func(o *db.Object) bool {
 		b = api.OpenMember(b, e, o.Ref())
 		b = o.AppendRecord(b, e)
-		b = api.CloseMember(b, e)
+		b = flush(api.CloseMember(b, e))
 		return true
 	})
 	return api.CloseStruct(b, e)

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"unicode/utf8"
 
 	"cairn/toolstack/api"
 )
@@ -15,6 +16,9 @@ type jsonEnvelope struct {
 // parseJSONCall reads a JSON-RPC request of version 1.0 or 2.0. Requests
 // without an id, named parameters and batches are not part of the protocol.
 func parseJSONCall(body []byte) (*request, *jsonEnvelope, error) {
+	if !utf8.Valid(body) {
+		return nil, nil, errors.New("json-rpc: not UTF-8")
+	}
 	v, err := api.ParseJSON(body)
 	if err != nil {
 		return nil, nil, err
@@ -51,7 +55,7 @@ func parseJSONCall(body []byte) (*request, *jsonEnvelope, error) {
 	return r, env, nil
 }
 
-func appendJSONResponse(b []byte, env *jsonEnvelope, result api.Result, err error) []byte {
+func appendJSONResponse(b []byte, env *jsonEnvelope, result api.Result, err error, flush flushFunc) []byte {
 	b = append(b, '{')
 	if env.version2 {
 		b = append(b, `"jsonrpc":"2.0",`...)
@@ -59,7 +63,7 @@ func appendJSONResponse(b []byte, env *jsonEnvelope, result api.Result, err erro
 	switch {
 	case err == nil:
 		b = append(b, `"result":`...)
-		b = result.AppendValue(b, api.JSON)
+		b = appendResult(b, api.JSON, result, flush)
 		if !env.version2 {
 			b = append(b, `,"error":null`...)
 		}

@@ -28,22 +28,33 @@ type Sessions interface {
 	// Check answers SESSION_INVALID unless the session is alive, and counts
 	// as a use of it.
 	Check(s api.SessionRef) error
-	// Login opens a session, for HTTP Basic authentication.
-	Login(ctx context.Context, user, password, originator string) (api.SessionRef, error)
+	// Login opens a session, for HTTP Basic authentication; remote is the
+	// client's address.
+	Login(ctx context.Context, user, password, originator, remote string) (api.SessionRef, error)
 	// Logout closes a session.
 	Logout(s api.SessionRef)
 }
 
-// Config is what a Server is made of. All but Authorize and Log are needed.
+// Config is what a Server is made of. All but the hooks are needed.
 type Config struct {
 	DB       *db.DB
 	Registry *api.Registry
 	Sessions Sessions
 	Tasks    *task.Manager
 	// Authorize is asked before a message with a valid session is served;
-	// key is the map key an add_to or remove_from is about, else "". Nil
-	// lets every session do everything.
-	Authorize func(s api.SessionRef, m *api.MessageInfo, key string) error
+	// args are as in Observation. Nil lets every session do everything.
+	Authorize func(s api.SessionRef, m *api.MessageInfo, args []api.Value) error
+	// AuthorizeHTTP is Authorize for a stream beside the messages, by the
+	// name of its action ("get_export").
+	AuthorizeHTTP func(s api.SessionRef, action string) error
+	// PoolSession opens a session for another host of the pool, which sends
+	// the pool's secret; nil accepts none.
+	PoolSession func(ctx context.Context, secret string) (api.SessionRef, error)
+	// Locate answers the address of another host, to send clients there.
+	Locate func(host api.HostRef) (string, error)
+	// BodyTimeout is how long a client may take to send a message; zero is
+	// half a minute.
+	BodyTimeout time.Duration
 	// Observe, if set, hears of every call of a known message, refused ones
 	// too, after it ended. It is called by many goroutines.
 	Observe func(Observation)
@@ -75,6 +86,9 @@ func NewServer(c Config) *Server {
 	if c.Log == nil {
 		c.Log = journal.Discard()
 	}
+	if c.BodyTimeout == 0 {
+		c.BodyTimeout = defaultBodyTimeout
+	}
 	s := &Server{Config: c}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.addRPCRoutes()
@@ -100,13 +114,17 @@ type noAsync struct{ method string }
 
 func (e noAsync) Error() string { return "no asynchronous form of " + e.method }
 
+// asyncPrefixes ask for a message to run as a task; the underscore belongs to
+// the other spelling of messages, VM_start.
+var asyncPrefixes = [...]string{"Async.", "InternalAsync.", "Async_", "InternalAsync_"}
+
 // call serves one request.
 func (s *Server) call(r *request) (api.Result, error) {
 	if r.method == "system.listMethods" {
 		return methodList{}, nil
 	}
 	method, async := r.method, false
-	for _, prefix := range []string{"Async.", "InternalAsync."} {
+	for _, prefix := range asyncPrefixes {
 		if rest, ok := strings.CutPrefix(method, prefix); ok {
 			method, async = rest, true
 			break
@@ -209,11 +227,7 @@ func (s *Server) authorize(session api.SessionRef, m *api.MessageInfo, args []ap
 	if s.Authorize == nil || m.NoSession {
 		return nil
 	}
-	key := ""
-	if m.Op == api.OpAddKey || m.Op == api.OpRemoveKey {
-		key = args[1].Text
-	}
-	return s.Authorize(session, m, key)
+	return s.Authorize(session, m, args)
 }
 
 // startTask runs a call as a task of its own and answers the task.

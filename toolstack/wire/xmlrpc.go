@@ -255,7 +255,7 @@ const (
 
 // appendXMLResponse writes a methodResponse: success and failure are structs
 // with a Status, and a list of methods is bare.
-func appendXMLResponse(b []byte, result api.Result, err error) []byte {
+func appendXMLResponse(b []byte, result api.Result, err error, flush flushFunc) []byte {
 	b = append(b, xmlHead...)
 	var fault noAsync
 	if errors.As(err, &fault) {
@@ -268,20 +268,20 @@ func appendXMLResponse(b []byte, result api.Result, err error) []byte {
 	if _, bare := result.(methodList); bare {
 		b = result.AppendValue(b, api.XML)
 	} else {
-		b = appendXMLStatus(b, result, err)
+		b = appendXMLStatus(b, result, err, flush)
 	}
 	b = append(b, "</param></params>"...)
 	return append(b, xmlTail...)
 }
 
-func appendXMLStatus(b []byte, result api.Result, err error) []byte {
+func appendXMLStatus(b []byte, result api.Result, err error, flush flushFunc) []byte {
 	b = api.OpenStruct(b, api.XML)
 	b = api.OpenMember(b, api.XML, "Status")
 	if err == nil {
 		b = api.AppendString(b, api.XML, "Success")
 		b = api.CloseMember(b, api.XML)
 		b = api.OpenMember(b, api.XML, "Value")
-		b = result.AppendValue(b, api.XML)
+		b = appendResult(b, api.XML, result, flush)
 	} else {
 		b = api.AppendString(b, api.XML, "Failure")
 		b = api.CloseMember(b, api.XML)

@@ -1,0 +1,100 @@
+package wire
+
+import (
+	"errors"
+	"net"
+	"net/http"
+
+	"cairn/toolstack/api"
+)
+
+// errNoCredentials is answered to a stream's request that names nobody.
+var errNoCredentials = &api.Error{Code: api.CodeSessionInvalid, Params: []string{api.NullRef}}
+
+// authenticate finds the session of a stream's request: the one it names in its
+// query or a cookie; that of another host of the pool, which knows the pool's
+// secret; or one opened for as long as the request lasts, by HTTP Basic.
+func (s *Server) authenticate(r *http.Request) (api.SessionRef, func(), error) {
+	if id := param(r, "session_id"); id != "" {
+		ref := api.SessionRef(api.ParseRef(id))
+		return ref, func() {}, s.Sessions.Check(ref)
+	}
+	ref, err := s.temporarySession(r)
+	return ref, func() { s.Sessions.Logout(ref) }, err
+}
+
+func (s *Server) temporarySession(r *http.Request) (api.SessionRef, error) {
+	if c, err := r.Cookie("pool_secret"); err == nil && s.PoolSession != nil {
+		return s.PoolSession(r.Context(), c.Value)
+	}
+	user, password, ok := r.BasicAuth()
+	if !ok {
+		return "", errNoCredentials
+	}
+	return s.Sessions.Login(r.Context(), user, password, "http", r.RemoteAddr)
+}
+
+// param is a parameter of a stream, from the query or else a cookie.
+func param(r *http.Request, name string) string {
+	if v := r.URL.Query().Get(name); v != "" {
+		return v
+	}
+	if c, err := r.Cookie(name); err == nil {
+		return c.Value
+	}
+	return ""
+}
+
+// Authorize asks whether the request's session may use a stream in a way that
+// needs a role of its own, such as the console of a host.
+func (r *Request) Authorize(action string) error {
+	if r.server.AuthorizeHTTP == nil {
+		return nil
+	}
+	return r.server.AuthorizeHTTP(r.Session, action)
+}
+
+// Redirect sends the client to the host that can serve it, by the same path.
+func (r *Request) Redirect(w http.ResponseWriter, host api.HostRef) {
+	if r.server.Locate == nil {
+		refuse(w, api.ErrHostOffline(host.String()))
+		return
+	}
+	address, err := r.server.Locate(host)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	if ip := net.ParseIP(address); ip != nil && ip.To4() == nil {
+		address = "[" + address + "]"
+	}
+	w.Header().Set("Location", "https://"+address+r.URL.RequestURI())
+	w.Header().Set("Connection", "close") // the body, if any, belongs there
+	w.WriteHeader(http.StatusFound)
+}
+
+// refuse answers a stream's request with an error: the code and its parameters
+// as text.
+func refuse(w http.ResponseWriter, err error) {
+	status := statusOf(err)
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Basic realm="Cairn"`)
+	}
+	http.Error(w, err.Error(), status)
+}
+
+func statusOf(err error) int {
+	var known *api.Error
+	if !errors.As(err, &known) {
+		return http.StatusInternalServerError
+	}
+	switch known.Code {
+	case api.CodeSessionInvalid, api.CodeSessionAuthenticationFailed:
+		return http.StatusUnauthorized
+	case api.CodeRBACPermissionDenied:
+		return http.StatusForbidden
+	case api.CodeHandleInvalid, api.CodeUUIDInvalid:
+		return http.StatusNotFound
+	}
+	return http.StatusInternalServerError
+}
