@@ -58,7 +58,7 @@ func (f *feed) append(changes []Change, publish func()) {
 	f.log = append(f.log, changes...)
 	publish()
 	for w := range f.watchers {
-		w.wake()
+		w.tell(changes)
 	}
 }
 
@@ -100,18 +100,19 @@ func (d *DB) Since(generation uint64) (*Snapshot, []Change, bool) {
 	if !ok {
 		return snap, nil, false
 	}
-	return snap, coalesce(log, generation), true
+	return snap, coalesce(log, generation, nil), true
 }
 
-// coalesce keeps the last word on each object. The log may be shared; it is
-// only read.
-func coalesce(log []Change, since uint64) []Change {
-	if len(log) == 0 {
-		return nil
-	}
-	at := make(map[key]int, len(log))
-	out := make([]Change, 0, len(log))
-	for _, c := range log {
+// coalesce keeps the last word on each object that is wanted. The log may be
+// shared; it is only read.
+func coalesce(log []Change, since uint64, want func(*Change) bool) []Change {
+	at := map[key]int{}
+	var out []Change
+	for i := range log {
+		c := log[i]
+		if want != nil && !want(&c) {
+			continue
+		}
 		k := key{c.Class, c.Ref}
 		i, seen := at[k]
 		if !seen {
@@ -139,7 +140,9 @@ func coalesce(log []Change, since uint64) []Change {
 type Watch struct {
 	db         *DB
 	c          chan struct{}
-	generation uint64
+	want       func(*Change) bool // nil wants everything
+	pending    bool               // something wanted was published since Changes
+	generation uint64             // nothing before is of interest any more
 }
 
 // Watch begins with the changes after the current state.
@@ -155,6 +158,36 @@ func (d *DB) Watch() *Watch {
 	return w
 }
 
+// WatchSince is Watch for the changes after a generation that are wanted: the
+// others do not wake it, and however many there are it does not fall behind by
+// them. Call Next before the first wait. The function is called with the feed
+// locked and must not use the DB.
+func (d *DB) WatchSince(generation uint64, want func(*Change) bool) *Watch {
+	w := &Watch{db: d, c: make(chan struct{}, 1), want: want, generation: generation, pending: true}
+	d.feed.mu.Lock()
+	defer d.feed.mu.Unlock()
+	d.feed.watchers[w] = struct{}{}
+	return w
+}
+
+// tell wakes the waiter if any of the changes is wanted. It is called with the
+// feed locked.
+func (w *Watch) tell(changes []Change) {
+	if w.want != nil && !w.pending {
+		for i := range changes {
+			if w.pending = w.want(&changes[i]); w.pending {
+				break
+			}
+			w.generation = changes[i].Generation
+		}
+		if !w.pending {
+			return
+		}
+	}
+	w.pending = true
+	w.wake()
+}
+
 func (w *Watch) wake() {
 	select {
 	case w.c <- struct{}{}:
@@ -168,8 +201,7 @@ func (w *Watch) C() <-chan struct{} { return w.c }
 // Changes returns what changed since the last call. When the watcher fell too
 // far behind, every object is given as added and lost is true.
 func (w *Watch) Changes() (snap *Snapshot, changes []Change, lost bool) {
-	snap, changes, ok := w.db.Since(w.generation)
-	w.generation = snap.generation
+	snap, changes, ok := w.Next()
 	if ok {
 		return snap, changes, false
 	}
@@ -181,6 +213,26 @@ func (w *Watch) Changes() (snap *Snapshot, changes []Change, lost bool) {
 		})
 	}
 	return snap, changes, true
+}
+
+// Next is Changes, with ok false and no changes for a watcher that fell too far
+// behind or began at a generation that has never been.
+func (w *Watch) Next() (snap *Snapshot, changes []Change, ok bool) {
+	f := &w.db.feed
+	f.mu.Lock()
+	snap = w.db.Snapshot()
+	since := w.generation
+	log, ok := f.since(since)
+	w.generation, w.pending = snap.generation, false
+	select {
+	case <-w.c: // what it told of is in the answer
+	default:
+	}
+	f.mu.Unlock()
+	if !ok || since > snap.generation {
+		return snap, nil, false
+	}
+	return snap, coalesce(log, since, w.want), true
 }
 
 // Close ends the watch.
