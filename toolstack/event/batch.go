@@ -38,11 +38,16 @@ var operations = [...]api.EventOperation{
 
 // AppendValue implements api.Result.
 func (b *batch) AppendValue(out []byte, e api.Encoding) []byte {
+	return b.AppendPieces(out, e, func(out []byte) []byte { return out })
+}
+
+// AppendPieces implements api.LongResult: a first batch holds every object.
+func (b *batch) AppendPieces(out []byte, e api.Encoding, flush func([]byte) []byte) []byte {
 	out = api.OpenStruct(out, e)
 	out = api.OpenMember(out, e, "events")
 	out = api.OpenArray(out, e)
 	for i := range b.changes {
-		out = b.appendEvent(api.Next(out, e), e, &b.changes[i])
+		out = flush(b.appendEvent(api.Next(out, e), e, &b.changes[i]))
 	}
 	out = api.CloseArray(out, e)
 	out = api.CloseMember(out, e)
