@@ -15,7 +15,7 @@ help: ## list the targets
 run: deps bin ## boot a host with a KVM guest inside (ONCE=1: prove it and stop)
 	@$(GO) run ./ci/cmd/run -image $(BUILD)/image $(if $(ONCE),-once) $(if $(FIRMWARE),-firmware $(FIRMWARE))
 
-test: deps lint unit smoke ## everything CI runs
+test: deps lint unit api-coverage smoke ## everything CI runs
 
 unit: ## unit tests: no root, no network, under a minute
 	$(GO) test ./...
@@ -53,6 +53,12 @@ bin: deps ## build the command line client
 lock: deps ## refresh image/packages.lock from the package mirror
 	$(GO) run ./image/cmd/debian-tree -refresh
 
+api-docs: deps ## write the reference of the management API into .build/api-docs
+	@$(GO) run ./toolstack/datamodel/cmd/apidocs -out $(BUILD)/api-docs
+
+api-coverage: deps ## count the messages with behaviour, fail when one lost its test (UPDATE=1: rewrite the list)
+	@$(GO) run ./toolstack/datamodel/cmd/apicoverage -go $(GO) $(if $(UPDATE),-update)
+
 generate: deps ## regenerate the code derived from the data model
 	$(GO) generate ./...
 
@@ -62,4 +68,4 @@ deps: ## install what this machine lacks
 clean: ## remove build output (caches stay)
 	rm -rf $(BUILD)
 
-.PHONY: help run test unit lint smoke test-image test-boot test-vm test-net bench-boot image bin lock generate deps clean
+.PHONY: help run test unit lint smoke test-image test-boot test-vm test-net bench-boot image bin lock api-docs api-coverage generate deps clean

@@ -86,28 +86,9 @@ const (
 	Hidden
 )
 
-// Op says what an implicit message does; OpExplicit is behaviour by hand.
+// Op says what an implicit message does; OpExplicit is behaviour by hand. The
+// values are generated.
 type Op uint8
-
-// The implicit messages, in the order of datamodel's Op.
-const (
-	OpExplicit Op = iota
-	OpGetRecord
-	OpGetAll
-	OpGetAllRecords
-	OpGetAllWhere
-	OpGetAllRecordsWhere
-	OpGetByUUID
-	OpGetByName
-	OpCreate
-	OpDestroy
-	OpGet
-	OpSet
-	OpAddKey
-	OpRemoveKey
-	OpAddElem
-	OpRemoveElem
-)
 
 // LinkInfo is one end of a relation: the field on this class and the field of
 // the class on the other side.

@@ -2,6 +2,26 @@
 
 package api
 
+// The kinds of messages; all but OpExplicit follow from a class's fields.
+const (
+	OpExplicit Op = iota
+	OpGetRecord
+	OpGetAll
+	OpGetAllRecords
+	OpGetAllWhere
+	OpGetAllRecordsWhere
+	OpGetByUUID
+	OpGetByName
+	OpCreate
+	OpDestroy
+	OpGet
+	OpSet
+	OpAddKey
+	OpRemoveKey
+	OpAddElem
+	OpRemoveElem
+)
+
 var enums = [74]EnumInfo{
 	{"after_apply_guidance", []string{"restartHVM", "restartPV", "restartHost", "restartXAPI"}},
 	{"allocation_algorithm", []string{"breadth_first", "depth_first"}},

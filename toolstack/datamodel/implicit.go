@@ -6,7 +6,7 @@ import "strings"
 type Op uint8
 
 // The implicit messages. OpExplicit is the zero value: behaviour is written by
-// hand.
+// hand. Package api has the same ones, generated from Ops.
 const (
 	OpExplicit Op = iota
 	OpGetRecord
@@ -25,6 +25,14 @@ const (
 	OpAddElem    // one element of a set
 	OpRemoveElem // one element of a set
 )
+
+// Ops names all kinds of messages in their order.
+var Ops = [...]string{
+	OpExplicit: "OpExplicit", OpGetRecord: "OpGetRecord", OpGetAll: "OpGetAll", OpGetAllRecords: "OpGetAllRecords",
+	OpGetAllWhere: "OpGetAllWhere", OpGetAllRecordsWhere: "OpGetAllRecordsWhere", OpGetByUUID: "OpGetByUUID",
+	OpGetByName: "OpGetByName", OpCreate: "OpCreate", OpDestroy: "OpDestroy", OpGet: "OpGet", OpSet: "OpSet",
+	OpAddKey: "OpAddKey", OpRemoveKey: "OpRemoveKey", OpAddElem: "OpAddElem", OpRemoveElem: "OpRemoveElem",
+}
 
 // AllMessages returns the class's messages, explicit ones first.
 func (c *Class) AllMessages() []*Message {

@@ -19,13 +19,6 @@ var kindNames = map[dm.Kind]string{
 	dm.MapOf: "KindMap", dm.OptionOf: "KindOption", dm.Batch: "KindBatch",
 }
 
-var opNames = map[dm.Op]string{
-	dm.OpExplicit: "OpExplicit", dm.OpGetRecord: "OpGetRecord", dm.OpGetAll: "OpGetAll", dm.OpGetAllRecords: "OpGetAllRecords",
-	dm.OpGetAllWhere: "OpGetAllWhere", dm.OpGetAllRecordsWhere: "OpGetAllRecordsWhere", dm.OpGetByUUID: "OpGetByUUID",
-	dm.OpGetByName: "OpGetByName", dm.OpCreate: "OpCreate", dm.OpDestroy: "OpDestroy", dm.OpGet: "OpGet", dm.OpSet: "OpSet",
-	dm.OpAddKey: "OpAddKey", dm.OpRemoveKey: "OpRemoveKey", dm.OpAddElem: "OpAddElem", dm.OpRemoveElem: "OpRemoveElem",
-}
-
 var stateNames = map[string]string{
 	dm.StatePublished: "Published", dm.StatePrototyped: "Prototyped", dm.StateDeprecated: "Deprecated",
 	dm.StateRemoved: "Removed", dm.StateHidden: "Hidden",
@@ -35,10 +28,19 @@ func (g *generator) tables(b *bytes.Buffer) {
 	var classes, messages bytes.Buffer
 	g.classTable(&classes)
 	g.messageTable(&messages)
+	opTable(b)
 	g.enumTable(b)
 	g.typeTable(b)
 	b.Write(classes.Bytes())
 	b.Write(messages.Bytes())
+}
+
+func opTable(b *bytes.Buffer) {
+	b.WriteString("// The kinds of messages; all but OpExplicit follow from a class's fields.\nconst (\nOpExplicit Op = iota\n")
+	for _, name := range dm.Ops[1:] {
+		b.WriteString(name + "\n")
+	}
+	b.WriteString(")\n\n")
 }
 
 func (g *generator) enumTable(b *bytes.Buffer) {
@@ -134,7 +136,7 @@ func (g *generator) messageTable(b *bytes.Buffer) {
 	fmt.Fprintf(b, "var messages = [%d]MessageInfo{\n", len(g.messages))
 	for i, m := range g.messages {
 		fmt.Fprintf(b, "{ID: %d, Method: %q, Class: &classes[%d], Role: %q, State: %s", i, m.method(), g.classID[m.class.Name], m.Role, stateNames[m.State])
-		fmt.Fprintf(b, ", Op: %s, Field: %d", opNames[m.Implicit], messageField(m))
+		fmt.Fprintf(b, ", Op: %s, Field: %d", dm.Ops[m.Implicit], messageField(m))
 		if m.Result != nil {
 			fmt.Fprintf(b, ", Result: &types[%d]", g.addType(m.Result))
 		}
