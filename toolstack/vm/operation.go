@@ -19,6 +19,7 @@ type operation struct {
 	m    *Manager
 	vm   api.VMRef
 	uuid string
+	site *Site // where the VM is, or is about to be
 	op   api.VMOperations
 	task string
 }
@@ -45,7 +46,7 @@ func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also fu
 		}
 		vm.CurrentOperations[o.task] = op
 		vm.AllowedOperations = allowed(ref, vm)
-		o.uuid = vm.UUID
+		o.uuid, o.site = vm.UUID, m.siteOf(vm)
 		m.bump(ref)
 		return nil
 	})
@@ -172,8 +173,8 @@ func (m *Manager) updateAllowedOperations(c *api.Call, ref api.VMRef) error {
 }
 
 // gone reports whether a domain has ended.
-func (m *Manager) gone(ctx context.Context, uuid string) (bool, error) {
-	domains, err := m.hv.List(ctx)
+func (s *Site) gone(ctx context.Context, uuid string) (bool, error) {
+	domains, err := s.Hypervisor.List(ctx)
 	if err != nil {
 		return false, fmt.Errorf("vm %s: %w", uuid, err)
 	}
@@ -187,8 +188,9 @@ func (m *Manager) gone(ctx context.Context, uuid string) (bool, error) {
 
 // waitGone waits until a domain has ended, pressing its power button now and
 // then: a guest that is still booting misses the first time.
-func (m *Manager) waitGone(ctx context.Context, uuid string, press func() error) error {
-	events, cancel := m.hv.Subscribe()
+func (m *Manager) waitGone(ctx context.Context, o *operation, press func() error) error {
+	uuid := o.uuid
+	events, cancel := o.site.Hypervisor.Subscribe()
 	defer cancel()
 	again := time.NewTicker(pressInterval)
 	defer again.Stop()
@@ -208,7 +210,7 @@ func (m *Manager) waitGone(ctx context.Context, uuid string, press func() error)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if gone, err := m.gone(ctx, uuid); err == nil && gone {
+		if gone, err := o.site.gone(ctx, uuid); err == nil && gone {
 			return nil
 		}
 	}

@@ -29,7 +29,7 @@ func (m *Manager) Run(ctx context.Context, ready func()) error {
 	if err := m.recoverOperations(ctx); err != nil {
 		return fmt.Errorf("recover operations: %w", err)
 	}
-	events, cancel := m.hv.Subscribe()
+	events, cancel := m.subscribe()
 	defer cancel()
 	for {
 		select {
@@ -107,14 +107,10 @@ func (m *Manager) recoverOperations(ctx context.Context) error {
 // reconcile compares every row that runs here, or should, with the domains.
 func (m *Manager) reconcile(ctx context.Context) error {
 	epochs, stops := m.noted()
-	list, err := m.hv.List(ctx)
+	domains, err := m.domains(ctx)
 	if err != nil {
 		m.putBack(stops)
 		return err
-	}
-	domains := make(map[string]hypervisor.Domain, len(list))
-	for _, d := range list {
-		domains[d.UUID] = d
 	}
 	for ref, vm := range db.All[api.VM](m.cfg.DB.Snapshot()) {
 		if vm.IsControlDomain {
@@ -135,7 +131,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 
 // finding is what reconcile knows of one VM.
 type finding struct {
-	domain hypervisor.Domain
+	domain located
 	there  bool
 	why    hypervisor.Reason // it stopped, when it did
 	epoch  uint64
@@ -170,8 +166,8 @@ func (m *Manager) settle(ctx context.Context, ref api.VMRef, vm *api.VM, f findi
 		return nil
 	case !f.there:
 		return m.settleAbsent(ctx, ref, vm, f)
-	case m.mustUndo(ref, vm, f.domain):
-		return m.undoStart(ctx, vm)
+	case m.mustUndo(ref, vm, f.domain.Domain):
+		return m.undoStart(ctx, f.domain.site, vm)
 	default:
 		return m.settlePresent(ctx, ref, vm, f)
 	}
@@ -188,8 +184,8 @@ func (m *Manager) mustUndo(ref api.VMRef, vm *api.VM, d hypervisor.Domain) bool 
 	return m.doomed[vm.UUID] || neverRan
 }
 
-func (m *Manager) undoStart(ctx context.Context, vm *api.VM) error {
-	if err := m.hv.Destroy(ctx, vm.UUID); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
+func (m *Manager) undoStart(ctx context.Context, site *Site, vm *api.VM) error {
+	if err := site.Hypervisor.Destroy(ctx, vm.UUID); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
 		return err
 	}
 	m.mu.Lock()
@@ -204,17 +200,17 @@ func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, 
 	if err := m.cfg.Consoles.Attach(ctx, vm.UUID); err != nil {
 		m.cfg.Log.Warn("console-attach", "uuid", vm.UUID, "err", err)
 	}
-	want := api.VMPowerStateRunning
+	site, want := f.domain.site, api.VMPowerStateRunning
 	if f.domain.State == hypervisor.Paused {
 		want = api.VMPowerStatePaused
 	}
-	if vm.PowerState == want && vm.ResidentOn == m.cfg.Host.Ref() {
+	if vm.PowerState == want && vm.ResidentOn == site.ref() {
 		return nil
 	}
 	_, err := m.settled(ctx, ref, f, func(tx *db.Tx, vm *api.VM) error {
 		m.cfg.Log.Info("vm-state", "uuid", vm.UUID, "was", vm.PowerState, "is", want)
-		if vm.ResidentOn != m.cfg.Host.Ref() {
-			return m.recordStarted(tx, ref, vm, want == api.VMPowerStatePaused)
+		if vm.ResidentOn != site.ref() {
+			return m.recordStarted(tx, site, ref, vm, want == api.VMPowerStatePaused)
 		}
 		vm.PowerState = want
 		return nil
@@ -227,7 +223,7 @@ func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f
 	m.mu.Lock()
 	delete(m.doomed, vm.UUID)
 	m.mu.Unlock()
-	if vm.PowerState == api.VMPowerStateSuspended || vm.ResidentOn != m.cfg.Host.Ref() {
+	if vm.PowerState == api.VMPowerStateSuspended || vm.ResidentOn.IsNull() || m.site(vm.ResidentOn) == nil {
 		return nil
 	}
 	restart := m.wantsRestart(ref, vm, f.why)
@@ -302,7 +298,7 @@ func (m *Manager) settled(ctx context.Context, ref api.VMRef, f finding, apply f
 // restart starts a VM again on the toolstack's own account.
 func (m *Manager) restart(ctx context.Context, ref api.VMRef) {
 	c := &api.Call{Context: ctx, Task: noTask{}}
-	if err := m.startAs(c, ref, api.VMOperationsStart, false); err != nil {
+	if err := m.startAs(c, ref, "", api.VMOperationsStart, false); err != nil {
 		m.cfg.Log.Warn("vm-restart-failed", "vm", ref, "err", err)
 	}
 }
@@ -314,7 +310,7 @@ func (noTask) Ref() api.TaskRef { return "" }
 func (noTask) Set(float64)      {}
 
 // reportForeign says once per domain that it is nobody's.
-func (m *Manager) reportForeign(domains map[string]hypervisor.Domain) {
+func (m *Manager) reportForeign(domains map[string]located) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for uuid := range m.known {

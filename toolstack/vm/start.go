@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"cairn/toolstack/api"
@@ -13,74 +12,78 @@ import (
 )
 
 func (m *Manager) start(c *api.Call, ref api.VMRef, startPaused, _ bool) error {
-	return m.startAs(c, ref, api.VMOperationsStart, startPaused)
+	return m.startAs(c, ref, "", api.VMOperationsStart, startPaused)
 }
 
 func (m *Manager) startOn(c *api.Call, ref api.VMRef, host api.HostRef, startPaused, _ bool) error {
 	if _, err := db.Get(m.cfg.DB.Snapshot(), host); err != nil {
 		return err
 	}
-	if host != m.cfg.Host.Ref() {
-		return api.ErrHostOffline(host.String())
-	}
-	return m.startAs(c, ref, api.VMOperationsStartOn, startPaused)
+	return m.startAs(c, ref, host, api.VMOperationsStartOn, startPaused)
 }
 
-func (m *Manager) startAs(c *api.Call, ref api.VMRef, op api.VMOperations, startPaused bool) error {
-	if err := m.cfg.Host.AwaitKind(c); err != nil {
+// startAs starts a VM on the wanted host, or with none wanted on the best one.
+func (m *Manager) startAs(c *api.Call, ref api.VMRef, want api.HostRef, op api.VMOperations, startPaused bool) error {
+	sites, err := m.reachable(want)
+	if err != nil {
+		return err
+	}
+	if err := awaitKinds(c, sites); err != nil {
 		return err
 	}
 	var spec hypervisor.Spec
 	o, err := m.begin(c, ref, op, func(tx *db.Tx, vm *api.VM) (err error) {
-		if spec, err = m.specOf(ref, vm); err != nil {
+		if spec, err = m.specOf(ref, vm, sites); err != nil {
 			return err
 		}
-		if err := m.admit(tx, ref, vm, op); err != nil {
+		site, err := m.place(tx, capable(sites), ref, vm, op)
+		if err != nil {
 			return err
 		}
-		vm.ScheduledToBeResidentOn = m.cfg.Host.Ref() // holds the memory from here on
+		spec.Kind, _ = site.Host.Kind()
+		vm.ScheduledToBeResidentOn = site.ref() // holds the memory from here on
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	c.Task.Set(0.1)
-	err = m.launch(c, spec, startPaused)
+	err = m.launch(c, o.site, spec, startPaused)
 	return o.end(c, hvError(o.vm, err), func(tx *db.Tx, vm *api.VM) error {
 		vm.ScheduledToBeResidentOn = ""
 		if err != nil {
 			return nil
 		}
-		return m.recordStarted(tx, ref, vm, startPaused)
+		return m.recordStarted(tx, o.site, ref, vm, startPaused)
 	})
 }
 
 // launch makes the domain and lets it go. The console is attached in between, so
 // not a byte of the guest's is missed. Without success no domain is left.
-func (m *Manager) launch(ctx context.Context, spec hypervisor.Spec, startPaused bool) error {
-	err := m.hv.Start(ctx, spec, true)
+func (m *Manager) launch(ctx context.Context, site *Site, spec hypervisor.Spec, startPaused bool) error {
+	err := site.Hypervisor.Start(ctx, spec, true)
 	if err == nil {
 		if cerr := m.cfg.Consoles.Renew(ctx, spec.UUID); cerr != nil {
 			m.cfg.Log.Warn("console-attach", "uuid", spec.UUID, "err", cerr)
 		}
 		if !startPaused {
-			err = m.hv.Resume(ctx, spec.UUID)
+			err = site.Hypervisor.Resume(ctx, spec.UUID)
 		}
 	} else if !errors.Is(err, hypervisor.ErrUnknownOutcome) {
 		return err // there is no domain of ours
 	}
 	if err != nil {
-		m.rollBack(ctx, spec.UUID)
+		m.rollBack(ctx, site, spec.UUID)
 	}
 	return err
 }
 
 // rollBack ends a domain whose start is answered with an error. Where that is
 // not possible now, the reconciler does it.
-func (m *Manager) rollBack(ctx context.Context, uuid string) {
+func (m *Manager) rollBack(ctx context.Context, site *Site, uuid string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	err := m.hv.Destroy(ctx, uuid)
+	err := site.Hypervisor.Destroy(ctx, uuid)
 	if err == nil || errors.Is(err, hypervisor.ErrNotFound) {
 		return
 	}
@@ -88,36 +91,6 @@ func (m *Manager) rollBack(ctx context.Context, uuid string) {
 	m.mu.Lock()
 	m.doomed[uuid] = true
 	m.mu.Unlock()
-}
-
-// admit checks in the caller's transaction that the host takes guests and has the
-// memory: two starts at once cannot both get the last of it.
-func (m *Manager) admit(tx *db.Tx, ref api.VMRef, vm *api.VM, op api.VMOperations) error {
-	host, err := db.Get(tx, m.cfg.Host.Ref())
-	if err != nil {
-		return err
-	}
-	if !host.Enabled && op == api.VMOperationsStartOn {
-		return api.ErrHostDisabled(m.cfg.Host.Ref().String())
-	}
-	if !host.Enabled {
-		return api.ErrNoHostsAvailable()
-	}
-	need, free := footprint(vm), m.cfg.Host.GuestMemory()
-	for other, v := range db.All[api.VM](tx) {
-		if other != ref && !v.IsControlDomain && m.holdsMemory(v) {
-			free -= footprint(v)
-		}
-	}
-	if need > free {
-		return api.ErrHostNotEnoughFreeMemory(strconv.FormatInt(need, 10), strconv.FormatInt(max(free, 0), 10))
-	}
-	return nil
-}
-
-func (m *Manager) holdsMemory(vm *api.VM) bool {
-	here := m.cfg.Host.Ref()
-	return vm.ResidentOn == here || vm.ScheduledToBeResidentOn == here
 }
 
 // footprint is what a VM takes of its host. Until ballooning exists a guest may
@@ -130,12 +103,14 @@ func footprint(vm *api.VM) int64 {
 // and page tables and dirty bitmaps in proportion to the memory.
 func overhead(memory, vcpus int64) int64 { return 48<<20 + vcpus<<20 + memory/128 }
 
-// specOf says which domain a VM wants, or why it cannot have one.
-func (m *Manager) specOf(ref api.VMRef, vm *api.VM) (hypervisor.Spec, error) {
-	kind, ok := m.cfg.Host.Kind()
-	if !ok {
+// specOf says which domain a VM wants, or why it cannot have one on any of the
+// sites. Its kind is the first one's.
+func (m *Manager) specOf(ref api.VMRef, vm *api.VM, sites []*Site) (hypervisor.Spec, error) {
+	able := capable(sites)
+	if len(able) == 0 {
 		return hypervisor.Spec{}, api.ErrVMHvmRequired(ref.String())
 	}
+	kind, _ := able[0].Host.Kind()
 	if err := checkSizes(vm); err != nil {
 		return hypervisor.Spec{}, err
 	}
@@ -161,18 +136,18 @@ func machineOf(vm *api.VM) string {
 }
 
 // recordStarted makes the row say what now runs.
-func (m *Manager) recordStarted(tx *db.Tx, ref api.VMRef, vm *api.VM, paused bool) error {
+func (m *Manager) recordStarted(tx *db.Tx, site *Site, ref api.VMRef, vm *api.VM, paused bool) error {
 	vm.PowerState = api.VMPowerStateRunning
 	if paused {
 		vm.PowerState = api.VMPowerStatePaused
 	}
-	vm.ResidentOn = m.cfg.Host.Ref()
+	vm.ResidentOn = site.ref()
 	vm.LastBootCPUFlags = nil
 	vm.MemoryTarget = vm.MemoryDynamicMin
 	if err := m.recordMetrics(tx, vm); err != nil {
 		return err
 	}
-	return m.recordConsole(tx, ref)
+	return m.recordConsole(tx, site, ref)
 }
 
 func (m *Manager) recordMetrics(tx *db.Tx, vm *api.VM) error {
@@ -193,7 +168,7 @@ func (m *Manager) recordMetrics(tx *db.Tx, vm *api.VM) error {
 
 // recordConsole gives a running VM its console row. Its location names the row,
 // as clients fetch it from there.
-func (m *Manager) recordConsole(tx *db.Tx, ref api.VMRef) error {
+func (m *Manager) recordConsole(tx *db.Tx, site *Site, ref api.VMRef) error {
 	for _, c := range db.All[api.Console](tx) {
 		if c.VM == ref {
 			return nil
@@ -201,7 +176,7 @@ func (m *Manager) recordConsole(tx *db.Tx, ref api.VMRef) error {
 	}
 	c := api.NewConsole()
 	c.UUID, c.VM, c.Protocol = api.NewUUID(), ref, api.ConsoleProtocolVt100
-	c.Location = fmt.Sprintf("https://%s/console?uuid=%s", m.cfg.Host.Address(), c.UUID)
+	c.Location = fmt.Sprintf("https://%s/console?uuid=%s", site.Host.Address(), c.UUID)
 	db.Insert(tx, c)
 	return nil
 }
@@ -244,16 +219,26 @@ func (m *Manager) assertCanBootHere(_ *api.Call, ref api.VMRef, host api.HostRef
 	if err != nil {
 		return err
 	}
-	if host != m.cfg.Host.Ref() {
+	site := m.site(host)
+	if site == nil {
 		return api.ErrHostOffline(host.String())
 	}
-	_, err = m.specOf(ref, vm)
+	_, err = m.specOf(ref, vm, []*Site{site})
 	return err
 }
 
 func (m *Manager) getPossibleHosts(c *api.Call, ref api.VMRef) ([]api.HostRef, error) {
-	if err := m.assertCanBootHere(c, ref, m.cfg.Host.Ref()); err != nil {
-		return nil, err
+	var possible []api.HostRef
+	var why error
+	for _, s := range m.sites {
+		if err := m.assertCanBootHere(c, ref, s.ref()); err != nil {
+			why = err
+			continue
+		}
+		possible = append(possible, s.ref())
 	}
-	return []api.HostRef{m.cfg.Host.Ref()}, nil
+	if len(possible) == 0 {
+		return nil, why
+	}
+	return possible, nil
 }

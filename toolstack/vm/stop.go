@@ -22,7 +22,7 @@ func (m *Manager) cleanShutdown(c *api.Call, ref api.VMRef) error {
 }
 
 func (m *Manager) hardShutdown(c *api.Call, ref api.VMRef) error {
-	return m.stopAs(c, ref, api.VMOperationsHardShutdown, func(o *operation) error { return m.end(c, o.uuid) })
+	return m.stopAs(c, ref, api.VMOperationsHardShutdown, func(o *operation) error { return o.kill(c) })
 }
 
 // shutdown tries the clean way for the time the VM's shutdown_delay grants, then
@@ -36,7 +36,7 @@ func (m *Manager) shutdown(c *api.Call, ref api.VMRef) error {
 		if err := m.askToStop(c, o, limit); err == nil || errors.Is(context.Cause(c), api.ErrCancelled) {
 			return err
 		}
-		return m.end(c, o.uuid)
+		return o.kill(c)
 	})
 }
 
@@ -63,7 +63,7 @@ func (m *Manager) stopAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop f
 
 // askToStop presses the power button and waits for the end.
 func (m *Manager) askToStop(c *api.Call, o *operation, limit time.Duration) error {
-	press := func() error { return m.hv.Shutdown(c, o.uuid) }
+	press := func() error { return o.site.Hypervisor.Shutdown(c, o.uuid) }
 	if err := press(); err != nil {
 		if errors.Is(err, hypervisor.ErrNotFound) {
 			return nil
@@ -73,21 +73,21 @@ func (m *Manager) askToStop(c *api.Call, o *operation, limit time.Duration) erro
 	c.Task.Set(0.3)
 	ctx, cancel := context.WithTimeoutCause(c, limit, errDeaf)
 	defer cancel()
-	err := m.waitGone(ctx, o.uuid, press)
+	err := m.waitGone(ctx, o, press)
 	if errors.Is(err, errDeaf) {
 		return api.ErrVMShutdownTimeout(o.vm.String(), strconv.FormatFloat(limit.Seconds(), 'f', -1, 64))
 	}
 	return err
 }
 
-// end destroys a domain; one that is gone already is fine.
-func (m *Manager) end(ctx context.Context, uuid string) error {
-	err := m.hv.Destroy(ctx, uuid)
+// kill destroys the domain; one that is gone already is fine.
+func (o *operation) kill(ctx context.Context) error {
+	err := o.site.Hypervisor.Destroy(ctx, o.uuid)
 	if errors.Is(err, hypervisor.ErrNotFound) {
 		return nil
 	}
 	if errors.Is(err, hypervisor.ErrUnknownOutcome) {
-		if gone, lerr := m.gone(ctx, uuid); lerr == nil && gone {
+		if gone, lerr := o.site.gone(ctx, o.uuid); lerr == nil && gone {
 			return nil
 		}
 	}
@@ -101,7 +101,7 @@ func (m *Manager) cleanReboot(c *api.Call, ref api.VMRef) error {
 }
 
 func (m *Manager) hardReboot(c *api.Call, ref api.VMRef) error {
-	return m.rebootAs(c, ref, api.VMOperationsHardReboot, func(o *operation) error { return m.end(c, o.uuid) })
+	return m.rebootAs(c, ref, api.VMOperationsHardReboot, func(o *operation) error { return o.kill(c) })
 }
 
 // rebootAs ends the domain and makes it anew, so that a changed record takes
@@ -110,7 +110,7 @@ func (m *Manager) hardReboot(c *api.Call, ref api.VMRef) error {
 func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop func(*operation) error) error {
 	var spec hypervisor.Spec
 	o, err := m.begin(c, ref, op, func(_ *db.Tx, vm *api.VM) (err error) {
-		spec, err = m.specOf(ref, vm)
+		spec, err = m.specOf(ref, vm, []*Site{m.siteOf(vm)})
 		return err
 	})
 	if err != nil {
@@ -125,29 +125,29 @@ func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop
 		return o.end(c, stopped, nil)
 	}
 	m.forgetStop(o.uuid)
-	failed := m.launch(c, spec, false)
+	failed := m.launch(c, o.site, spec, false)
 	return o.end(c, hvError(ref, failed), func(tx *db.Tx, vm *api.VM) error {
 		if failed != nil {
 			return m.recordHalted(tx, ref, vm)
 		}
-		return m.recordStarted(tx, ref, vm, false)
+		return m.recordStarted(tx, o.site, ref, vm, false)
 	})
 }
 
 func (m *Manager) pause(c *api.Call, ref api.VMRef) error {
-	return m.switchState(c, ref, api.VMOperationsPause, m.hv.Pause, api.VMPowerStatePaused)
+	return m.switchState(c, ref, api.VMOperationsPause, hypervisor.Hypervisor.Pause, api.VMPowerStatePaused)
 }
 
 func (m *Manager) unpause(c *api.Call, ref api.VMRef) error {
-	return m.switchState(c, ref, api.VMOperationsUnpause, m.hv.Resume, api.VMPowerStateRunning)
+	return m.switchState(c, ref, api.VMOperationsUnpause, hypervisor.Hypervisor.Resume, api.VMPowerStateRunning)
 }
 
-func (m *Manager) switchState(c *api.Call, ref api.VMRef, op api.VMOperations, do func(context.Context, string) error, to api.VMPowerState) error {
+func (m *Manager) switchState(c *api.Call, ref api.VMRef, op api.VMOperations, do func(hypervisor.Hypervisor, context.Context, string) error, to api.VMPowerState) error {
 	o, err := m.begin(c, ref, op, nil)
 	if err != nil {
 		return err
 	}
-	err = do(c, o.uuid)
+	err = do(o.site.Hypervisor, c, o.uuid)
 	return o.end(c, hvError(ref, err), func(_ *db.Tx, vm *api.VM) error {
 		if err == nil {
 			vm.PowerState = to
@@ -161,7 +161,7 @@ func (m *Manager) switchState(c *api.Call, ref api.VMRef, op api.VMOperations, d
 // twice, so then the domain is ended first.
 func (m *Manager) powerStateReset(c *api.Call, ref api.VMRef) error {
 	return m.stopAs(c, ref, api.VMOperationsPowerStateReset, func(o *operation) error {
-		if err := m.end(c, o.uuid); err != nil {
+		if err := o.kill(c); err != nil {
 			return fmt.Errorf("vm %s: its domain may still run: %w", o.uuid, err)
 		}
 		return nil

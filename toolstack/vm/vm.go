@@ -1,5 +1,5 @@
-// Package vm is the life-cycle of virtual machines on this host: the behaviour
-// of the VM class.
+// Package vm is the life-cycle of virtual machines on the hosts it speaks for,
+// which in production is this one: the behaviour of the VM class.
 //
 // Which operation is allowed in which state, and beside which other, is one
 // table (lifecycle.go). It decides both what allowed_operations shows and what a
@@ -42,7 +42,7 @@ type Consoles interface {
 	Renew(ctx context.Context, uuid string) error
 }
 
-// Host is what this package needs to know of the host it runs on.
+// Host is what this package needs to know of a host.
 type Host interface {
 	Ref() api.HostRef
 	// Kind says how guests are executed; ok is false when they cannot be.
@@ -61,6 +61,8 @@ type Config struct {
 	Hypervisor hypervisor.Hypervisor
 	Consoles   Consoles
 	Host       Host
+	// Others are further hosts to speak for, of a simulated pool; none otherwise.
+	Others []Site
 	// GuestDir is the only directory kernels and initial RAM disks of guests may
 	// come from.
 	GuestDir string
@@ -79,9 +81,9 @@ const defaultShutdownTimeout = 20 * time.Minute
 
 // Manager runs this host's VMs.
 type Manager struct {
-	cfg  Config
-	hv   hypervisor.Hypervisor
-	wake chan struct{} // capacity 1: the reconciler has something to do
+	cfg   Config
+	sites []*Site       // the own host first; never changes
+	wake  chan struct{} // capacity 1: the reconciler has something to do
 
 	mu     sync.Mutex
 	epochs map[api.VMRef]uint64         // grows with each begin and end of an operation
@@ -104,7 +106,7 @@ func New(cfg Config) *Manager {
 		cfg.ShutdownTimeout = defaultShutdownTimeout
 	}
 	return &Manager{
-		cfg: cfg, hv: cfg.Hypervisor, wake: make(chan struct{}, 1),
+		cfg: cfg, sites: sitesOf(cfg), wake: make(chan struct{}, 1),
 		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
 		doomed: map[string]bool{}, known: map[string]bool{},
 	}

@@ -46,7 +46,7 @@ func (h *fakeHost) Address() string               { return "192.0.2.1" }
 
 func newStack(t *testing.T) *stack { return newStackWith(t, time.Minute) }
 
-func newStackWith(t *testing.T, shutdownTimeout time.Duration) *stack {
+func newStackWith(t *testing.T, shutdownTimeout time.Duration, others ...vm.Site) *stack {
 	t.Helper()
 	s := &stack{hv: hypervisor.NewFake(), guests: t.TempDir(), ctx: t.Context()}
 	for _, f := range []string{"vmlinuz", "initrd.img"} {
@@ -58,10 +58,16 @@ func newStackWith(t *testing.T, shutdownTimeout time.Duration) *stack {
 	s.Server = wiretest.New(t, func(r *api.Registry, d *db.DB) {
 		h := api.NewHost()
 		h.UUID, h.Enabled = api.NewUUID(), true
-		must(t, d.Update(s.ctx, func(tx *db.Tx) error { db.InsertAs(tx, s.host.ref, h); return nil }))
+		must(t, d.Update(s.ctx, func(tx *db.Tx) error {
+			db.InsertAs(tx, s.host.ref, h)
+			for _, o := range others {
+				db.InsertAs(tx, o.Host.Ref(), &api.Host{UUID: api.NewUUID(), Enabled: true})
+			}
+			return nil
+		}))
 		s.config = vm.Config{
 			DB: d, Hypervisor: s.hv, Consoles: console.New(d, s.hv, nil), Host: s.host,
-			GuestDir: s.guests, ShutdownTimeout: shutdownTimeout,
+			GuestDir: s.guests, ShutdownTimeout: shutdownTimeout, Others: others,
 		}
 		s.vms = vm.New(s.config)
 		s.vms.Register(r)
