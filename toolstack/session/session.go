@@ -104,7 +104,7 @@ func (realClock) Sleep(ctx context.Context, d time.Duration) error {
 // Register binds the messages of class session.
 func (m *Manager) Register(r *api.Registry) {
 	api.HandleSessionLoginWithPassword(r, func(c *api.Call, user, password, _, originator string) (api.SessionRef, error) {
-		return m.Login(c, user, password, originator)
+		return m.Login(c, user, password, originator, c.Remote)
 	})
 	api.HandleSessionLogout(r, func(c *api.Call) error {
 		m.Logout(c.Session)
@@ -115,13 +115,13 @@ func (m *Manager) Register(r *api.Registry) {
 
 // Login opens a session for a user who knows the password. A wrong password is
 // answered late.
-func (m *Manager) Login(ctx context.Context, user, password, originator string) (api.SessionRef, error) {
+func (m *Manager) Login(ctx context.Context, user, password, originator, remote string) (api.SessionRef, error) {
 	ok, err := m.verify(ctx, user, password)
 	if err != nil {
 		return "", err
 	}
 	if !ok {
-		m.cfg.Log.Warn("login-failed", "user", user, "originator", originator)
+		m.cfg.Log.Warn("login-failed", "user", user, "originator", originator, "remote", remote)
 		if err := m.cfg.Clock.Sleep(ctx, failureDelay); err != nil {
 			return "", err
 		}

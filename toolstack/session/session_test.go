@@ -61,7 +61,7 @@ func newFixture(t *testing.T) *fixture {
 
 func (f *fixture) login(t *testing.T, originator string) api.SessionRef {
 	t.Helper()
-	ref, err := f.Login(t.Context(), "root", "right", originator)
+	ref, err := f.Login(t.Context(), "root", "right", originator, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,13 +103,13 @@ func TestWrongPasswordIsSlow(t *testing.T) {
 	f := newFixture(t)
 	for _, c := range []struct{ user, password string }{{"root", "wrong"}, {"root", ""}, {"admin", "right"}} {
 		f.clock.slept = 0
-		_, err := f.Login(t.Context(), c.user, c.password, "")
+		_, err := f.Login(t.Context(), c.user, c.password, "", "")
 		if codeOf(err) != "SESSION_AUTHENTICATION_FAILED" || f.clock.slept != failureDelay {
 			t.Errorf("%s/%s: %v after %v", c.user, c.password, err, f.clock.slept)
 		}
 	}
 	f.hash = ""
-	if _, err := f.Login(t.Context(), "root", "right", ""); codeOf(err) != "SESSION_AUTHENTICATION_FAILED" {
+	if _, err := f.Login(t.Context(), "root", "right", "", ""); codeOf(err) != "SESSION_AUTHENTICATION_FAILED" {
 		t.Errorf("login without a password set: %v", err)
 	}
 }
@@ -124,7 +124,7 @@ func TestRightPasswordIsVerifiedOnce(t *testing.T) {
 		t.Errorf("verified %d times", f.verified)
 	}
 	f.hash = "hash of other"
-	if _, err := f.Login(t.Context(), "root", "right", ""); codeOf(err) != "SESSION_AUTHENTICATION_FAILED" {
+	if _, err := f.Login(t.Context(), "root", "right", "", ""); codeOf(err) != "SESSION_AUTHENTICATION_FAILED" {
 		t.Errorf("old password after a change: %v", err)
 	}
 }
