@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -18,6 +19,10 @@ type Engine interface {
 	Commit(ctx context.Context, b Batch) error
 	Close() error
 }
+
+// ErrFull is what Commit answers when the quota has no room for the puts of a
+// batch. Deletes are never refused for it.
+var ErrFull = errors.New("database is full")
 
 // Pair is one key with its value.
 type Pair struct {

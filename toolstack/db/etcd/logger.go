@@ -2,17 +2,29 @@ package etcd
 
 import (
 	"log/slog"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger hands etcd's warnings and errors to the journal; what it says
-// besides is of no use on a host.
-func newLogger(l *slog.Logger) *zap.Logger { return zap.New(&core{log: l}) }
+// logger hands etcd's warnings and errors to the journal; what it says besides
+// is of no use on a host.
+type logger struct {
+	log     *slog.Logger
+	closing atomic.Bool // its warnings are about what we are doing
+}
+
+func newLogger(l *slog.Logger) *logger { return &logger{log: l} }
+
+// zap is the logger as etcd wants it. What etcd calls fatal is a panic, which
+// ends the process no less, but while opening it becomes an error.
+func (l *logger) zap() *zap.Logger {
+	return zap.New(&core{logger: l}, zap.WithFatalHook(zapcore.WriteThenPanic))
+}
 
 type core struct {
-	log    *slog.Logger
+	*logger
 	fields []zapcore.Field
 }
 
@@ -28,15 +40,15 @@ func (c *core) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
 
 // With implements zapcore.Core.
 func (c *core) With(f []zapcore.Field) zapcore.Core {
-	return &core{c.log, append(append([]zapcore.Field(nil), c.fields...), f...)}
+	return &core{c.logger, append(append([]zapcore.Field(nil), c.fields...), f...)}
 }
 
 // Check implements zapcore.Core.
 func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) && !noise[e.Message] {
-		return ce.AddCore(e, c)
+	if !c.Enabled(e.Level) || noise[e.Message] || e.Level == zapcore.WarnLevel && c.closing.Load() {
+		return ce
 	}
-	return ce
+	return ce.AddCore(e, c)
 }
 
 // Write implements zapcore.Core.

@@ -1,0 +1,263 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-semver/semver"
+	"go.etcd.io/etcd/api/v3/version"
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	"go.etcd.io/etcd/server/v3/config"
+	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/features"
+	"go.etcd.io/etcd/server/v3/storage/schema"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"cairn/journal"
+)
+
+// Config says where the engine lives and how large it may become.
+type Config struct {
+	Dir string
+	Log *slog.Logger
+	// Quota is how many bytes live data may take; 0 is DefaultQuota.
+	Quota int64
+	// OnAlarm hears of each change of how full the database is. It must
+	// return soon and must not use the database.
+	OnAlarm func(Alarm)
+
+	// compactBytes and defragBytes are set by tests that cannot wait for
+	// as much garbage as the defaults allow.
+	compactBytes, defragBytes int64
+}
+
+const (
+	memberName = "cairn"
+	// peerURL names the only member; nothing listens on it.
+	peerURL = "http://127.0.0.1:2380"
+
+	// The only voter is told to campaign, so the ticks are a second way to a
+	// leader, and slow ones spare an idle host the wake-ups.
+	tickMs        = 100
+	electionTicks = 2
+	nudgeEvery    = 2 * time.Millisecond
+	// Each start replays the log since the last snapshot: few entries and
+	// small segments keep it short. A snapshot is three small writes.
+	snapshotCount = 500
+	catchUp       = 100
+	segmentBytes  = 4 << 20
+	maxRequest    = 256 << 20
+	maxTxnOps     = 1 << 20
+	startTimeout  = 60 * time.Second
+	commitTimeout = 30 * time.Second
+	// bootDefragMB of free pages are given back at a start, before there is
+	// anybody to wait for it.
+	bootDefragMB = 64
+)
+
+// firstStart is the file that exists while a directory was never in use.
+const firstStart = "first-start"
+
+// segmentSize is a global of etcd's; it is the same for every engine.
+var segmentSize sync.Once
+
+// Open starts the engine and waits until it can serve.
+func Open(ctx context.Context, c Config) (*Engine, error) {
+	if c.Log == nil {
+		c.Log = journal.Discard()
+	}
+	segmentSize.Do(func() { wal.SegmentSizeBytes = segmentBytes })
+	fresh, err := prepare(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("etcd in %s: %w", c.Dir, err)
+	}
+	e := &Engine{cfg: c, log: newLogger(c.Log)}
+	if e.server, err = newServer(c, e.log); err != nil {
+		return nil, fmt.Errorf("etcd in %s: %w", c.Dir, err)
+	}
+	if err := e.start(ctx, fresh); err != nil {
+		return nil, fmt.Errorf("etcd in %s: %w", c.Dir, err)
+	}
+	return e, nil
+}
+
+// prepare makes the directory and reports whether it was never in use. What an
+// interrupted first start left cannot be started again: a log without its first
+// entry has no voter. Nothing in it was acknowledged, so it goes.
+func prepare(dir string) (fresh bool, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return false, err
+	}
+	marker, member := filepath.Join(dir, firstStart), filepath.Join(dir, "member")
+	switch _, err := os.Stat(marker); {
+	case err == nil:
+		if err := os.RemoveAll(member); err != nil {
+			return false, err
+		}
+		return true, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	}
+	if _, err := os.Stat(member); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	if err := os.WriteFile(marker, nil, 0o600); err != nil {
+		return false, err
+	}
+	return true, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)))
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// newServer reads what is on disk. etcd ends the process on some damage; here
+// that is an error like any other.
+func newServer(c Config, l *logger) (s *etcdserver.EtcdServer, err error) {
+	cfg, err := serverConfig(c, l)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s, err = nil, fmt.Errorf("%v", p)
+		}
+	}()
+	if s, err = etcdserver.NewServer(cfg); err != nil {
+		return nil, err
+	}
+	setSchemaVersion(s)
+	// etcd makes and renames its database file without this.
+	return s, errors.Join(syncDir(cfg.MemberDir()), syncDir(cfg.SnapDir()), syncDir(c.Dir))
+}
+
+// setSchemaVersion does at once what etcd otherwise does when it happens to find
+// the first raft term in the file, with an error until then.
+func setSchemaVersion(s *etcdserver.EtcdServer) {
+	tx := s.Backend().BatchTx()
+	tx.LockOutsideApply()
+	defer tx.Unlock()
+	if schema.UnsafeReadStorageVersion(tx) == nil {
+		schema.UnsafeSetStorageVersion(tx, semver.New(version.Version))
+	}
+}
+
+// start runs the server until all that was ever committed is applied.
+func (e *Engine) start(ctx context.Context, fresh bool) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if fresh {
+		// The first entry makes us a voter, and no voter may campaign before
+		// that is applied. Behind a snapshot no later start meets it.
+		e.server.ForceSnapshot()
+	}
+	applied := e.server.FirstCommitInTermNotify()
+	e.server.Start()
+	if err := e.elect(ctx, fresh, applied); err != nil {
+		e.Close()
+		return err
+	}
+	e.measure()
+	if !fresh {
+		return nil
+	}
+	if err := os.Remove(filepath.Join(e.cfg.Dir, firstStart)); err != nil {
+		e.Close()
+		return err
+	}
+	return syncDir(e.cfg.Dir)
+}
+
+// elect tells the only voter to campaign instead of waiting for its ticks, until
+// the first entry of its term is applied and with it everything before.
+func (e *Engine) elect(ctx context.Context, fresh bool, applied <-chan struct{}) error {
+	ticker := time.NewTicker(nudgeEvery)
+	defer ticker.Stop()
+	if !fresh {
+		e.campaign(ctx)
+	}
+	for {
+		select {
+		case <-applied:
+			return nil
+		case <-ticker.C:
+			if done := e.server.AppliedIndex(); done > 0 && done >= e.server.CommittedIndex() && e.server.Lead() == 0 {
+				e.campaign(ctx)
+			}
+		case <-e.server.StopNotify():
+			return errors.New("stopped while starting")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// campaign sends the message a leader sends to its successor. It is ignored by
+// who cannot campaign yet; then the ticks do it.
+func (e *Engine) campaign(ctx context.Context) {
+	if len(e.server.Cluster().Members()) > 1 {
+		return
+	}
+	id := uint64(e.server.MemberID())
+	m := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &id, From: &id}
+	if err := e.server.Process(ctx, m); err != nil {
+		e.cfg.Log.Debug("etcd-campaign", "err", err)
+	}
+}
+
+func serverConfig(c Config, l *logger) (config.ServerConfig, error) {
+	u, err := url.Parse(peerURL)
+	if err != nil {
+		return config.ServerConfig{}, err
+	}
+	peers := types.URLs{*u}
+	return config.ServerConfig{
+		Name:                        memberName,
+		DataDir:                     c.Dir,
+		PeerURLs:                    peers,
+		ClientURLs:                  peers,
+		InitialPeerURLsMap:          types.URLsMap{memberName: peers},
+		InitialClusterToken:         "cairn",
+		NewCluster:                  true,
+		TickMs:                      tickMs,
+		ElectionTicks:               electionTicks,
+		InitialElectionTickAdvance:  true,
+		PreVote:                     true,
+		SnapshotCount:               snapshotCount,
+		SnapshotCatchUpEntries:      catchUp,
+		MaxSnapFiles:                1,
+		MaxWALFiles:                 1,
+		MaxTxnOps:                   maxTxnOps,
+		MaxRequestBytes:             maxRequest,
+		StrictReconfigCheck:         true,
+		AuthToken:                   "simple",
+		BcryptCost:                  10, // unused, but zero is complained about
+		BootstrapTimeout:            startTimeout,
+		CompactHashCheckTime:        time.Hour,
+		WarningApplyDuration:        time.Second,
+		WarningUnaryRequestDuration: time.Second,
+		MaxLearners:                 1,
+		// etcd decides on its quota after the log has the entry; the engine
+		// decides before, so etcd's is out of the way.
+		QuotaBackendBytes:                 -1,
+		BootstrapDefragThresholdMegabytes: bootDefragMB,
+		V2Deprecation:                     config.V2DeprDefault,
+		Logger:                            l.zap(),
+		ServerFeatureGate:                 features.NewDefaultServerFeatureGate(memberName, nil),
+		Metrics:                           "basic",
+	}, nil
+}
