@@ -134,4 +134,5 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleVMAssertCanBootHere(r, m.assertCanBootHere)
 	api.HandleVMGetPossibleHosts(r, m.getPossibleHosts)
 	m.registerSizes(r)
+	m.registerSettings(r)
 }
