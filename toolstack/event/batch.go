@@ -9,27 +9,39 @@ import (
 
 // batch is the answer of event.from.
 type batch struct {
-	snap     *db.Snapshot
-	sub      *subscription
-	changes  []db.Change // additions, then modifications, then deletions
-	messages uint64
+	snap    *db.Snapshot
+	news    *db.Snapshot // that of messages, which may be later
+	sub     *subscription
+	changes []db.Change // additions, then modifications, then deletions
+	token   Token
 }
 
-// everything makes all wanted objects additions.
-func (b *batch) everything() {
+// everything makes all wanted objects of some classes additions.
+func (b *batch) everything(snap *db.Snapshot, of func(*api.ClassInfo) bool) {
 	classes := api.Classes()
 	for i := range classes {
 		c := &classes[i]
-		if !b.sub.class(c) {
+		if !of(c) || !b.sub.class(c) {
 			continue
 		}
-		b.snap.Objects(c, func(o *db.Object) bool {
+		snap.Objects(c, func(o *db.Object) bool {
 			if b.sub.object(c, o.Ref()) {
 				b.changes = append(b.changes, db.Change{Class: c, Ref: o.Ref(), Op: db.Add, Generation: o.Modified()})
 			}
 			return true
 		})
 	}
+}
+
+// object is the object of a change as it is now, nil for one that is gone.
+func (b *batch) object(ch *db.Change) *db.Object {
+	switch {
+	case ch.Op == db.Del:
+		return nil
+	case ch.Class == messageClass:
+		return b.news.Object(ch.Class, ch.Ref)
+	}
+	return b.snap.Object(ch.Class, ch.Ref)
 }
 
 var operations = [...]api.EventOperation{
@@ -54,8 +66,16 @@ func (b *batch) AppendPieces(out []byte, e api.Encoding, flush func([]byte) []by
 	out = api.OpenMember(out, e, "valid_ref_counts")
 	out = b.appendCounts(out, e)
 	out = api.CloseMember(out, e)
-	out = appendMember(out, e, "token", Token{b.snap.Generation(), b.messages}.String())
+	out = appendMember(out, e, "token", b.token.String())
 	return api.CloseStruct(out, e)
+}
+
+func (b *batch) appendEvents(out []byte, e api.Encoding) []byte {
+	out = api.OpenArray(out, e)
+	for i := range b.changes {
+		out = b.appendEvent(api.Next(out, e), e, &b.changes[i])
+	}
+	return api.CloseArray(out, e)
 }
 
 func appendMember(out []byte, e api.Encoding, name, value string) []byte {
@@ -73,7 +93,7 @@ func (b *batch) appendEvent(out []byte, e api.Encoding, ch *db.Change) []byte {
 	out = appendMember(out, e, "class", ch.Class.Lower)
 	out = appendMember(out, e, "operation", string(operations[ch.Op]))
 	out = appendMember(out, e, "ref", ch.Ref)
-	if o := b.snap.Object(ch.Class, ch.Ref); o != nil && ch.Op != db.Del {
+	if o := b.object(ch); o != nil {
 		out = api.OpenMember(out, e, "snapshot")
 		out = o.AppendRecord(out, e)
 		out = api.CloseMember(out, e)

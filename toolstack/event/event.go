@@ -1,35 +1,36 @@
 // Package event delivers changes of the database to clients: event.from with
-// its tokens, event.inject and event.get_current_id.
+// its tokens, event.inject and event.get_current_id, and the older
+// event.register, event.unregister and event.next.
 //
 // A client gets each changed object once with its latest record, however often
 // it changed since the client's token. Nothing is queued per client: the token
 // names a generation of the database, and the change feed answers what happened
-// since. A Streamer may be used by many goroutines.
+// since. A client that waits costs nothing until something it wants changes. A
+// Streamer may be used by many goroutines.
 package event
 
 import (
-	"context"
-	"fmt"
-	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 )
 
-// maxWait bounds how long one event.from may block.
-const maxWait = time.Hour
-
 // Streamer serves the messages of class event.
 type Streamer struct {
 	db    *db.DB
 	check func(api.SessionRef) error
+
+	mu            sync.Mutex
+	registrations map[api.SessionRef]*registration
 }
 
 // New returns a streamer; check answers SESSION_INVALID for a session that has
 // ended, so that its streams end too.
-func New(d *db.DB, check func(api.SessionRef) error) *Streamer { return &Streamer{d, check} }
+func New(d *db.DB, check func(api.SessionRef) error) *Streamer {
+	return &Streamer{db: d, check: check, registrations: map[api.SessionRef]*registration{}}
+}
 
 // Register binds the messages of class event.
 func (s *Streamer) Register(r *api.Registry) {
@@ -38,70 +39,13 @@ func (s *Streamer) Register(r *api.Registry) {
 	api.HandleEventGetCurrentID(r, func(*api.Call) (int64, error) {
 		return int64(s.db.Snapshot().Generation()), nil
 	})
+	api.HandleEventRegister(r, s.register)
+	api.HandleEventUnregister(r, s.unregister)
+	api.HandleEventNext(r, s.next)
 }
 
-// Token is a place in the stream of changes. The second number is that of the
-// last message object, which have a counter of their own.
-type Token struct{ Generation, Messages uint64 }
-
-// String writes the token as clients keep it.
-func (t Token) String() string { return fmt.Sprintf("%020d,%020d", t.Generation, t.Messages) }
-
-// ParseToken reads a token; an empty one is the beginning.
-func ParseToken(s string) (Token, error) {
-	if s == "" {
-		return Token{}, nil
-	}
-	a, b, ok := strings.Cut(s, ",")
-	generation, err1 := strconv.ParseUint(a, 10, 64)
-	messages, err2 := strconv.ParseUint(b, 10, 64)
-	if !ok || err1 != nil || err2 != nil {
-		return Token{}, api.ErrEventFromTokenParseFailure(s)
-	}
-	return Token{generation, messages}, nil
-}
-
-// subscription says which objects a client wants to hear of.
-type subscription struct {
-	all     bool
-	classes map[string]bool            // by lower-case name
-	objects map[string]map[string]bool // references by lower-case name of class
-}
-
-func parseSubscription(entries []string) (*subscription, error) {
-	s := &subscription{classes: map[string]bool{}, objects: map[string]map[string]bool{}}
-	for _, e := range entries {
-		class, ref, single := strings.Cut(e, "/")
-		class = strings.ToLower(class)
-		switch {
-		case e == "*":
-			s.all = true
-		case class == "" || strings.Contains(ref, "/") || single && ref == "":
-			return nil, api.ErrEventSubscriptionParseFailure(e)
-		case single:
-			if s.objects[class] == nil {
-				s.objects[class] = map[string]bool{}
-			}
-			s.objects[class][ref] = true
-		default:
-			s.classes[class] = true
-		}
-	}
-	return s, nil
-}
-
-// class reports whether anything of a class is wanted.
-func (s *subscription) class(c *api.ClassInfo) bool {
-	return c.Events && (s.all || s.classes[c.Lower] || s.objects[c.Lower] != nil)
-}
-
-// object reports whether an object is wanted.
-func (s *subscription) object(c *api.ClassInfo, ref string) bool {
-	return c.Events && (s.all || s.classes[c.Lower] || s.objects[c.Lower][ref])
-}
-
-// from serves event.from: it answers as soon as there is something to tell, and
-// with an empty batch when the time is up.
+// from serves event.from: it answers when there is something to tell, and with
+// an empty batch when the time is up.
 func (s *Streamer) from(c *api.Call, classes []string, token string, timeout float64) (api.Result, error) {
 	sub, err := parseSubscription(classes)
 	if err != nil {
@@ -111,49 +55,69 @@ func (s *Streamer) from(c *api.Call, classes []string, token string, timeout flo
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(c, min(max(time.Duration(timeout*float64(time.Second)), 0), maxWait))
-	defer cancel()
-	watch := s.db.Watch()
-	defer watch.Close()
-	for {
-		b, err := s.batch(sub, since)
-		if err != nil || len(b.changes) > 0 {
-			return b, err
+	pause := batchDelay
+	if sub.tasksOnly() || since.Generation == 0 { // the first fill has waited long enough
+		pause = 0
+	}
+	t := s.open(sub, since, c.Session)
+	defer t.close()
+	b, err := s.wait(c, t, duration(timeout), pause)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// duration reads a number of seconds; what is no number is none.
+func duration(seconds float64) time.Duration {
+	if !(seconds > 0) {
+		return 0
+	}
+	return time.Duration(min(seconds, maxWait.Seconds()) * float64(time.Second))
+}
+
+// wait returns the stream's next batch that is not empty, or an empty one when
+// the time is up, the client has gone or the server stops. It looks after pause
+// at the earliest, and batchDelay after each change.
+func (s *Streamer) wait(c *api.Call, t *stream, timeout, pause time.Duration) (*batch, error) {
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	for over := false; ; pause = batchDelay {
+		if pause > 0 {
+			over = !sleep(c, pause, deadline.C)
 		}
-		select {
-		case <-watch.C():
-		case <-ctx.Done():
-			return b, nil // the time is up, or the server stops
-		case <-c.Gone:
-			return b, nil
+		b, err := t.next()
+		if err != nil || over || len(b.changes) > 0 {
+			return b, err
 		}
 		if err := s.check(c.Session); err != nil {
 			return nil, err
 		}
+		select {
+		case <-t.objects.C():
+		case <-t.news():
+		case <-deadline.C:
+			return b, nil
+		case <-c.Done():
+			return b, nil
+		case <-c.Gone:
+			return b, nil
+		}
 	}
 }
 
-// batch collects what happened since a token.
-func (s *Streamer) batch(sub *subscription, since Token) (*batch, error) {
-	b := &batch{sub: sub, messages: since.Messages}
-	if since.Generation == 0 {
-		b.snap = s.db.Snapshot()
-		b.everything()
-		return b, nil
+// sleep waits and reports whether nothing came between.
+func sleep(c *api.Call, d time.Duration, deadline <-chan time.Time) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-deadline:
+	case <-c.Done():
+	case <-c.Gone:
 	}
-	snap, changes, ok := s.db.Since(since.Generation)
-	if !ok || snap.Generation() < since.Generation {
-		return nil, api.ErrEventsLost() // too long ago, or of another database
-	}
-	b.snap = snap
-	for _, op := range []db.Op{db.Add, db.Mod, db.Del} {
-		for _, ch := range changes {
-			if ch.Op == op && sub.object(ch.Class, ch.Ref) {
-				b.changes = append(b.changes, ch)
-			}
-		}
-	}
-	return b, nil
+	return false
 }
 
 // inject makes an object appear changed and answers a token just before that,
@@ -165,5 +129,5 @@ func (s *Streamer) inject(c *api.Call, class, ref string) (string, error) {
 	}
 	before := s.db.Snapshot().Generation()
 	err := s.db.Update(c, func(tx *db.Tx) error { return tx.Touch(info, api.ParseRef(ref)) })
-	return Token{Generation: before}.String(), err
+	return Token{before, before}.String(), err
 }
