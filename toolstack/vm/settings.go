@@ -39,6 +39,7 @@ func (m *Manager) registerSettings(r *api.Registry) {
 	api.HandleVMCopyBIOSStrings(r, set(s, copyBIOSStrings))
 	s.registerMaps(r)
 	s.registerReads(r)
+	schedules{m.cfg.DB}.register(r)
 }
 
 // settings edits records outside of any operation.
