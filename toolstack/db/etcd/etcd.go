@@ -45,8 +45,8 @@ type Engine struct {
 	once   sync.Once
 }
 
-// Load implements db.Engine. The state is complete since Open, so it is read
-// without asking for agreement first.
+// Load implements db.Engine. The state is complete since Open (see elect), so it
+// is read without asking for agreement first.
 func (e *Engine) Load(ctx context.Context, under string, f func(key string, value []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

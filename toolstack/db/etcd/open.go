@@ -52,8 +52,11 @@ const (
 	nudgeEvery    = 2 * time.Millisecond
 	// Each start replays the log since the last snapshot: few entries and
 	// small segments keep it short. A snapshot is three small writes.
-	snapshotCount = 500
-	catchUp       = 100
+	snapshotCount = 200
+	// catchUp entries stay in memory. It must exceed what a start replays: an
+	// election looks at entries raft does not yet know to be applied, and
+	// ends the process if they are gone.
+	catchUp       = 2 * snapshotCount
 	segmentBytes  = 4 << 20
 	maxRequest    = 256 << 20
 	maxTxnOps     = 1 << 20
@@ -165,9 +168,8 @@ func (e *Engine) start(ctx context.Context, fresh bool) error {
 		// that is applied. Behind a snapshot no later start meets it.
 		e.server.ForceSnapshot()
 	}
-	applied := e.server.FirstCommitInTermNotify()
 	e.server.Start()
-	if err := e.elect(ctx, fresh, applied); err != nil {
+	if err := e.elect(ctx, fresh); err != nil {
 		e.Close()
 		return err
 	}
@@ -182,9 +184,11 @@ func (e *Engine) start(ctx context.Context, fresh bool) error {
 	return syncDir(e.cfg.Dir)
 }
 
-// elect tells the only voter to campaign instead of waiting for its ticks, until
-// the first entry of its term is applied and with it everything before.
-func (e *Engine) elect(ctx context.Context, fresh bool, applied <-chan struct{}) error {
+// elect tells the only voter to campaign instead of waiting for its ticks, and
+// returns when its first write as a leader is applied, and so everything before.
+// A linearizable read would not do: with one voter it waits for what the log
+// says is committed, which may be less than what was acknowledged.
+func (e *Engine) elect(ctx context.Context, fresh bool) error {
 	ticker := time.NewTicker(nudgeEvery)
 	defer ticker.Stop()
 	if !fresh {
@@ -192,10 +196,11 @@ func (e *Engine) elect(ctx context.Context, fresh bool, applied <-chan struct{})
 	}
 	for {
 		select {
-		case <-applied:
+		case <-e.server.ReadyNotify():
 			return nil
 		case <-ticker.C:
-			if done := e.server.AppliedIndex(); done > 0 && done >= e.server.CommittedIndex() && e.server.Lead() == 0 {
+			done := e.server.AppliedIndex()
+			if e.server.Lead() == 0 && done > 0 && done >= e.server.CommittedIndex() {
 				e.campaign(ctx)
 			}
 		case <-e.server.StopNotify():
