@@ -74,7 +74,7 @@ func decodeBool(v *Value) (bool, error) {
 // timeLayouts are the forms of ISO 8601 that clients send.
 var timeLayouts = [...]string{
 	"20060102T15:04:05Z07:00", "20060102T15:04:05", "2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05",
-	"20060102T150405Z07:00", "20060102T15:04:05.999999999Z07:00",
+	"20060102T150405Z07:00", "20060102T15:04:05.999999999Z07:00", "20060102T15:04:05Z0700", "2006-01-02T15:04:05Z0700",
 }
 
 func decodeTime(v *Value) (time.Time, error) {

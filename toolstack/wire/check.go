@@ -16,6 +16,9 @@ var errType = errors.New("wrong type")
 func checkValue(v *api.Value, t *api.TypeInfo) error {
 	switch t.Kind {
 	case api.KindString, api.KindRef:
+		if strings.IndexByte(v.Text, 0) >= 0 {
+			return errType // no host program could be given it
+		}
 		return kindIs(v, api.StringValue)
 	case api.KindInt:
 		return checkNumber(v, true)

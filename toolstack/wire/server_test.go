@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -28,7 +29,13 @@ func fixture(t testing.TB) *wiretest.Server {
 			return api.ErrVMBadPowerState(vm.String(), "halted", "running")
 		})
 		api.HandleHostCallPlugin(reg, func(_ *api.Call, _ api.HostRef, plugin, fn string, args map[string]string) (string, error) {
+			if fn == "control" {
+				return "a\x00\x01\x1b\tb\r\n\x7f", nil
+			}
 			return fmt.Sprint(plugin, "/", fn, " ", args), nil
+		})
+		api.HandleHostDisable(reg, func(_ *api.Call, _ api.HostRef, autoEnable bool) error {
+			return api.ErrInvalidValue("auto_enable", fmt.Sprint(autoEnable))
 		})
 		api.HandleVMCreate(reg, func(*api.Call, *api.VM) (api.VMRef, error) { return "", nil })
 		api.HandleVMClone(reg, func(*api.Call, api.VMRef, string) (api.VMRef, error) { return "OpaqueRef:clone", nil })
@@ -51,6 +58,9 @@ func fixture(t testing.TB) *wiretest.Server {
 	})
 }
 
+// freshRef is the reference of something made by the call.
+var freshRef = regexp.MustCompile(`OpaqueRef:[0-9a-f]{8}-[0-9a-f-]{27}`)
+
 // transcripts sends each testdata/*.in as it is and compares what comes back
 // with the .out beside it. The first line is "POST <path>", SESSION stands for
 // the open session.
@@ -66,11 +76,11 @@ func TestTranscripts(t *testing.T) {
 
 func transcript(t *testing.T, file string) {
 	s := fixture(t)
-	text, err := os.ReadFile(file)
+	sent, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	head, body, _ := strings.Cut(string(text), "\n")
+	head, body, _ := strings.Cut(string(sent), "\n")
 	method, path, _ := strings.Cut(head, " ")
 	body = strings.ReplaceAll(body, "SESSION", s.Session)
 	req, err := http.NewRequest(method, s.HTTP.URL+path, strings.NewReader(body))
@@ -88,12 +98,13 @@ func transcript(t *testing.T, file string) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d\n", resp.StatusCode)
-	for _, h := range []string{"Content-Type", "Access-Control-Allow-Origin", "Access-Control-Allow-Headers"} {
+	for _, h := range []string{"Content-Type", "Access-Control-Allow-Origin", "Access-Control-Allow-Headers", "Access-Control-Allow-Methods"} {
 		if v := resp.Header.Get(h); v != "" {
 			fmt.Fprintf(&b, "%s: %s\n", h, v)
 		}
 	}
-	fmt.Fprintf(&b, "\n%s\n", strings.ReplaceAll(string(answer), s.Session, "SESSION"))
+	text := strings.ReplaceAll(string(answer), s.Session, "SESSION")
+	fmt.Fprintf(&b, "\n%s\n", freshRef.ReplaceAllString(text, "FRESH"))
 	golden(t, strings.TrimSuffix(file, ".in")+".out", b.String())
 }
 
