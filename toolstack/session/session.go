@@ -1,17 +1,22 @@
-// Package session knows who is logged in. A session is a record of the volatile
-// class session, so event streams notice its end; the manager keeps beside it
-// when it was last used, because each call is a use and none should be a write.
+// Package session knows who is logged in and what they may do. A session is a
+// record of the volatile class session, so event streams notice its end; the
+// manager keeps beside it what each call needs to know, because each call is a
+// use of its session and none should be a write.
 //
-// Only root of the configuration document can log in so far. Passwords are
-// checked one at a time, since argon2 is made to cost memory, and a wrong one
-// costs its sender a delay. A Manager may be used by many goroutines.
+// Root is the account of the configuration document and may do everything. Others
+// are users of an external directory: a user may do what the roles of his own
+// subject and of those of his groups add up to, and one without a role is refused.
+// What a role may do is package rbac's matter. Local sessions serve what is
+// needed while the pool cannot be reached; they are no records.
+//
+// Passwords are checked one at a time, since argon2 is made to cost memory. What
+// a wrong one costs its sender is described at door. A Manager may be used by many
+// goroutines.
 package session
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"log/slog"
 	"sync"
 	"time"
@@ -19,17 +24,24 @@ import (
 	"cairn/journal"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/session/rbac"
 )
 
-// Limits on sessions, as clients of the API know them.
+// Limits on sessions, as clients of the API know them. The last one only bounds
+// memory.
 const (
 	idleTimeout      = 24 * time.Hour
 	maxPerOriginator = 500
 	maxPerUser       = 500
-	failureDelay     = 5 * time.Second
+	maxSessions      = 5000
 	// lastActiveStep is how stale a record's last_active may be.
 	lastActiveStep = 5 * time.Minute
+	// maxName bounds names a client gives itself.
+	maxName = 256
 )
+
+// rootUser is the one local account.
+const rootUser = "root"
 
 // Clock is the time, so that tests need not wait for it.
 type Clock interface {
@@ -42,24 +54,34 @@ type Clock interface {
 type Config struct {
 	DB *db.DB
 	// RootHash returns the argon2id hash of root's password; "" means that
-	// nobody may log in.
+	// root may not log in.
 	RootHash func(ctx context.Context) (string, error)
 	// Verify compares a password with a hash.
 	Verify func(hash, password string) bool
+	// SetRootPassword makes a password root's; nil where nobody can.
+	SetRootPassword func(ctx context.Context, password string) error
 	// ThisHost is the host sessions belong to.
 	ThisHost func() api.HostRef
-	Clock    Clock // nil is the real one
-	Log      *slog.Logger
+	// Directories open external directories, by the auth_type clients ask
+	// for ("LDAP").
+	Directories map[string]OpenFunc
+	Clock       Clock // nil is the real one
+	Log         *slog.Logger
 }
 
 // Manager opens, checks and closes sessions.
 type Manager struct {
 	cfg       Config
 	verifying chan struct{} // cap 1: one password at a time
+	asking    chan struct{} // cap maxAsking: questions to the directory by logins
 	key       [32]byte      // of this process, for verified
+	door      *door
+	directory directory
 
 	mu       sync.Mutex
 	sessions map[api.SessionRef]*state
+	ended    [64]ended // the last to go, for the audit log
+	endedAt  int
 	// verified is a keyed digest of the last hash and password that agreed.
 	// A command line client logs in for every command; it need not wait for
 	// argon2 each time. Guessing is not helped: a wrong password never
@@ -67,10 +89,26 @@ type Manager struct {
 	verified []byte
 }
 
+// principal is who a session is opened for.
+type principal struct {
+	name     string
+	sid      string           // in the directory; "" for root
+	role     rbac.Role        // the union of what the subjects may do
+	subject  api.SubjectRef   // his own, else the first of his groups'
+	subjects []api.SubjectRef // all that give him roles
+}
+
 type state struct {
-	user, originator string
-	used             time.Time
+	principal
+	uuid, originator string
+	local            bool
+	used, validated  time.Time
 	told             time.Time // the last_active in the record
+}
+
+type ended struct {
+	ref api.SessionRef
+	who Identity
 }
 
 // New returns a manager.
@@ -81,7 +119,10 @@ func New(c Config) *Manager {
 	if c.Log == nil {
 		c.Log = journal.Discard()
 	}
-	m := &Manager{cfg: c, verifying: make(chan struct{}, 1), sessions: map[api.SessionRef]*state{}}
+	m := &Manager{
+		cfg: c, verifying: make(chan struct{}, 1), asking: make(chan struct{}, maxAsking),
+		door: newDoor(c.Clock.Now), sessions: map[api.SessionRef]*state{},
+	}
 	rand.Read(m.key[:])
 	return m
 }
@@ -101,89 +142,28 @@ func (realClock) Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Register binds the messages of class session.
+// Register binds the messages of the classes session, role, subject, auth and
+// user, and those of pool and host that are about external authentication.
 func (m *Manager) Register(r *api.Registry) {
-	api.HandleSessionLoginWithPassword(r, func(c *api.Call, user, password, _, originator string) (api.SessionRef, error) {
-		return m.Login(c, user, password, originator, c.Remote)
-	})
-	api.HandleSessionLogout(r, func(c *api.Call) error {
-		m.Logout(c.Session)
-		return nil
-	})
-	api.HandleSessionGetAllSubjectIdentifiers(r, func(*api.Call) ([]string, error) { return nil, nil })
-}
-
-// Login opens a session for a user who knows the password. A wrong password is
-// answered late.
-func (m *Manager) Login(ctx context.Context, user, password, originator, remote string) (api.SessionRef, error) {
-	ok, err := m.verify(ctx, user, password)
-	if err != nil {
-		return "", err
-	}
-	if !ok {
-		m.cfg.Log.Warn("login-failed", "user", user, "originator", originator, "remote", remote)
-		if err := m.cfg.Clock.Sleep(ctx, failureDelay); err != nil {
-			return "", err
-		}
-		return "", &api.Error{Code: api.CodeSessionAuthenticationFailed, Params: []string{user, "wrong user name or password"}}
-	}
-	return m.open(ctx, user, originator)
-}
-
-// verify checks the password against the hash in force now.
-func (m *Manager) verify(ctx context.Context, user, password string) (bool, error) {
-	if user != "root" {
-		return false, nil
-	}
-	hash, err := m.cfg.RootHash(ctx)
-	if err != nil || hash == "" {
-		return false, err
-	}
-	digest := m.digest(hash, password)
-	m.mu.Lock()
-	known := hmac.Equal(digest, m.verified)
-	m.mu.Unlock()
-	if known {
-		return true, nil
-	}
-	select {
-	case m.verifying <- struct{}{}:
-		defer func() { <-m.verifying }()
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
-	if !m.cfg.Verify(hash, password) {
-		return false, nil
-	}
-	m.mu.Lock()
-	m.verified = digest
-	m.mu.Unlock()
-	return true, nil
-}
-
-func (m *Manager) digest(hash, password string) []byte {
-	mac := hmac.New(sha256.New, m.key[:])
-	mac.Write([]byte(hash))
-	mac.Write([]byte{0})
-	mac.Write([]byte(password))
-	return mac.Sum(nil)
+	m.registerSessions(r)
+	registerRoles(r, m.cfg.DB)
+	m.registerSubjects(r)
+	m.registerDirectory(r)
+	m.registerUsers(r)
 }
 
 // open makes the session and closes those that must give way to it.
-func (m *Manager) open(ctx context.Context, user, originator string) (api.SessionRef, error) {
+func (m *Manager) open(ctx context.Context, p principal, originator string) (api.SessionRef, error) {
 	now := m.cfg.Clock.Now()
 	r := api.NewSession()
+	r.UUID = api.NewUUID()
 	r.ThisHost = m.cfg.ThisHost()
 	r.LastActive, r.ValidationTime = now, now
-	r.IsLocalSuperuser = true
-	r.AuthUserName, r.Originator = user, originator
+	r.IsLocalSuperuser = p.role == rbac.LocalRoot
+	r.AuthUserName, r.AuthUserSID, r.Subject = p.name, p.sid, p.subject
+	r.Originator = originator
 	ref := api.NewRef[api.Session]()
-
-	m.mu.Lock()
-	closed := m.evict(user, originator, now)
-	m.sessions[ref] = &state{user: user, originator: originator, used: now, told: now}
-	m.mu.Unlock()
-
+	closed := m.add(ref, &state{principal: p, uuid: r.UUID, originator: originator, used: now, told: now, validated: now})
 	err := m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		for _, old := range closed {
 			db.Delete(tx, old) // may be gone already
@@ -197,29 +177,62 @@ func (m *Manager) open(ctx context.Context, user, originator string) (api.Sessio
 		m.mu.Unlock()
 		return "", err
 	}
+	for _, subject := range p.subjects {
+		m.rolesChanged(subject) // perhaps since the user was looked up
+	}
 	return ref, nil
 }
 
-// evict forgets sessions that idled too long, and the least recently used ones
-// where a new session would exceed a cap. It returns what it forgot.
-func (m *Manager) evict(user, originator string, now time.Time) []api.SessionRef {
-	var closed []api.SessionRef
-	drop := func(ref api.SessionRef) {
-		delete(m.sessions, ref)
-		closed = append(closed, ref)
+// add remembers a session and returns those that give way to it.
+func (m *Manager) add(ref api.SessionRef, s *state) []api.SessionRef {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	closed := m.evict(s)
+	m.sessions[ref] = s
+	return closed
+}
+
+// drop forgets a session; it reports whether there was one. The lock is held.
+func (m *Manager) drop(ref api.SessionRef) bool {
+	s := m.sessions[ref]
+	if s == nil {
+		return false
 	}
-	for ref, s := range m.sessions {
-		if now.Sub(s.used) > idleTimeout {
-			drop(ref)
+	delete(m.sessions, ref)
+	m.ended[m.endedAt] = ended{ref, s.identity()}
+	m.endedAt = (m.endedAt + 1) % len(m.ended)
+	return true
+}
+
+// evict drops sessions that idled too long, and the least recently used ones
+// where a new session would exceed a cap. It returns what it dropped. The lock
+// is held.
+func (m *Manager) evict(next *state) []api.SessionRef {
+	closed := m.dropIdle(next.used)
+	for _, c := range []struct {
+		limit int
+		kind  func(*state) bool
+	}{
+		{maxPerOriginator, func(s *state) bool { return s.originator == next.originator }},
+		{maxPerUser, func(s *state) bool { return s.name == next.name && s.sid == next.sid }},
+		{maxSessions, func(*state) bool { return true }},
+	} {
+		for ref := m.oldest(c.kind, c.limit); ref != ""; ref = m.oldest(c.kind, c.limit) {
+			m.drop(ref)
+			closed = append(closed, ref)
 		}
 	}
-	sameOriginator := func(s *state) bool { return s.originator == originator }
-	sameUser := func(s *state) bool { return s.user == user }
-	for ref := m.oldest(sameOriginator, maxPerOriginator); ref != ""; ref = m.oldest(sameOriginator, maxPerOriginator) {
-		drop(ref)
-	}
-	for ref := m.oldest(sameUser, maxPerUser); ref != ""; ref = m.oldest(sameUser, maxPerUser) {
-		drop(ref)
+	return closed
+}
+
+// dropIdle drops what has idled too long. The lock is held.
+func (m *Manager) dropIdle(now time.Time) []api.SessionRef {
+	var closed []api.SessionRef
+	for ref, s := range m.sessions {
+		if now.Sub(s.used) > idleTimeout {
+			m.drop(ref)
+			closed = append(closed, ref)
+		}
 	}
 	return closed
 }
@@ -260,32 +273,88 @@ func (m *Manager) Check(ref api.SessionRef) error {
 		return api.ErrSessionInvalid(ref.String())
 	}
 	s.used = now
-	tell := now.Sub(s.told) > lastActiveStep
+	tell := !s.local && now.Sub(s.told) > lastActiveStep
 	if tell {
 		s.told = now
 	}
 	m.mu.Unlock()
 	if tell {
-		m.tell(ref, now)
+		m.tell(ref, func(r *api.Session) { r.LastActive = now })
 	}
 	return nil
 }
 
-// tell writes last_active; a session that has just ended needs none.
-func (m *Manager) tell(ref api.SessionRef, now time.Time) {
+// tell changes a session's record; one that has just ended needs none.
+func (m *Manager) tell(ref api.SessionRef, change func(*api.Session)) {
 	m.cfg.DB.Update(context.Background(), func(tx *db.Tx) error {
 		r, err := db.Edit(tx, ref)
 		if err == nil {
-			r.LastActive = now
+			change(r)
 		}
 		return err
 	})
 }
 
 // Logout closes a session; closing one twice is no mistake.
-func (m *Manager) Logout(ref api.SessionRef) {
+func (m *Manager) Logout(ref api.SessionRef) { m.close(ref) }
+
+// close ends sessions and deletes their records.
+func (m *Manager) close(refs ...api.SessionRef) {
 	m.mu.Lock()
-	delete(m.sessions, ref)
+	for _, ref := range refs {
+		m.drop(ref)
+	}
 	m.mu.Unlock()
-	m.cfg.DB.Update(context.Background(), func(tx *db.Tx) error { return db.Delete(tx, ref) })
+	m.forget(refs)
+}
+
+// forget deletes the records of sessions that have ended.
+func (m *Manager) forget(refs []api.SessionRef) {
+	if len(refs) == 0 {
+		return
+	}
+	m.cfg.DB.Update(context.Background(), func(tx *db.Tx) error {
+		for _, ref := range refs {
+			db.Delete(tx, ref) // a local session has none
+		}
+		return nil
+	})
+}
+
+// closeWhere ends all sessions of a kind and returns how many there were.
+func (m *Manager) closeWhere(kind func(api.SessionRef, *state) bool) int {
+	m.mu.Lock()
+	var closed []api.SessionRef
+	for ref, s := range m.sessions {
+		if kind(ref, s) {
+			m.drop(ref)
+			closed = append(closed, ref)
+		}
+	}
+	m.mu.Unlock()
+	m.forget(closed)
+	return len(closed)
+}
+
+// Run ends idle sessions and asks the directory from time to time whether those
+// logged in still may be, until the context ends.
+func (m *Manager) Run(ctx context.Context) error {
+	for {
+		if err := m.cfg.Clock.Sleep(ctx, revalidateInterval); err != nil {
+			return err
+		}
+		m.Sweep()
+		m.Revalidate(ctx)
+	}
+}
+
+// Sweep ends the sessions nobody has used for too long.
+func (m *Manager) Sweep() {
+	m.mu.Lock()
+	closed := m.dropIdle(m.cfg.Clock.Now())
+	m.mu.Unlock()
+	if len(closed) > 0 {
+		m.cfg.Log.Info("sessions-expired", "count", len(closed))
+	}
+	m.forget(closed)
 }

@@ -33,8 +33,10 @@ type Server struct {
 	HTTP    *httptest.Server
 	Session string
 	Host    api.HostRef
+	// Sessions is the session manager; see also As.
+	Sessions *session.Manager
 
-	calls calls
+	calls *calls
 }
 
 // noWait is the real time without delays for wrong passwords.
@@ -51,15 +53,17 @@ func New(t testing.TB, prepare func(*api.Registry, *db.DB)) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{T: t, DB: d, Host: api.NewRef[api.Host]()}
+	s := &Server{T: t, DB: d, Host: api.NewRef[api.Host](), calls: &calls{}}
 	reg := api.NewRegistry()
 	sessions := session.New(session.Config{
-		DB:       d,
-		RootHash: func(context.Context) (string, error) { return Password, nil },
-		Verify:   func(hash, password string) bool { return hash == password },
-		ThisHost: func() api.HostRef { return s.Host },
-		Clock:    noWait{},
+		DB:          d,
+		RootHash:    func(context.Context) (string, error) { return Password, nil },
+		Verify:      func(hash, password string) bool { return hash == password },
+		ThisHost:    func() api.HostRef { return s.Host },
+		Directories: map[string]session.OpenFunc{directoryType: openDirectory},
+		Clock:       noWait{},
 	})
+	s.Sessions = sessions
 	tasks := task.New(task.Config{DB: d, ThisHost: func() api.HostRef { return s.Host }})
 	sessions.Register(reg)
 	tasks.Register(reg)
@@ -67,7 +71,10 @@ func New(t testing.TB, prepare func(*api.Registry, *db.DB)) *Server {
 	if prepare != nil {
 		prepare(reg, d)
 	}
-	s.Wire = wire.NewServer(wire.Config{DB: d, Registry: reg, Sessions: sessions, Tasks: tasks, Observe: s.calls.note})
+	s.Wire = wire.NewServer(wire.Config{
+		DB: d, Registry: reg, Sessions: sessions, Tasks: tasks, Observe: s.calls.note,
+		Authorize: sessions.Authorize, AuthorizeHTTP: sessions.AuthorizeHTTP,
+	})
 	s.HTTP = httptest.NewServer(s.Wire)
 	t.Cleanup(func() {
 		s.HTTP.CloseClientConnections()
