@@ -32,6 +32,8 @@ type Config struct {
 	TLS *tls.Config
 	// DialTimeout bounds connecting; 0 means 10 s.
 	DialTimeout time.Duration
+	// Local opens a session of this one host, which works without its pool.
+	Local bool
 }
 
 // Client is a logged-in session on one host.
@@ -78,7 +80,11 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 
 func dial(ctx context.Context, cfg Config) (*Client, error) {
 	c := unauthenticated(cfg)
-	err := c.rpc(ctx, "session.login_with_password", &c.session, cfg.Username, cfg.Password, "2.23", cfg.Originator)
+	message, args := "session.login_with_password", []any{cfg.Username, cfg.Password, "2.23", cfg.Originator}
+	if cfg.Local {
+		message, args = "session.slave_local_login_with_password", args[:2]
+	}
+	err := c.rpc(ctx, message, &c.session, args...)
 	if err != nil {
 		return nil, fmt.Errorf("log in to %s as %s: %w", cfg.Addr, cfg.Username, err)
 	}
@@ -107,6 +113,9 @@ func (c *Client) Session() string { return c.session }
 // Close logs out and drops idle connections.
 func (c *Client) Close(ctx context.Context) error {
 	defer c.http.CloseIdleConnections()
+	if c.cfg.Local {
+		return c.rpc(ctx, "session.local_logout", nil, c.session)
+	}
 	return c.rpc(ctx, "session.logout", nil, c.session)
 }
 

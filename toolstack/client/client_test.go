@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"reflect"
 	"strings"
 	"testing"
@@ -149,5 +150,53 @@ func TestConsoleRefusedWithoutSession(t *testing.T) {
 	c.session = "OpaqueRef:gone"
 	if _, err := c.Console(t.Context(), "OpaqueRef:vm"); err == nil || !strings.Contains(err.Error(), "403") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestTransfersNameTheSessionAndTheirLength(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /jsonrpc", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if !strings.Contains(string(body), "local_log") {
+			t.Errorf("a local session sent %s", body)
+		}
+		io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":"OpaqueRef:s"}`)
+	})
+	mux.HandleFunc("/blob", func(w http.ResponseWriter, r *http.Request) {
+		c, err := r.Cookie("session_id")
+		if err != nil || c.Value != "OpaqueRef:s" || r.URL.Query().Get("ref") != "OpaqueRef:b" {
+			t.Errorf("%s %s: cookie %v, %v", r.Method, r.URL, c, err)
+		}
+		body, _ := io.ReadAll(r.Body)
+		if r.ContentLength != int64(len(body)) {
+			t.Errorf("%s says %d bytes and sends %d", r.Method, r.ContentLength, len(body))
+		}
+		io.WriteString(w, "got "+string(body))
+	})
+	s := httptest.NewTLSServer(mux)
+	t.Cleanup(s.Close)
+	c, err := Dial(t.Context(), Config{Addr: s.Listener.Addr().String(), Username: "root", Password: "x", Local: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := url.Values{"ref": {"OpaqueRef:b"}}
+	r, err := c.Get(t.Context(), "/blob", query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(r); err != nil || string(text) != "got " {
+		t.Errorf("GET: %q, %v", text, err)
+	}
+	for _, text := range []string{"hello", ""} {
+		if err := c.Put(t.Context(), "/blob", query, strings.NewReader(text), int64(len(text))); err != nil {
+			t.Error(err)
+		}
+	}
+	var status *StatusError
+	if _, err := c.Get(t.Context(), "/nothing", nil); !errors.As(err, &status) || status.Code != 404 {
+		t.Errorf("unknown stream: %v", err)
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
