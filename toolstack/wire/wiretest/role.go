@@ -13,10 +13,15 @@ import (
 // directoryType is the auth_type of the directory that knows everybody.
 const directoryType = "wiretest"
 
-// directory lets in whoever has Password; names are identifiers.
+// directory lets in whoever has Password; names are identifiers, and all exist
+// but "nobody".
 type directory struct{}
 
-func openDirectory(context.Context, string, map[string]string) (session.External, error) {
+// openDirectory refuses a bind_password that is not Password.
+func openDirectory(_ context.Context, _ string, settings map[string]string) (session.External, error) {
+	if p, ok := settings["bind_password"]; ok && p != Password {
+		return nil, session.ErrCredentials
+	}
 	return directory{}, nil
 }
 
@@ -27,9 +32,20 @@ func (directory) Authenticate(_ context.Context, user, password string) (string,
 	return user, nil
 }
 
-func (directory) Lookup(_ context.Context, name string) (string, error)          { return name, nil }
-func (directory) Groups(context.Context, string) ([]string, error)               { return nil, nil }
-func (directory) Information(context.Context, string) (map[string]string, error) { return nil, nil }
+func (directory) Lookup(_ context.Context, name string) (string, error) {
+	if name == "nobody" {
+		return "", session.ErrNoSubject
+	}
+	return name, nil
+}
+
+func (directory) Groups(_ context.Context, id string) ([]string, error) {
+	return []string{"group of " + id}, nil
+}
+
+func (directory) Information(_ context.Context, id string) (map[string]string, error) {
+	return map[string]string{"subject-name": id}, nil
+}
 
 // As answers the same server with a session of a user of a role ("vm-admin"), for
 // tests of what he may not do. The user is a subject of that name.

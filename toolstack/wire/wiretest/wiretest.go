@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 	"cairn/toolstack/wire"
 )
 
-// Password is root's.
+// Password is root's, until a test changes it, and that of the users of As.
 const Password = "secret"
 
 // Server is a running server with one session open.
@@ -55,11 +56,18 @@ func New(t testing.TB, prepare func(*api.Registry, *db.DB)) *Server {
 	}
 	s := &Server{T: t, DB: d, Host: api.NewRef[api.Host](), calls: &calls{}}
 	reg := api.NewRegistry()
+	var password atomic.Pointer[string]
+	first := Password
+	password.Store(&first)
 	sessions := session.New(session.Config{
-		DB:          d,
-		RootHash:    func(context.Context) (string, error) { return Password, nil },
-		Verify:      func(hash, password string) bool { return hash == password },
-		ThisHost:    func() api.HostRef { return s.Host },
+		DB:       d,
+		RootHash: func(context.Context) (string, error) { return *password.Load(), nil },
+		Verify:   func(hash, password string) bool { return hash == password },
+		ThisHost: func() api.HostRef { return s.Host },
+		SetRootPassword: func(_ context.Context, p string) error {
+			password.Store(&p)
+			return nil
+		},
 		Directories: map[string]session.OpenFunc{directoryType: openDirectory},
 		Clock:       noWait{},
 	})
