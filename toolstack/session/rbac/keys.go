@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"slices"
 	"strings"
 
 	"cairn/toolstack/api"
@@ -113,4 +114,23 @@ func IsMapSetter(m *api.MessageInfo) (field string, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// checkNew refuses to make an object with a key that takes more than making the
+// object does.
+func checkNew(role, least Role, m *api.MessageInfo, args []api.Value) error {
+	for i := range mapKeys {
+		k := &mapKeys[i]
+		if k.class != m.Class.Name || k.role <= least || role >= k.role || len(args) == 0 {
+			continue
+		}
+		config, ok := args[0].Get(k.field)
+		if !ok {
+			continue
+		}
+		if slices.ContainsFunc(config.Keys, k.covers) {
+			return Denied(k.permission(api.FindMessage(k.class+".add_to_"+k.field)), k.role)
+		}
+	}
+	return nil
 }

@@ -90,10 +90,13 @@ func refOf(name string) api.RoleRef { return api.RoleRef("OpaqueRef:" + uuidOf(n
 // Check refuses a call that a role does not reach.
 func Check(role Role, m *api.MessageInfo, args []api.Value) error {
 	permission, least := needed(m, args)
-	if role >= least {
-		return nil
+	if role < least {
+		return Denied(permission, least)
 	}
-	return Denied(permission, least)
+	if m.Op == api.OpCreate || m.Name() == "create" {
+		return checkNew(role, least, m, args)
+	}
+	return nil
 }
 
 // needed is the permission a call needs and the least role that has it. A call
