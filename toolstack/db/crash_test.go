@@ -2,146 +2,97 @@ package db_test
 
 import (
 	"bufio"
-	"context"
-	"fmt"
+	"encoding/json"
+	"math/rand/v2"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
-
-	"cairn/toolstack/api"
-	"cairn/toolstack/db"
-	"cairn/toolstack/db/etcd"
+	"time"
 )
 
-const (
-	crashDir     = "CAIRN_TEST_CRASH_DIR"
-	crashFirst   = "CAIRN_TEST_CRASH_FIRST"
-	crashRounds  = 5
-	crashWriters = 4
-	acksPerRound = 40
-)
+// unitKills is what a unit test has time for; the lab has more.
+const unitKills = 6
 
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashDir); dir != "" {
-		if err := crashChild(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+func TestKilledProcessLosesNothingAcknowledged(t *testing.T) { killOften(t, 1, unitKills) }
+
+// killOften runs the workload, kills it at seeded moments and lets its next life
+// check what the last one left. A seed repeats the plan, not the scheduling.
+func killOften(t *testing.T, seed uint64, kills int) {
+	t.Helper()
+	w := &workload{Dir: t.TempDir(), Seed: seed}
+	random := rand.New(rand.NewPCG(seed, seed))
+	var acks, early int
+	for kill := range kills {
+		n := w.lifeAndDeath(t, random)
+		if t.Failed() {
+			t.Fatalf("seed %d, before kill %d", seed, kill)
 		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// crashChild writes numbered transactions until it is killed, and prints each
-// number once its transaction is acknowledged. A transaction is two records.
-func crashChild(dir string) error {
-	ctx := context.Background()
-	e, err := etcd.Open(ctx, etcd.Config{Dir: dir})
-	if err != nil {
-		return err
-	}
-	d, err := db.Open(ctx, e, db.Options{})
-	if err != nil {
-		return err
-	}
-	first, err := strconv.Atoi(os.Getenv(crashFirst))
-	if err != nil {
-		return err
-	}
-	var wg sync.WaitGroup
-	for w := range crashWriters {
-		wg.Go(func() {
-			for n := first + w; ; n += crashWriters {
-				err := d.Update(ctx, func(tx *db.Tx) error {
-					for _, half := range []string{"a", "b"} {
-						s := api.NewSecret()
-						s.Value = fmt.Sprint(half, n)
-						db.Insert(tx, s)
-					}
-					return nil
-				})
-				if err != nil {
-					return
-				}
-				fmt.Println(n)
-			}
-		})
-	}
-	wg.Wait()
-	return nil
-}
-
-// No acknowledged transaction is lost by kill -9, and none is there by half.
-func TestKilledProcessLosesNothingAcknowledged(t *testing.T) {
-	dir := t.TempDir()
-	acked := map[int]bool{}
-	next := 0
-	for round := range crashRounds {
-		next = crashRound(t, dir, next, acked)
-		checkAfterCrash(t, dir, round, acked)
-	}
-}
-
-// crashRound runs the child until it acknowledged enough and kills it.
-func crashRound(t *testing.T, dir string, first int, acked map[int]bool) (next int) {
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), crashDir+"="+dir, crashFirst+"="+strconv.Itoa(first))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	for n := 0; lines.Scan(); n++ {
-		number, err := strconv.Atoi(lines.Text())
-		if err != nil {
-			break // a line cut by the kill
+		acks += n
+		if n == 0 {
+			early++
 		}
-		acked[number] = true
-		next = max(next, number+1)
-		if n == acksPerRound {
-			cmd.Process.Kill()
-		}
+		w.Seed++
 	}
-	cmd.Wait()
-	return next + crashWriters*2
-}
-
-func checkAfterCrash(t *testing.T, dir string, round int, acked map[int]bool) {
-	e, err := etcd.Open(t.Context(), etcd.Config{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := db.Open(t.Context(), e, db.Options{})
+	d, err := openDB(t.Context(), w.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	halves := map[int]string{}
-	for _, s := range db.All[api.Secret](d.Snapshot()) {
-		n, err := strconv.Atoi(s.Value[1:])
+	if _, err := w.check(d.Snapshot()); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d kills, %d of them before the first acknowledgement of a life; %d transactions acknowledged", kills, early, acks)
+}
+
+// lifeAndDeath starts a child and kills it: mostly a moment after some
+// acknowledgements, sometimes while it is starting.
+func (w *workload) lifeAndDeath(t *testing.T, random *rand.Rand) (acks int) {
+	t.Helper()
+	cmd := w.child(t)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var trouble strings.Builder
+	cmd.Stderr = &trouble
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := func() { cmd.Process.Kill() }
+	after := 1 + random.IntN(60)
+	if random.IntN(10) == 0 {
+		time.AfterFunc(time.Duration(random.IntN(80))*time.Millisecond, kill)
+	}
+	moment := time.Duration(random.IntN(3000)) * time.Microsecond
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
 		if err != nil {
-			t.Fatal(err)
+			break // what the kill cut off was not acknowledged
 		}
-		halves[n] += s.Value[:1]
-	}
-	for n, h := range halves {
-		if len(h) != 2 || !strings.ContainsAny(h, "a") || !strings.ContainsAny(h, "b") {
-			t.Errorf("round %d: transaction %d is there as %q", round, n, h)
+		if err := w.acknowledge(line); err != nil {
+			t.Error(err)
 		}
-	}
-	for n := range acked {
-		if halves[n] == "" {
-			t.Errorf("round %d: acknowledged transaction %d is lost", round, n)
+		if acks++; acks == after {
+			time.AfterFunc(moment, kill)
 		}
 	}
-	if len(acked) < acksPerRound*(round+1) {
-		t.Errorf("round %d: only %d acknowledged", round, len(acked))
+	cmd.Wait()
+	if text := trouble.String(); text != "" {
+		t.Error(text)
 	}
+	return acks
+}
+
+// child is this program as the workload.
+func (w *workload) child(t *testing.T) *exec.Cmd {
+	t.Helper()
+	text, err := json.Marshal(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), workloadEnv+"="+string(text))
+	return cmd
 }

@@ -45,17 +45,21 @@ const (
 	// peerURL names the only member; nothing listens on it.
 	peerURL = "http://127.0.0.1:2380"
 
-	// The only voter is told to campaign, so the ticks are a second way to a
-	// leader, and slow ones spare an idle host the wake-ups.
-	tickMs        = 100
+	// The only voter is told to campaign. The ticks are a second way to a
+	// leader; slow ones spare an idle host the wake-ups, and keep out of the
+	// replay at a start, in which raft may look for entries just dropped.
+	tickMs        = 1000
 	electionTicks = 2
-	nudgeEvery    = 2 * time.Millisecond
+	// The replay is over when for settled looks in a row all that is known
+	// to be committed is applied; an empty one after emptyReplay looks.
+	lookEvery   = 2 * time.Millisecond
+	settled     = 3
+	emptyReplay = 10
 	// Each start replays the log since the last snapshot: few entries and
 	// small segments keep it short. A snapshot is three small writes.
 	snapshotCount = 200
-	// catchUp entries stay in memory. It must exceed what a start replays: an
-	// election looks at entries raft does not yet know to be applied, and
-	// ends the process if they are gone.
+	// catchUp entries stay in memory; more than a start replays, for the same
+	// reason as the ticks.
 	catchUp       = 2 * snapshotCount
 	segmentBytes  = 4 << 20
 	maxRequest    = 256 << 20
@@ -163,13 +167,8 @@ func setSchemaVersion(s *etcdserver.EtcdServer) {
 func (e *Engine) start(ctx context.Context, fresh bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if fresh {
-		// The first entry makes us a voter, and no voter may campaign before
-		// that is applied. Behind a snapshot no later start meets it.
-		e.server.ForceSnapshot()
-	}
 	e.server.Start()
-	if err := e.elect(ctx, fresh); err != nil {
+	if err := e.elect(ctx); err != nil {
 		e.Close()
 		return err
 	}
@@ -188,19 +187,23 @@ func (e *Engine) start(ctx context.Context, fresh bool) error {
 // returns when its first write as a leader is applied, and so everything before.
 // A linearizable read would not do: with one voter it waits for what the log
 // says is committed, which may be less than what was acknowledged.
-func (e *Engine) elect(ctx context.Context, fresh bool) error {
-	ticker := time.NewTicker(nudgeEvery)
+func (e *Engine) elect(ctx context.Context) error {
+	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
-	if !fresh {
-		e.campaign(ctx)
-	}
+	calm, empty := 0, 0
 	for {
 		select {
 		case <-e.server.ReadyNotify():
 			return nil
 		case <-ticker.C:
-			done := e.server.AppliedIndex()
-			if e.server.Lead() == 0 && done > 0 && done >= e.server.CommittedIndex() {
+			committed := e.server.CommittedIndex()
+			if calm++; e.server.AppliedIndex() < committed || committed == 0 {
+				calm = 0
+			}
+			if empty++; committed > 0 {
+				empty = 0
+			}
+			if e.server.Lead() == 0 && (calm >= settled || empty >= emptyReplay) {
 				e.campaign(ctx)
 			}
 		case <-e.server.StopNotify():
