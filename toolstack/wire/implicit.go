@@ -20,6 +20,10 @@ func (s *Server) implicit(m *api.MessageInfo) api.Handler {
 		return i.getAll
 	case api.OpGetAllRecords:
 		return i.getAllRecords
+	case api.OpGetAllWhere:
+		return i.getAllWhere
+	case api.OpGetAllRecordsWhere:
+		return i.getAllRecordsWhere
 	case api.OpGetByUUID:
 		return i.getByUUID
 	case api.OpGetByName:
@@ -78,7 +82,18 @@ func (i implicit) getRecord(_ *api.Call, args []api.Value) (api.Result, error) {
 type objectsResult struct {
 	snap    *db.Snapshot
 	class   *api.ClassInfo
+	match   predicate // nil selects all
 	records bool
+}
+
+// each calls f for the selected objects.
+func (r objectsResult) each(f func(*db.Object)) {
+	r.snap.Objects(r.class, func(o *db.Object) bool {
+		if r.match == nil || r.match(o) {
+			f(o)
+		}
+		return true
+	})
 }
 
 // AppendValue implements api.Result.
@@ -90,28 +105,24 @@ func (r objectsResult) AppendValue(b []byte, e api.Encoding) []byte {
 func (r objectsResult) AppendPieces(b []byte, e api.Encoding, flush func([]byte) []byte) []byte {
 	if !r.records {
 		b = api.OpenArray(b, e)
-		r.snap.Objects(r.class, func(o *db.Object) bool {
-			b = flush(api.AppendString(api.Next(b, e), e, o.Ref()))
-			return true
-		})
+		r.each(func(o *db.Object) { b = flush(api.AppendString(api.Next(b, e), e, o.Ref())) })
 		return api.CloseArray(b, e)
 	}
 	b = api.OpenStruct(b, e)
-	r.snap.Objects(r.class, func(o *db.Object) bool {
+	r.each(func(o *db.Object) {
 		b = api.OpenMember(b, e, o.Ref())
 		b = o.AppendRecord(b, e)
 		b = flush(api.CloseMember(b, e))
-		return true
 	})
 	return api.CloseStruct(b, e)
 }
 
 func (i implicit) getAll(*api.Call, []api.Value) (api.Result, error) {
-	return objectsResult{i.db.Snapshot(), i.m.Class, false}, nil
+	return objectsResult{snap: i.db.Snapshot(), class: i.m.Class}, nil
 }
 
 func (i implicit) getAllRecords(*api.Call, []api.Value) (api.Result, error) {
-	return objectsResult{i.db.Snapshot(), i.m.Class, true}, nil
+	return objectsResult{snap: i.db.Snapshot(), class: i.m.Class, records: true}, nil
 }
 
 func (i implicit) getByUUID(_ *api.Call, args []api.Value) (api.Result, error) {

@@ -264,6 +264,29 @@ func TestPlainConstructors(t *testing.T) {
 	}
 }
 
+func TestObjectsByExpression(t *testing.T) {
+	s := fixture(t)
+	const expr = `(field "name__label" = "one <&> \"two\"") and not (field "is_a_template" = "true")`
+	for e, want := range map[string]int{expr: 1, "false": 0, "true": 1} {
+		var refs []string
+		s.Must(&refs, "VM.get_all_where", e)
+		var records map[string]map[string]any
+		s.Must(&records, "VM.get_all_records_where", e)
+		if len(refs) != want || len(records) != want {
+			t.Errorf("%s: %v, %d records", e, refs, len(records))
+		}
+		if want == 1 && (refs[0] != "OpaqueRef:vm" || records[refs[0]]["VCPUs_max"] != 9007199254740993.0) {
+			t.Errorf("%s: %v, %v", e, refs, records[refs[0]]["VCPUs_max"])
+		}
+	}
+	for _, m := range []string{"VM.get_all_where", "VM.get_all_records_where"} {
+		if _, err := s.Call(m, "nonsense"); code(err) != "INVALID_VALUE [expr, nonsense]" {
+			t.Errorf("%s: %v", m, err)
+		}
+	}
+	s.Covers("VM.get_all_where", "VM.get_all_records_where")
+}
+
 func TestListMethods(t *testing.T) {
 	s := fixture(t)
 	result, err := s.Raw("system.listMethods")
