@@ -36,6 +36,9 @@ type Server struct {
 	Host    api.HostRef
 	// Sessions is the session manager; see also As.
 	Sessions *session.Manager
+	// Directories are what external authentication can be enabled with; a
+	// test may add to them.
+	Directories map[string]session.OpenFunc
 
 	calls *calls
 }
@@ -55,6 +58,7 @@ func New(t testing.TB, prepare func(*api.Registry, *db.DB)) *Server {
 		t.Fatal(err)
 	}
 	s := &Server{T: t, DB: d, Host: api.NewRef[api.Host](), calls: &calls{}}
+	s.Directories = map[string]session.OpenFunc{directoryType: openDirectory}
 	reg := api.NewRegistry()
 	var password atomic.Pointer[string]
 	first := Password
@@ -68,7 +72,7 @@ func New(t testing.TB, prepare func(*api.Registry, *db.DB)) *Server {
 			password.Store(&p)
 			return nil
 		},
-		Directories: map[string]session.OpenFunc{directoryType: openDirectory},
+		Directories: s.Directories,
 		Clock:       noWait{},
 	})
 	s.Sessions = sessions
