@@ -13,7 +13,7 @@ func (h *Host) getInventory(w http.ResponseWriter, _ *http.Request) {
 	s := h.inventory()
 	h.answer(w, client.Inventory{
 		CPU: s.CPU(), KVM: h.kvmState(), Memory: s.Memory(), NICs: s.NICs(), Disks: s.Disks(h.storage.BootDisk),
-		Product: s.Product(), BIOS: s.BIOS(), Hostname: h.keeper.get().Document.Hostname,
+		Product: s.Product(), BIOS: s.BIOS(), IOMMU: s.IOMMU(), SecureBoot: s.SecureBoot(), Hostname: h.keeper.get().Document.Hostname,
 		State: stateAnswer(h.storage.State),
 	})
 }

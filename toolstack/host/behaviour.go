@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"encoding/json"
-	"time"
 
 	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
@@ -16,17 +15,19 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleHostEnable(r, m.enable)
 	api.HandleHostShutdown(r, func(c *api.Call, ref api.HostRef) error { return m.power(c, ref, client.Poweroff) })
 	api.HandleHostReboot(r, func(c *api.Call, ref api.HostRef) error { return m.power(c, ref, client.Reboot) })
-	api.HandleHostGetServertime(r, func(_ *api.Call, ref api.HostRef) (time.Time, error) {
-		return time.Now().UTC(), m.isThis(ref)
-	})
-	api.HandleHostGetServerLocaltime(r, func(_ *api.Call, ref api.HostRef) (time.Time, error) {
-		return time.Now().UTC(), m.isThis(ref) // a host keeps UTC
-	})
 	api.HandleHostComputeFreeMemory(r, m.computeFreeMemory)
 	api.HandleHostComputeMemoryOverhead(r, func(_ *api.Call, ref api.HostRef) (int64, error) {
 		return 0, m.isThis(ref) // all of the host's own need is its control domain's
 	})
 	api.HandleHostCallPlugin(r, m.callPlugin)
+	api.HandleHostDestroy(r, m.destroy)
+	api.HandleHostGetManagementInterface(r, m.managementInterface)
+	api.HandleHostGetServerCertificate(r, m.serverCertificate)
+	m.registerClock(r)
+	m.registerDocument(r)
+	m.registerEvacuation(r)
+	m.registerLogs(r)
+	m.registerSettings(r)
 }
 
 // isThis refuses a host that is not there, or not this one.

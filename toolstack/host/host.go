@@ -39,6 +39,11 @@ type Hostd interface {
 	Network(ctx context.Context) (client.Network, error)
 	Power(ctx context.Context, action client.PowerAction) error
 	LoadKVM(ctx context.Context) error
+	PutConfig(ctx context.Context, text []byte) (client.Config, error)
+	Logs(ctx context.Context, service string, lines int) (client.Logs, error)
+	KernelLog(ctx context.Context) (client.KernelLog, error)
+	ClearKernelLog(ctx context.Context) (client.KernelLog, error)
+	Time(ctx context.Context) (client.Time, error)
 }
 
 // Config is what a Manager needs.
@@ -47,7 +52,12 @@ type Config struct {
 	Hypervisor hypervisor.Hypervisor
 	Hostd      Hostd
 	StateDir   string // where the identity is kept
-	Log        *slog.Logger
+	// Restart ends the toolstack, for PID 1 to start it again; without it nobody
+	// can ask for that.
+	Restart func()
+	// Now is the time; nil is the real one.
+	Now func() time.Time
+	Log *slog.Logger
 }
 
 // Manager is this host. Its methods may be called from many goroutines, those
@@ -57,6 +67,9 @@ type Manager struct {
 	uuid string
 	now  atomic.Pointer[facts]
 	hv   atomic.Pointer[hypervisor.Version]
+
+	document sync.Mutex // held from reading the configuration document to writing it
+	face     atomic.Pointer[[]byte]
 
 	certain   chan struct{} // closed once hostd has a verdict on KVM
 	onVerdict sync.Once
@@ -68,13 +81,18 @@ type facts struct {
 	version   client.Version
 	inventory client.Inventory
 	document  config.Document
+	network   client.Network
 	address   string
+	asked     time.Time
 }
 
 // New reads or makes the host's identity.
 func New(cfg Config) (*Manager, error) {
 	if cfg.Log == nil {
 		cfg.Log = journal.Discard()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	uuid, err := identity(cfg.StateDir)
 	if err != nil {
@@ -285,5 +303,8 @@ func (m *Manager) ask(ctx context.Context) (*facts, error) {
 		return nil, err
 	}
 	address, _, _ := strings.Cut(network.Address, "/")
-	return &facts{version: version, inventory: inventory, document: configuration.Document, address: address}, nil
+	return &facts{
+		version: version, inventory: inventory, document: configuration.Document,
+		network: network, address: address, asked: m.cfg.Now().UTC().Truncate(time.Second),
+	}, nil
 }

@@ -49,7 +49,10 @@ func (m *Manager) write(tx *db.Tx, f *facts) (api.HostRef, error) {
 		r.MemoryTotal, r.Live = f.inventory.Memory.Total, true
 		r.MemoryFree = m.freeMemory(tx, ref, f)
 		if r.LastUpdated.IsZero() {
-			r.LastUpdated = time.Now().UTC()
+			r.LastUpdated = f.asked
+		}
+		if r.UUID == "" {
+			r.UUID = api.NewUUID()
 		}
 	})
 	control = m.writeControlDomain(w, control, ref, f)
@@ -61,7 +64,8 @@ func (m *Manager) write(tx *db.Tx, f *facts) (api.HostRef, error) {
 		m.describe(r, f)
 	})
 	writeCPUs(w, ref, f)
-	writePool(w, ref)
+	writeManagement(w, ref, f)
+	writePool(w, ref, f)
 	if !w.wrote {
 		return ref, errUnchanged
 	}
@@ -131,11 +135,25 @@ func (m *Manager) describe(r *api.Host, f *facts) {
 	}
 	r.CPUInfo = cpuInfo(f.inventory.CPU)
 	r.CPUConfiguration = map[string]string{}
-	r.SchedPolicy, r.Edition = "credit", "free"
+	r.SchedPolicy, r.Edition, r.Editions = "credit", Edition, Editions
+	r.LicenseParams = LicenseParams()
+	r.LicenseParams["sockets"] = r.CPUInfo["socket_count"]
 	r.BIOSStrings = biosStrings(f.inventory)
+	r.ChipsetInfo = map[string]string{"iommu": strconv.FormatBool(f.inventory.IOMMU)}
+	r.SecureBoot = f.inventory.SecureBoot
+	r.VirtualHardwarePlatformVersions = []int64{0, 1, 2}
 	r.HTTPSOnly, r.SSLLegacy, r.SSHEnabled = true, false, false
 	r.TLSVerificationEnabled = true
-	r.ISCSIIQN = r.OtherConfig["iscsi_iqn"]
+	r.NTPMode = ntpMode(f.document)
+	if len(f.document.NTP) > 0 {
+		r.NTPCustomServers = f.document.NTP
+	}
+	if r.Timezone == "" {
+		r.Timezone = "UTC"
+	}
+	if r.LicenseServer == nil {
+		r.LicenseServer = map[string]string{"address": "localhost", "port": "27000"}
+	}
 	r.AllowedOperations = hostOperations(r.Enabled)
 }
 
@@ -226,15 +244,51 @@ func writeCPUs(w *writer, host api.HostRef, f *facts) {
 	}
 }
 
-// writePool makes the pool of one that every host begins as.
-func writePool(w *writer, host api.HostRef) {
-	for range db.All[api.Pool](w.tx) {
-		return
+// writePool makes the pool of one that every host begins as, and keeps what
+// follows from its hosts. The first telemetry would be due a week after that; it
+// is never sent anywhere.
+func writePool(w *writer, host api.HostRef, f *facts) {
+	var ref api.PoolRef
+	for r := range db.All[api.Pool](w.tx) {
+		ref = r
 	}
-	upsert(w, "", api.NewPool, func(p *api.Pool) {
-		p.UUID, p.Master = api.NewUUID(), host
-		p.TLSVerificationEnabled = true
+	upsert(w, ref, api.NewPool, func(p *api.Pool) {
+		if p.UUID == "" {
+			p.UUID, p.Master = api.NewUUID(), host
+			p.TLSVerificationEnabled = true
+			p.LicenseServer = map[string]string{"address": "localhost", "port": "27000"}
+		}
+		if p.TelemetryUUID.IsNull() {
+			id := api.NewSecret()
+			id.UUID, id.Value = api.NewUUID(), api.NewUUID()
+			p.TelemetryUUID = db.Insert(w.tx, id)
+			p.TelemetryNextCollection = f.asked.Add(7 * 24 * time.Hour)
+		}
+		p.Restrictions = Restrictions()
+		if p.Master == host {
+			p.CPUInfo = poolCPUInfo(w.tx, cpuInfo(f.inventory.CPU))
+		}
 	})
+}
+
+// poolCPUInfo is what guests may count on wherever they run, which while there is
+// one host is what it has; the counts are sums.
+func poolCPUInfo(r db.Reader, master map[string]string) map[string]string {
+	cpus, sockets := 0, 0
+	for _, h := range db.All[api.Host](r) {
+		cpus += number(h.CPUInfo["cpu_count"])
+		sockets += number(h.CPUInfo["socket_count"])
+	}
+	return map[string]string{
+		"cpu_count": strconv.Itoa(cpus), "socket_count": strconv.Itoa(sockets), "vendor": master["vendor"],
+		"features_pv": master["features_pv"], "features_hvm": master["features_hvm"],
+		"features_pv_host": master["features_pv_host"], "features_hvm_host": master["features_hvm_host"],
+	}
+}
+
+func number(s string) int {
+	n, _ := strconv.Atoi(s) // what is none counts nothing
+	return n
 }
 
 // writeControlDomain keeps the VM row that stands for the host's own system:
@@ -248,7 +302,10 @@ func (m *Manager) writeControlDomain(w *writer, ref api.VMRef, host api.HostRef,
 	metrics = upsert(w, metrics, api.NewVMMetrics, func(r *api.VMMetrics) {
 		r.MemoryActual, r.VCPUsNumber = memory, int64(f.inventory.CPU.Count)
 		if r.LastUpdated.IsZero() {
-			r.LastUpdated = time.Now().UTC()
+			r.LastUpdated = f.asked
+		}
+		if r.UUID == "" {
+			r.UUID = api.NewUUID()
 		}
 	})
 	return upsert(w, ref, api.NewVM, func(vm *api.VM) {

@@ -26,6 +26,10 @@ type Inventory struct {
 	Product  Product `json:"product"`
 	BIOS     BIOS    `json:"bios"`
 	Hostname string  `json:"hostname"`
+	// IOMMU says whether devices can be given to guests; SecureBoot whether the
+	// firmware checked what it started.
+	IOMMU      bool `json:"iommu"`
+	SecureBoot bool `json:"secure_boot"`
 	// State says whether what the host writes survives a reboot.
 	State State `json:"state"`
 }

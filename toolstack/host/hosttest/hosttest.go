@@ -4,6 +4,9 @@ package hosttest
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"slices"
 	"sync"
 
 	"cairn/init/config"
@@ -12,12 +15,15 @@ import (
 
 // Hostd answers what its fields say. Change them through Set while it is in use.
 type Hostd struct {
-	mu        sync.Mutex
-	Hardware  client.Inventory
-	Document  config.Document
-	Address   string // in CIDR form
-	PowerAsks []client.PowerAction
-	Err       error // what every call answers, unless nil
+	mu           sync.Mutex
+	Hardware     client.Inventory
+	Document     config.Document
+	Address      string // in CIDR form
+	PowerAsks    []client.PowerAction
+	ServiceLog   []string // lines of the toolstack's log; nil for no log
+	Kernel       string   // the kernel's log
+	Synchronized bool
+	Err          error // what every call answers, unless nil
 }
 
 // New is a host of 4 GiB with KVM and two CPUs.
@@ -32,6 +38,12 @@ func New() *Hostd {
 			CPU:      client.CPU{Count: 2, Sockets: 1, Vendor: "AuthenticAMD", Model: "Test CPU", MHz: 3000, Flags: []string{"fpu", "svm"}},
 			KVM:      client.KVM{Usable: true},
 			Memory:   client.Memory{Total: 4 << 30, Available: 3 << 30},
+			NICs: []client.NIC{{
+				Name: "eth0", MAC: "52:54:00:00:00:01", Driver: "virtio_net", PCI: "0000:00:02.0", Vendor: "0x1af4", Device: "0x1041",
+				SpeedMbps: 1000, Duplex: true, Link: true, MTU: 1500,
+			}},
+			Product: client.Product{Manufacturer: "Maker", Name: "Machine", Serial: "S1"},
+			BIOS:    client.BIOS{Vendor: "Firm", Version: "1.0", Date: "01/02/2026"},
 		},
 	}
 }
@@ -68,14 +80,66 @@ func (h *Hostd) Inventory(context.Context) (client.Inventory, error) {
 func (h *Hostd) Config(context.Context) (client.Config, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return client.Config{Document: h.Document, Source: "default"}, h.Err
+	text, err := json.Marshal(h.Document) // which is YAML, too
+	return client.Config{Document: h.Document, Text: string(text), Source: "state"}, errors.Join(h.Err, err)
+}
+
+// PutConfig implements host.Hostd.
+func (h *Hostd) PutConfig(_ context.Context, text []byte) (client.Config, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	doc, err := config.Parse(text)
+	if err != nil {
+		return client.Config{}, &client.Error{Status: 400, Code: client.CodeConfigInvalid, Message: err.Error()}
+	}
+	if h.Err == nil {
+		h.Document, h.Hardware.Hostname = doc, doc.Hostname
+	}
+	return client.Config{Document: doc, Text: string(text), Source: "state"}, h.Err
+}
+
+// Logs implements host.Hostd.
+func (h *Hostd) Logs(_ context.Context, service string, lines int) (client.Logs, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ServiceLog == nil {
+		return client.Logs{}, &client.Error{Status: 404, Code: client.CodeNotFound, Message: "no log of service " + service}
+	}
+	last := h.ServiceLog[max(len(h.ServiceLog)-lines, 0):]
+	return client.Logs{Service: service, Lines: slices.Clone(last)}, h.Err
+}
+
+// KernelLog implements host.Hostd.
+func (h *Hostd) KernelLog(context.Context) (client.KernelLog, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return client.KernelLog{Text: h.Kernel}, h.Err
+}
+
+// ClearKernelLog implements host.Hostd.
+func (h *Hostd) ClearKernelLog(context.Context) (client.KernelLog, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	text := h.Kernel
+	h.Kernel = ""
+	return client.KernelLog{Text: text}, h.Err
+}
+
+// Time implements host.Hostd.
+func (h *Hostd) Time(context.Context) (client.Time, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return client.Time{Synchronized: h.Synchronized}, h.Err
 }
 
 // Network implements host.Hostd.
 func (h *Hostd) Network(context.Context) (client.Network, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return client.Network{Interface: "eth0", Mode: "dhcp", Link: true, Address: h.Address}, h.Err
+	return client.Network{
+		Interface: "eth0", MAC: "52:54:00:00:00:01", Mode: string(h.Document.Management.Mode), Link: true, Address: h.Address,
+		Gateway: "192.0.2.1", DNS: []string{"192.0.2.53"},
+	}, h.Err
 }
 
 // LoadKVM implements host.Hostd: a pending verdict becomes KVM.
