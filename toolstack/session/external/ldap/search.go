@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,8 +96,18 @@ func (d *Directory) short(name string) string {
 	return name
 }
 
+// findUser finds a user by what he logs in by. That it is no group is looked at
+// here: a directory that lacks one of the classes would match nothing but it.
 func (d *Directory) findUser(c *goldap.Conn, name string) (*goldap.Entry, error) {
-	return d.one(c, d.base, "(&(!"+isGroup()+")"+anyOf(d.short(name), d.users...)+")")
+	e, err := d.one(c, d.base, anyOf(d.short(name), d.users...))
+	if err == nil && describesGroup(e) {
+		return nil, session.ErrNoSubject
+	}
+	return e, err
+}
+
+func describesGroup(e *goldap.Entry) bool {
+	return slices.ContainsFunc(e.GetEqualFoldAttributeValues("objectClass"), func(c string) bool { return contains(groupClasses, c) })
 }
 
 // byID finds a user or group by its identifier.
@@ -184,10 +195,7 @@ func (d *Directory) Information(ctx context.Context, id string) (about map[strin
 // describe puts an entry into the terms of the API.
 func (d *Directory) describe(e *goldap.Entry, id string) map[string]string {
 	get := e.GetEqualFoldAttributeValue
-	group := false
-	for _, c := range e.GetEqualFoldAttributeValues("objectClass") {
-		group = group || contains(groupClasses, c)
-	}
+	group := describesGroup(e)
 	name := get(d.users[0])
 	if group || name == "" {
 		name = get(d.name)
