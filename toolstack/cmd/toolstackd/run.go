@@ -50,6 +50,7 @@ type toolstack struct {
 	consoles *console.Manager
 	server   *wire.Server
 	ready    chan struct{} // closed when libvirt has answered and rows are true
+	stop     func()        // ends run; PID 1 starts it again
 }
 
 // run serves until the context ends.
@@ -59,7 +60,9 @@ func run(ctx context.Context, cfg config) error {
 		return err
 	}
 	defer listener.Close()
-	t := &toolstack{cfg: cfg, ready: make(chan struct{})}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	t := &toolstack{cfg: cfg, ready: make(chan struct{}), stop: stop}
 	t.hv = cfg.fakeHypervisor
 	if t.hv == nil { // connects in the background from here on
 		cfg.hypervisor.Log = cfg.log
@@ -70,9 +73,12 @@ func run(ctx context.Context, cfg config) error {
 		return err
 	}
 	defer t.db.Close()
-	tlsConfig, _, err := identity.Load(cfg.state, identity.Options{Names: names(t.host)})
+	tlsConfig, id, err := identity.Load(cfg.state, identity.Options{Names: names(t.host)})
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
+	}
+	if err := t.host.Present(ctx, id.HostPEM); err != nil {
+		return err
 	}
 	t.build()
 	defer t.server.Close()
@@ -102,7 +108,9 @@ func (t *toolstack) open(ctx context.Context) error {
 	if t.db, err = db.Open(ctx, engine, db.Options{Log: t.cfg.log}); err != nil {
 		return fmt.Errorf("database: %w", err)
 	}
-	t.host, err = host.New(host.Config{DB: t.db, Hypervisor: t.hv, Hostd: hostd, StateDir: t.cfg.state, Log: t.cfg.log})
+	t.host, err = host.New(host.Config{
+		DB: t.db, Hypervisor: t.hv, Hostd: hostd, StateDir: t.cfg.state, Restart: t.stop, Log: t.cfg.log,
+	})
 	if err == nil {
 		err = t.host.Sync(ctx)
 	}
