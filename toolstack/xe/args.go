@@ -2,51 +2,77 @@ package xe
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 )
 
-// Invocation is a command line taken apart.
+// Invocation is a command line taken apart: where to go, as whom, and what for.
 type Invocation struct {
-	Server   string
-	Port     int
-	Username string
-	Password string
-	Command  string
-	Params   Params
-	Minimal  bool
-	Force    bool
-	Multiple bool
-	All      bool
-	Help     bool
+	Settings
+	Command string
+	Params  Params
+	Help    bool
 }
 
 // Param is one name=value argument. Key is set for map parameters, which are
 // written name:key=value.
 type Param struct{ Name, Key, Value string }
 
+// full is the name as it was written.
+func (p Param) full() string {
+	if p.Key == "" {
+		return p.Name
+	}
+	return p.Name + ":" + p.Key
+}
+
 // Params keeps the order of the command line.
 type Params []Param
 
-// Get returns the first plain parameter of this name.
-func (p Params) Get(name string) (string, bool) {
-	for _, a := range p {
-		if a.Name == name && a.Key == "" {
-			return a.Value, true
+// Get returns the first plain parameter of this name. The name may offer
+// others, "a|b", of which the first that is given counts.
+func (p Params) Get(names string) (string, bool) {
+	for name := range strings.SplitSeq(names, "|") {
+		for _, a := range p {
+			if a.Name == name && a.Key == "" {
+				return a.Value, true
+			}
 		}
 	}
 	return "", false
 }
 
-// Map returns the keys and values given as name:key=value.
+// All returns every plain parameter of this name.
+func (p Params) All(name string) []string {
+	var all []string
+	for _, a := range p {
+		if a.Name == name && a.Key == "" {
+			all = append(all, a.Value)
+		}
+	}
+	return all
+}
+
+// Map returns the keys and values given as name:key=value, or in the older way
+// as name-key=value.
 func (p Params) Map(name string) map[string]string {
 	m := map[string]string{}
 	for _, a := range p {
-		if a.Name == name && a.Key != "" {
+		old, isOld := strings.CutPrefix(a.Name, name+"-")
+		switch {
+		case a.Name == name && a.Key != "":
 			m[a.Key] = a.Value
+		case isOld && a.Key == "" && old != "":
+			m[old] = a.Value
 		}
 	}
 	return m
+}
+
+// True reports whether a switch is on: --name or name=true.
+func (p Params) True(name string) bool {
+	v, ok := p.Get(name)
+	on, known := truth(v)
+	return ok && known && on
 }
 
 // Without returns the parameters except those with the given names.
@@ -64,6 +90,20 @@ func (p Params) Without(names ...string) Params {
 	return rest
 }
 
+// standard are the parameters every command understands; they never filter.
+var standard = []string{"server", "password", "port", "username", "minimal", "force", "multiple", "all", "message-priority", "trace", "progress"}
+
+// truth reads a truth value as users write it.
+func truth(text string) (value, ok bool) {
+	switch strings.ToLower(text) {
+	case "true", "yes", "1":
+		return true, true
+	case "false", "no", "0":
+		return false, true
+	}
+	return false, false
+}
+
 // UsageError is a command line that cannot be understood.
 type UsageError struct{ Reason string }
 
@@ -74,101 +114,92 @@ func usage(format string, args ...any) error {
 	return &UsageError{Reason: fmt.Sprintf(format, args...)}
 }
 
-// Parse takes a command line apart. Switches may stand anywhere; the first
-// other word is the command, the rest are parameters.
+// missing is said when a command lacks a parameter it cannot do without.
+func missingParam(name string) error { return usage("required parameter not found: %s", name) }
+
+// Parse takes a command line apart. Switches may stand anywhere; the first word
+// without "=" is the command, the rest are parameters. Settings may be given
+// as parameters too (server=host), unless the command has one of that name.
 func Parse(args []string) (Invocation, error) {
-	inv := Invocation{Port: 443, Username: "root"}
+	inv := Invocation{Settings: defaults()}
+	var words []string
 	for len(args) > 0 {
-		arg := args[0]
-		args = args[1:]
-		rest, err := inv.take(arg, args)
+		rest, word, err := inv.take(args)
 		if err != nil {
 			return inv, err
 		}
+		if word != "" {
+			words = append(words, word)
+		}
 		args = rest
 	}
-	if inv.Command == "" && !inv.Help {
-		return inv, usage("no command given; try: xe help")
+	words = inv.command(words)
+	for _, w := range words {
+		if err := inv.param(w); err != nil {
+			return inv, err
+		}
 	}
 	return inv, nil
 }
 
-func (inv *Invocation) take(arg string, rest []string) ([]string, error) {
+// take reads one switch with its value, or hands back one word.
+func (inv *Invocation) take(args []string) (rest []string, word string, err error) {
+	arg := args[0]
+	args = args[1:]
+	name, isSwitch := valued[arg]
 	switch {
-	case inv.flag(arg):
-		return rest, nil
-	case valued[arg]:
-		if len(rest) == 0 {
-			return nil, usage("%s wants a value", arg)
-		}
-		return rest[1:], inv.option(arg, rest[0])
-	case strings.HasPrefix(arg, "-"):
-		return nil, usage("unknown switch %s", arg)
-	case inv.Command == "":
-		inv.Command = arg
-		return rest, nil
-	default:
-		return rest, inv.param(arg)
-	}
-}
-
-// valued are the switches that take the next word.
-var valued = map[string]bool{"-s": true, "-h": true, "-p": true, "-u": true, "-pw": true}
-
-func (inv *Invocation) flag(arg string) bool {
-	switch arg {
-	case "--minimal":
-		inv.Minimal = true
-	case "--force":
-		inv.Force = true
-	case "--multiple":
-		inv.Multiple = true
-	case "--all":
-		inv.All = true
-	case "--help":
+	case arg == "--help" || arg == "-help":
 		inv.Help = true
-	default:
-		return false
+		return args, "", nil
+	case isSwitch && len(args) == 0:
+		return nil, "", usage("%s wants a value", arg)
+	case isSwitch:
+		return args[1:], "", inv.set(name, args[0])
+	case strings.HasPrefix(arg, "--") && len(arg) > 2:
+		return args, switchWord(arg[2:]), nil
+	case strings.HasPrefix(arg, "-") && len(arg) > 1:
+		return nil, "", usage("unknown switch %s", arg)
 	}
-	return true
+	return args, arg, nil
 }
 
-func (inv *Invocation) option(name, value string) error {
-	switch name {
-	case "-s", "-h":
-		inv.Server = value
-	case "-u":
-		inv.Username = value
-	case "-pw":
-		inv.Password = value
-	case "-p":
-		port, err := strconv.Atoi(value)
-		if err != nil || port < 1 || port > 65535 {
-			return usage("%q is not a port number", value)
-		}
-		inv.Port = port
+// switchWord turns the rest of a switch, "force" or "ca-file=x", into a
+// parameter.
+func switchWord(text string) string {
+	if strings.Contains(text, "=") {
+		return text
 	}
-	return nil
+	return text + "=true"
+}
+
+// command takes the command out of the words.
+func (inv *Invocation) command(words []string) []string {
+	for i, w := range words {
+		if !strings.Contains(w, "=") {
+			inv.Command = w
+			return append(words[:i:i], words[i+1:]...)
+		}
+	}
+	return words
 }
 
 // param reads name=value, name:key=value, or a bare word, which `xe help` and
-// switches written as parameters ("force=true") need.
+// `xe completion` need.
 func (inv *Invocation) param(arg string) error {
 	name, value, ok := strings.Cut(arg, "=")
-	if !ok && inv.Command != "help" {
+	if !ok && !bareWords[inv.Command] {
 		return usage("%q is not of the form name=value", arg)
 	}
 	name, key, _ := strings.Cut(name, ":")
 	if name == "" {
 		return usage("%q names no parameter", arg)
 	}
-	switch {
-	case key == "" && name == "force":
-		inv.Force = value == "true"
-	case key == "" && name == "multiple":
-		inv.Multiple = value == "true"
-	default:
-		inv.Params = append(inv.Params, Param{Name: name, Key: key, Value: value})
+	if key == "" && isSetting(name) && !load().declares(inv.Command, name) {
+		return inv.set(name, value)
 	}
+	inv.Params = append(inv.Params, Param{Name: name, Key: key, Value: value})
 	return nil
 }
+
+// bareWords are the commands whose parameters are plain words.
+var bareWords = map[string]bool{"help": true, "completion": true}

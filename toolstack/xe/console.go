@@ -27,7 +27,7 @@ func (s *session) console(ctx context.Context) error {
 		return err
 	}
 	defer stream.Close()
-	restore, err := s.raw()
+	restore, err := s.rawTerminal()
 	if err != nil {
 		return err
 	}
@@ -39,17 +39,17 @@ func (s *session) console(ctx context.Context) error {
 	}()
 	// However the stream ends, by the user, the VM or the host, the console is
 	// simply over.
-	_, _ = io.Copy(s.out, stream)
+	_, _ = io.Copy(s.out.w, stream)
 	return ctx.Err()
 }
 
-// raw puts a terminal into raw mode; anything else is left alone.
-func (s *session) raw() (func(), error) {
+// rawTerminal puts a terminal into raw mode; anything else is left alone.
+func (s *session) rawTerminal() (func(), error) {
 	f, ok := s.in.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return func() {}, nil
 	}
-	fmt.Fprint(s.out, "Connected. Ctrl-] leaves the console.\r\n")
+	fmt.Fprint(s.out.w, "Connected. Ctrl-] leaves the console.\r\n")
 	old, err := term.MakeRaw(int(f.Fd()))
 	if err != nil {
 		return nil, err

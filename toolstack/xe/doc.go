@@ -1,10 +1,21 @@
 // Package xe is the command line of a pool: `xe <command> [name=value]…`.
 //
-// Commands, their parameters and the columns of the generic record commands
-// come from commands.json; what a record field is called on the wire and where
-// it is found stands there too ("metrics.memory_actual" is the field of the
-// record the metrics reference leads to). A command of the list that has no
-// code yet says so by name and exits with status 1: nothing is guessed.
+// What there is to say stands in data, not in code:
 //
-// One Run is one session on one host; the package holds no other state.
+//   - data/classes.json: the classes with generic commands (vm-list,
+//     vm-param-set and so on), their columns and fields, where each field is
+//     found in the records of the API and how it is written out;
+//   - data/commands.json: the explicit commands and their parameters;
+//   - data/calls.txt: what each explicit command calls, with which arguments,
+//     and how the answer is shown. The few that need more say "code";
+//   - data/errors.txt: the names of error parameters.
+//
+// A run is: settle the command line with ~/.xe and XE_EXTRA_ARGS (args.go,
+// settings.go), log in (dial.go, trust.go), then a generic command (generic.go)
+// or the steps of an explicit one (calls.go, step.go). A message the host has
+// no behaviour for comes back as the host's own refusal, by name: nothing is
+// guessed on this side.
+//
+// One Run is one session on one host; the package holds no other state, and a
+// run uses one goroutine except for the console.
 package xe

@@ -2,7 +2,6 @@ package xe
 
 import (
 	"context"
-	"slices"
 	"strings"
 )
 
@@ -12,7 +11,8 @@ func (s *session) generic(c *Class) (func(context.Context) error, error) {
 	if verb == "list" {
 		return func(ctx context.Context) error { return s.list(ctx, c) }, nil
 	}
-	code, ok := map[string]func(context.Context, *Class, record) error{
+	need := []string{"uuid"}
+	code := map[string]func(context.Context, *Class, record) error{
 		"param-list":   s.paramList,
 		"param-get":    s.paramGet,
 		"param-set":    s.paramSet,
@@ -20,14 +20,19 @@ func (s *session) generic(c *Class) (func(context.Context) error, error) {
 		"param-remove": s.paramRemove,
 		"param-clear":  s.paramClear,
 	}[verb]
-	if !ok {
-		return nil, usage("unknown command %q", s.Command)
+	switch verb {
+	case "param-get", "param-add", "param-clear":
+		need = append(need, "param-name")
+	case "param-remove":
+		need = append(need, "param-name", "param-key")
 	}
-	uuid, ok := s.Params.Get("uuid")
-	if !ok {
-		return nil, usage("%s: required parameter not found: uuid", s.Command)
+	for _, name := range need {
+		if _, ok := s.Params.Get(name); !ok {
+			return nil, missingParam(name)
+		}
 	}
 	return func(ctx context.Context) error {
+		uuid, _ := s.Params.Get("uuid")
 		r, err := s.byUUID(ctx, c.API, uuid)
 		if err != nil {
 			return err
@@ -38,116 +43,83 @@ func (s *session) generic(c *Class) (func(context.Context) error, error) {
 
 // list prints the records that match all filters.
 func (s *session) list(ctx context.Context, c *Class) error {
-	fields, err := s.columns(c)
+	fields, err := s.columns(c, "params")
 	if err != nil {
 		return err
 	}
-	matched, err := s.match(ctx, c, s.Params.Without("params"))
+	filters := s.Params.Without("params").Without(standard...)
+	if s.Params.True("all") {
+		filters = nil
+	}
+	matched, err := s.match(ctx, c, filters)
 	if err != nil {
 		return err
 	}
-	for i, r := range matched {
-		if err := s.print(ctx, c, r, fields, i == 0); err != nil {
+	return s.printAll(ctx, c, matched, fields)
+}
+
+func (s *session) printAll(ctx context.Context, c *Class, list []record, fields []*Field) error {
+	for _, r := range list {
+		if err := s.print(ctx, c, r, fields, true); err != nil {
 			return err
 		}
 	}
-	return s.end(len(matched))
+	return nil
 }
 
-func (s *session) columns(c *Class) ([]Field, error) {
-	names := c.columns()
-	if v, ok := s.Params.Get("params"); ok && v == "all" {
-		return c.Fields, nil
-	} else if ok {
+// columns are the fields a list shows, in the order of the class: those that
+// params= names, or the class's own choice.
+func (s *session) columns(c *Class, param string) ([]*Field, error) {
+	names := c.Columns
+	if v, ok := s.Params.Get(param); ok {
 		names = strings.Split(v, ",")
+		if v == "all" {
+			names = nil
+		}
 	}
-	fields := make([]Field, len(names))
-	for i, n := range names {
-		f, err := c.Field(n)
+	if len(names) == 0 {
+		return c.Fields, nil
+	}
+	wanted := map[*Field]bool{}
+	for _, n := range names {
+		f, err := c.field(strings.TrimSpace(n))
 		if err != nil {
 			return nil, err
 		}
-		fields[i] = f
+		wanted[f] = true
+	}
+	var fields []*Field
+	for _, f := range c.Fields {
+		if wanted[f] {
+			fields = append(fields, f)
+		}
 	}
 	return fields, nil
 }
 
-// match returns the records that pass every filter, the class's own included
-// unless the user gives that field another value.
-func (s *session) match(ctx context.Context, c *Class, filters Params) ([]record, error) {
-	for name, value := range c.Filter {
-		if _, ok := filters.Get(name); !ok {
-			filters = append(filters, Param{Name: name, Value: value})
-		}
+// print shows a record; in a list, fields that cost a call each are not asked
+// for.
+func (s *session) print(ctx context.Context, c *Class, r record, fields []*Field, inList bool) error {
+	if s.out.minimal && len(fields) > 1 {
+		fields = fields[:1]
 	}
-	all, err := s.records(ctx, c.API)
-	if err != nil {
-		return nil, err
+	rows := make([]row, len(fields))
+	for i, f := range fields {
+		v := plain(costly)
+		if !f.Cost || !inList {
+			var err error
+			if v, err = s.show(ctx, c, r, f); err != nil {
+				return err
+			}
+		}
+		rows[i] = row{f.label(), v.text}
 	}
-	var matched []record
-	for _, r := range all {
-		ok, err := s.passes(ctx, c, r, filters)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			matched = append(matched, r)
-		}
-	}
-	return matched, nil
-}
-
-func (s *session) passes(ctx context.Context, c *Class, r record, filters Params) (bool, error) {
-	for _, p := range filters {
-		f, err := c.Field(p.Name)
-		if err != nil {
-			return false, err
-		}
-		v, err := s.value(ctx, c, r, f)
-		if err != nil {
-			return false, err
-		}
-		ok, err := s.equal(ctx, f, p, v)
-		if err != nil || !ok {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// equal compares one field with one filter: field=value, map:key=value, or
-// set:contains=value.
-func (s *session) equal(ctx context.Context, f Field, p Param, v any) (bool, error) {
-	switch v := v.(type) {
-	case map[string]any:
-		if p.Key != "" {
-			got, ok := v[p.Key].(string)
-			return ok && got == p.Value, nil
-		}
-	case []any:
-		if p.Key == "contains" {
-			return s.contains(ctx, f, v, p.Value)
-		}
-	}
-	t, err := s.text(ctx, f, v)
-	return t == p.Value, err
-}
-
-func (s *session) contains(ctx context.Context, f Field, set []any, want string) (bool, error) {
-	for _, e := range set {
-		t, err := s.text(ctx, f, e)
-		if err != nil || t == want {
-			return t == want, err
-		}
-	}
-	return false, nil
+	s.out.table(rows)
+	return nil
 }
 
 func (s *session) paramList(ctx context.Context, c *Class, r record) error {
-	if err := s.print(ctx, c, r, c.Fields, true); err != nil {
-		return err
-	}
-	return s.end(1)
+	return s.print(ctx, c, r, c.Fields, false)
 }
 
 func (s *session) paramGet(ctx context.Context, c *Class, r record) error {
@@ -155,124 +127,25 @@ func (s *session) paramGet(ctx context.Context, c *Class, r record) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.value(ctx, c, r, f)
-	if err != nil {
-		return err
-	}
-	if key, ok := s.Params.Get("param-key"); ok {
-		m, _ := v.(map[string]any)
-		if v, ok = m[key]; !ok {
-			return usage("%s has no key %q", f.Name, key)
-		}
-	}
-	t, err := s.text(ctx, f, v)
-	if err != nil {
-		return err
-	}
-	return s.line(t)
-}
-
-// named is the field that param-name= names.
-func (s *session) named(c *Class) (Field, error) {
-	name, ok := s.Params.Get("param-name")
-	if !ok {
-		return Field{}, usage("%s: required parameter not found: param-name", s.Command)
-	}
-	return c.Field(name)
-}
-
-// paramSet writes each field given; every one is checked before the first is
-// written.
-func (s *session) paramSet(ctx context.Context, c *Class, r record) error {
-	type write struct {
-		method string
-		args   []any
-	}
-	var writes []write
-	for _, p := range s.Params.Without("uuid") {
-		f, err := c.Field(p.Name)
-		if err != nil {
-			return err
-		}
-		if !f.Set && (p.Key == "" || !f.Add) {
-			return usage("field %q of %s is read-only", p.Name, c.Name)
-		}
-		if p.Key != "" {
-			writes = append(writes,
-				write{c.API + ".remove_from_" + f.Source, []any{r.ref, p.Key}},
-				write{c.API + ".add_to_" + f.Source, []any{r.ref, p.Key, p.Value}})
-			continue
-		}
-		v, err := f.decode(p.Value)
-		if err != nil {
-			return err
-		}
-		writes = append(writes, write{c.API + ".set_" + f.Source, []any{r.ref, v}})
-	}
-	for _, w := range writes {
-		if err := s.api.Call(ctx, w.method, nil, w.args...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *session) paramAdd(ctx context.Context, c *Class, r record) error {
-	f, err := s.changeable(c)
-	if err != nil {
-		return err
-	}
-	if f.Type == "set" {
-		key, ok := s.Params.Get("param-key")
-		if !ok {
-			return usage("%s: required parameter not found: param-key", s.Command)
-		}
-		return s.api.Call(ctx, c.API+".add_"+f.Source, nil, r.ref, key)
-	}
-	for _, p := range s.Params.Without("uuid", "param-name") {
-		if err := s.api.Call(ctx, c.API+".add_to_"+f.Source, nil, r.ref, p.Name, p.Value); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *session) paramRemove(ctx context.Context, c *Class, r record) error {
-	f, err := s.changeable(c)
+	v, err := s.show(ctx, c, r, f)
 	if err != nil {
 		return err
 	}
 	key, ok := s.Params.Get("param-key")
+	if !ok || f.Kind != "map" {
+		s.out.list(v.text)
+		return nil
+	}
+	text, ok := v.pairs[key]
 	if !ok {
-		return usage("%s: required parameter not found: param-key", s.Command)
+		return usage("key %q is not in %s", key, f.Name)
 	}
-	verb := ".remove_from_"
-	if f.Type == "set" {
-		verb = ".remove_"
-	}
-	return s.api.Call(ctx, c.API+verb+f.Source, nil, r.ref, key)
+	s.out.list(text)
+	return nil
 }
 
-func (s *session) paramClear(ctx context.Context, c *Class, r record) error {
-	f, err := s.named(c)
-	if err != nil {
-		return err
-	}
-	if !f.Set && !f.Add {
-		return usage("field %q of %s is read-only", f.Name, c.Name)
-	}
-	empty := map[string]any{"set": []string{}, "map": map[string]string{}, "string": "", "int": 0, "bool": false, "ref": nullRef}
-	v, ok := empty[f.Type]
-	if !ok {
-		return usage("field %q of %s cannot be cleared", f.Name, c.Name)
-	}
-	return s.api.Call(ctx, c.API+".set_"+f.Source, nil, r.ref, v)
-}
-
-func (s *session) changeable(c *Class) (Field, error) {
-	f, err := s.named(c)
-	if err == nil && (!f.Add || !slices.Contains([]string{"set", "map"}, f.Type)) {
-		err = usage("field %q of %s is not a set or map that can be changed", f.Name, c.Name)
-	}
-	return f, err
+// named is the field that param-name= names.
+func (s *session) named(c *Class) (*Field, error) {
+	name, _ := s.Params.Get("param-name")
+	return c.field(name)
 }

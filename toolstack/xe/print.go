@@ -1,118 +1,105 @@
 package xe
 
 import (
-	"context"
 	"fmt"
-	"strconv"
+	"io"
 	"strings"
 )
 
-// print shows a record: with --minimal only the first field, comma separated
-// from the one before; else a line a field with the access of the field.
-func (s *session) print(ctx context.Context, c *Class, r record, fields []Field, first bool) error {
-	if s.Minimal {
-		fields = fields[:1]
-	}
-	values := make([]string, len(fields))
-	for i, f := range fields {
-		v, err := s.value(ctx, c, r, f)
-		if err != nil {
-			return err
-		}
-		if values[i], err = s.text(ctx, f, v); err != nil {
-			return err
-		}
-	}
-	if s.Minimal {
-		if !first {
-			values[0] = "," + values[0]
-		}
-		_, err := fmt.Fprint(s.out, values[0])
-		return err
-	}
-	_, err := fmt.Fprint(s.out, block(fields, values))
-	return err
+// printer writes what a command has to say. With --minimal it keeps only what
+// scripts want, the first field of each record and the elements of lists, and
+// writes that as one line at the end.
+type printer struct {
+	w       io.Writer
+	minimal bool
+	kept    []string
+	err     error
 }
 
-// end closes a list of n records.
-func (s *session) end(n int) error {
-	if s.Minimal && n > 0 {
-		return s.line("")
+// row is one line of a record: a label with its mark, and the value.
+type row struct{ label, value string }
+
+// table writes one record.
+func (p *printer) table(rows []row) {
+	switch {
+	case p.minimal && len(rows) > 0:
+		p.kept = append(p.kept, rows[0].value)
+	case !p.minimal:
+		p.print(layOut(rows) + "\n\n")
 	}
-	return nil
 }
 
-func (s *session) line(text string) error {
-	_, err := fmt.Fprintln(s.out, text)
-	return err
+// list writes elements, one a line.
+func (p *printer) list(lines ...string) {
+	if p.minimal {
+		p.kept = append(p.kept, lines...)
+		return
+	}
+	for _, l := range lines {
+		p.print(l + "\n")
+	}
 }
 
-// block lays a record out: the first name flush left, the others right-aligned
-// under it, then two empty lines.
-func block(fields []Field, values []string) string {
-	labels := make([]string, len(fields))
+// say writes what only a person wants to read.
+func (p *printer) say(format string, args ...any) {
+	if !p.minimal {
+		p.print(fmt.Sprintf(format, args...) + "\n")
+	}
+}
+
+func (p *printer) print(text string) {
+	if p.err == nil {
+		_, p.err = io.WriteString(p.w, text)
+	}
+}
+
+// flush ends the output.
+func (p *printer) flush() error {
+	if p.minimal {
+		escape := strings.NewReplacer(`\`, `\\`, ",", `\,`)
+		for i, k := range p.kept {
+			p.kept[i] = escape.Replace(k)
+		}
+		p.print(strings.Join(p.kept, ",") + "\n")
+	}
+	return p.err
+}
+
+// layOut writes a record: the first label flush left, the others right-aligned
+// under it.
+func layOut(rows []row) string {
 	width := 0
-	for i, f := range fields {
-		labels[i] = f.Name + " " + f.access()
-		width = max(width, len(labels[i]))
+	for _, r := range rows {
+		width = max(width, len(r.label))
 	}
 	var b strings.Builder
-	for i, l := range labels {
-		pad := strings.Repeat(" ", width-len(l))
+	for i, r := range rows {
+		pad := strings.Repeat(" ", width-len(r.label))
 		if i == 0 {
-			fmt.Fprintf(&b, "%s%s    : %s\n", l, pad, values[i])
+			fmt.Fprintf(&b, "%s%s    : %s\n", r.label, pad, r.value)
 		} else {
-			fmt.Fprintf(&b, "    %s%s: %s\n", pad, l, values[i])
+			fmt.Fprintf(&b, "    %s%s: %s\n", pad, r.label, r.value)
 		}
 	}
-	return b.String() + "\n\n"
+	return b.String()
 }
 
-// access says how a field may be used: S set, M map; RO, RW.
-func (f Field) access() string {
+// label is a field's name with its access mark: S set, M map, RO or RW.
+func (f *Field) label() string {
+	kind, writable := " ", f.Set
+	switch f.Kind {
+	case "set":
+		kind, writable = "S", f.Add
+	case "map":
+		kind, writable = "M", f.Add
+	}
 	mode := "RO"
-	if f.Set || f.Add {
+	if writable {
 		mode = "RW"
 	}
-	switch f.Type {
-	case "set":
-		return "(S" + mode + ")"
-	case "map":
-		return "(M" + mode + ")"
-	default:
-		return "( " + mode + ")"
+	label := f.Name + " (" + kind + mode + ")"
+	if f.Old {
+		label += " [DEPRECATED]"
 	}
-}
-
-// decode turns the text of a parameter into the value the wire wants.
-func (f Field) decode(text string) (any, error) {
-	switch f.Type {
-	case "int":
-		v, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return nil, usage("field %q wants a whole number, not %q", f.Name, text)
-		}
-		return v, nil
-	case "float":
-		v, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			return nil, usage("field %q wants a number, not %q", f.Name, text)
-		}
-		return v, nil
-	case "bool":
-		v, err := strconv.ParseBool(text)
-		if err != nil {
-			return nil, usage("field %q wants true or false, not %q", f.Name, text)
-		}
-		return v, nil
-	case "set":
-		if text == "" {
-			return []string{}, nil
-		}
-		return strings.Split(text, ","), nil
-	case "map":
-		return nil, usage("field %q is a map: write %s:key=value", f.Name, f.Name)
-	default:
-		return text, nil
-	}
+	return label
 }

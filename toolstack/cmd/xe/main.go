@@ -2,7 +2,7 @@
 //
 //	xe vm-list -s host -u root -pw password
 //
-// `xe help` lists the commands.
+// `xe help` lists the commands; docs/xe.md tells the rest.
 package main
 
 import (
@@ -11,13 +11,17 @@ import (
 	"os/signal"
 	"syscall"
 
+	"golang.org/x/term"
+
 	"cairn/toolstack/xe"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the first interrupt cancels, the second ends at once
 	status := xe.Run(ctx, xe.Config{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
+		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
 	})
 	stop()
 	os.Exit(status)

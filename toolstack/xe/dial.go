@@ -1,0 +1,111 @@
+package xe
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/term"
+
+	"cairn/toolstack/client"
+)
+
+// connect logs in and hands back what ends the session.
+func (s *session) connect(ctx context.Context, local bool) (func(), error) {
+	if err := s.askPassword(); err != nil {
+		return nil, err
+	}
+	dial := s.cfg.Connect
+	if dial == nil {
+		dial = s.dial
+	}
+	api, done, err := dial(ctx, s.Settings, local)
+	if err != nil {
+		return nil, err
+	}
+	s.api = api
+	if s.Debug {
+		s.api = &traced{api, s.errOut}
+	}
+	return done, nil
+}
+
+// dial connects over the network. Without a server it is the local host.
+func (s *session) dial(ctx context.Context, set Settings, local bool) (API, func(), error) {
+	trust, err := s.trust(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := client.Dial(ctx, client.Config{
+		Addr: set.addr(), Username: set.Username, Password: set.Password, Originator: "xe", TLS: trust, Local: local,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, func() { _ = c.Close(context.WithoutCancel(ctx)) }, nil
+}
+
+func (s Settings) addr() string {
+	server := s.Server
+	if server == "" {
+		server = "localhost"
+	}
+	return net.JoinHostPort(server, strconv.Itoa(s.Port))
+}
+
+// askPassword asks on the terminal when no password was given.
+func (s *session) askPassword() error {
+	f, ok := s.in.(*os.File)
+	if s.hasPassword || !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	fmt.Fprintf(s.errOut, "Password of %s on %s: ", s.Username, s.addr())
+	text, err := term.ReadPassword(int(f.Fd()))
+	fmt.Fprintln(s.errOut)
+	s.Password, s.hasPassword = string(text), true
+	return err
+}
+
+// traced says on stderr what is called, how long it took and what went wrong.
+// Arguments are left out: some are secrets.
+type traced struct {
+	API
+	w io.Writer
+}
+
+// Call implements API.
+func (t *traced) Call(ctx context.Context, method string, out any, args ...any) error {
+	start := time.Now()
+	err := t.API.Call(ctx, method, out, args...)
+	t.line(method, start, err)
+	return err
+}
+
+// Get implements API.
+func (t *traced) Get(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	start := time.Now()
+	r, err := t.API.Get(ctx, path, query)
+	t.line("GET "+path, start, err)
+	return r, err
+}
+
+// Put implements API.
+func (t *traced) Put(ctx context.Context, path string, query url.Values, body io.Reader, size int64) error {
+	start := time.Now()
+	err := t.API.Put(ctx, path, query, body, size)
+	t.line("PUT "+path, start, err)
+	return err
+}
+
+func (t *traced) line(what string, start time.Time, err error) {
+	text := ""
+	if err != nil {
+		text = " " + err.Error()
+	}
+	fmt.Fprintf(t.w, "%s %v%s\n", what, time.Since(start).Round(time.Microsecond), text)
+}
