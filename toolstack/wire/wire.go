@@ -66,10 +66,13 @@ type Observation struct {
 	Message *api.MessageInfo
 	Session api.SessionRef // null where the call had no valid one
 	Remote  string         // the client's address
-	Args    []api.Value    // without the session, defaults filled in; nil for a refused call
+	Args    []api.Value    // without the session, defaults filled in; nil where they were wrong
 	Async   bool
-	Err     error // an *api.Error, or nil
-	Took    time.Duration
+	// Before is the database when the call began, where it may have changed
+	// something: what is gone has its name there.
+	Before *db.Snapshot
+	Err    error // an *api.Error, or nil
+	Took   time.Duration
 }
 
 // Server serves the API. It is an http.Handler.
@@ -146,7 +149,7 @@ func (s *Server) call(r *request) (api.Result, error) {
 		err = api.ErrNotImplemented(m.Method)
 	}
 	if err != nil {
-		s.observe(Observation{Message: m, Session: session, Remote: r.remote, Async: async, Err: err}, begun)
+		s.observe(Observation{Message: m, Session: session, Remote: r.remote, Args: args, Async: async, Err: err}, begun)
 		return nil, err
 	}
 	c := &api.Call{Session: session, Message: m, Async: async, Remote: r.remote, Gone: r.gone}
@@ -166,15 +169,22 @@ func (s *Server) handler(m *api.MessageInfo) api.Handler {
 	return s.implicit(m)
 }
 
+// readOnly is the role of messages that, as a rule, change nothing.
+const readOnly = "read-only"
+
 // observed tells of a call when it has ended.
 func (s *Server) observed(h api.Handler, begun time.Time) api.Handler {
 	if s.Observe == nil {
 		return h
 	}
 	return func(c *api.Call, args []api.Value) (api.Result, error) {
+		var before *db.Snapshot
+		if c.Message.Role != readOnly {
+			before = s.DB.Snapshot()
+		}
 		result, err := s.run(h, c, args)
 		s.observe(Observation{
-			Message: c.Message, Session: c.Session, Remote: c.Remote, Args: args, Async: c.Async, Err: err,
+			Message: c.Message, Session: c.Session, Remote: c.Remote, Args: args, Async: c.Async, Before: before, Err: err,
 		}, begun)
 		return result, err
 	}
