@@ -62,6 +62,7 @@ func (s *Server) transfer(w http.ResponseWriter, r *Request, t *task.Running, h 
 	defer context.AfterFunc(s.ctx, func() { cancel(errors.New("the server stops")) })()
 	out := &transferWriter{ResponseWriter: w}
 	c := http.NewResponseController(w)
+	c.EnableFullDuplex() // some clients want an answer before they send a body without a true length
 	blocked := make(chan struct{})
 	unblock := context.AfterFunc(ctx, func() {
 		past := time.Unix(1, 0)

@@ -317,6 +317,45 @@ func TestOrderOfCredentials(t *testing.T) {
 	}
 }
 
+// A client that does not know how much it sends claims a large length, waits for
+// the answer to begin, and hangs up when it is done.
+func TestUploadWithoutATrueLength(t *testing.T) {
+	s := wiretest.New(t, nil)
+	s.Wire.Transfer("PUT", "/import_raw_vdi", func(w http.ResponseWriter, r *wire.Request) error {
+		w.WriteHeader(200)
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return err
+		}
+		n, err := io.Copy(io.Discard, r.Body)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = nil
+		}
+		r.Result = api.StringResult(fmt.Sprint(n))
+		return err
+	})
+	ref := newTask(s)
+	conn, err := net.Dial("tcp", s.HTTP.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "PUT /import_raw_vdi?session_id=%s&task_id=%s HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", s.Session, ref, int64(1)<<50)
+	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	w := s.DB.Watch()
+	defer w.Close()
+	conn.Write(make([]byte, 400<<10))
+	conn.(*net.TCPConn).CloseWrite()
+	for taskOf(s, ref).Status == api.TaskStatusTypePending {
+		<-w.C()
+		w.Changes()
+	}
+	if r := taskOf(s, ref); r.Status != api.TaskStatusTypeSuccess || r.Result != fmt.Sprintf("<value>%d</value>", 400<<10) {
+		t.Errorf("%s %s %v", r.Status, r.Result, r.ErrorInfo)
+	}
+}
+
 // A connection serves the next request after a transfer that went well.
 func TestConnectionOutlivesATransfer(t *testing.T) {
 	s := wiretest.New(t, nil)
