@@ -92,6 +92,11 @@ func (f *Fake) Spec(uuid string) (Spec, bool) {
 	return d.spec, true
 }
 
+// Running is what Shutdown would answer, without pressing the button.
+func (f *Fake) Running(ctx context.Context, uuid string) error {
+	return f.on(ctx, "Shutdown", uuid, Running, func(*fakeDomain) {})
+}
+
 // Ready implements Hypervisor.
 func (f *Fake) Ready(ctx context.Context) error { return ctx.Err() }
 

@@ -21,7 +21,7 @@ import (
 // Target is a hypervisor and what the script needs to know of it.
 type Target struct {
 	Hypervisor hypervisor.Hypervisor
-	Spec       hypervisor.Spec // of a guest like ci/hypervisortest/testguest; UUID is replaced
+	Spec       hypervisor.Spec // of a guest like ci/devhost/testguest; UUID is replaced
 	Greeting   string
 	KVM        bool
 	// Kill ends the domain's QEMU the hard way.
