@@ -27,7 +27,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) run honnef.co/go/tools/cmd/staticcheck -tags lab ./...
 
 smoke: image bin ## one lab test per area
-	$(LAB) -p 1 -run 'Smoke' ./ci/lab ./image/build ./init/network ./ci/labtest
+	$(LAB) -p 1 -run 'Smoke' ./ci/lab ./image/build ./init/network ./toolstack/session/external/ldap ./ci/labtest
 
 test-image: image ## lab: the image itself, its programs and its determinism
 	$(LAB) ./image/...
@@ -36,10 +36,13 @@ test-boot: image bin ## lab: boot chain, PID 1, watchdog, configuration
 	$(LAB) -run 'Boot' ./ci/labtest
 
 test-vm: image bin ## lab: guests, their life-cycle and what they survive
-	$(LAB) -p 1 -run 'VM|Libvirt|RealGuest' ./ci/labtest ./ci/hypervisortest ./toolstack/cmd/toolstackd
+	$(LAB) -p 1 -run 'VM|Libvirt|RealGuest' ./ci/labtest ./ci/devhost ./toolstack/cmd/toolstackd
 
 test-net: deps ## lab: the management network in namespaces
 	$(LAB) ./init/network
+
+test-auth: deps ## lab: external authentication against slapd
+	$(LAB) ./toolstack/session/external/ldap
 
 bench-boot: image ## boot time and memory beside a stock Debian, into docs/benchmarks.md
 	$(GO) run ./ci/bench/boot -image $(BUILD)/image -doc docs/benchmarks.md
@@ -68,4 +71,4 @@ deps: ## install what this machine lacks
 clean: ## remove build output (caches stay)
 	rm -rf $(BUILD)
 
-.PHONY: help run test unit lint smoke test-image test-boot test-vm test-net bench-boot image bin lock api-docs api-coverage generate deps clean
+.PHONY: help run dev test unit lint smoke test-image test-boot test-vm test-net test-auth bench-boot image bin lock api-docs api-coverage generate deps clean

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"cairn/ci/hypervisortest"
+	"cairn/ci/devhost"
 	hostconfig "cairn/init/config"
 	"cairn/init/hostd/client"
 	"cairn/toolstack/host/hosttest"
@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	hypervisortest.Main()
+	devhost.Main()
 	os.Exit(m.Run())
 }
 
@@ -31,9 +31,9 @@ const consoleGroup = 990
 
 // TestRealGuest is TestFirstGuest on libvirt and QEMU, with libvirtd killed half-way.
 func TestRealGuest(t *testing.T) {
-	tree := hypervisortest.Tree(t)
+	tree := devhost.Tree(t)
 	guests := t.TempDir()
-	if err := hypervisortest.BuildGuest(t.Context(), tree, guests); err != nil {
+	if err := devhost.BuildGuest(t.Context(), tree, guests); err != nil {
 		t.Fatal(err)
 	}
 	dir, err := os.MkdirTemp("", "lv")
@@ -42,7 +42,7 @@ func TestRealGuest(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	var out bytes.Buffer
-	l, err := hypervisortest.Start(t.Context(), hypervisortest.Config{Tree: tree, Dir: dir, Binds: map[string]string{guests: guests}, Output: &out})
+	l, err := devhost.Start(t.Context(), devhost.Config{Tree: tree, Dir: dir, Binds: map[string]string{guests: guests}, Output: &out})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
@@ -70,7 +70,7 @@ func TestRealGuest(t *testing.T) {
 	d.must(c.Call(ctx, "VM.get_consoles", &consoles, ref))
 	tty, err := c.Console(ctx, consoles[0])
 	d.must(err)
-	readUntil(t, tty, hypervisortest.Greeting)
+	readUntil(t, tty, devhost.Greeting)
 
 	d.must(errors.Join(l.Kill("libvirtd"), l.Run("libvirtd")))
 	_, err = io.WriteString(tty, "alive\n")

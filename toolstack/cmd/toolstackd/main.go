@@ -13,11 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"cairn/init/hostd/client"
-	"cairn/journal"
-	"cairn/toolstack/hypervisor"
-	"cairn/toolstack/vm"
 )
 
 func main() {
@@ -31,22 +26,4 @@ func main() {
 		fmt.Fprintln(os.Stderr, "toolstackd:", err)
 		os.Exit(1)
 	}
-}
-
-// parse reads the flags; a Cairn host needs none.
-func parse(args []string) (config, error) {
-	cfg := config{log: journal.New(os.Stdout, "toolstackd")}
-	f := flag.NewFlagSet("toolstackd", flag.ContinueOnError)
-	f.StringVar(&cfg.listen, "listen", "", "`address` to listen on where no socket is handed over")
-	f.StringVar(&cfg.state, "state", "/var/lib/cairn", "`directory` of database and identity")
-	f.StringVar(&cfg.engine, "db", "etcd", "database `engine`: etcd or memory")
-	f.StringVar(&cfg.hostd, "hostd", client.Socket, "hostd's `socket`")
-	f.StringVar(&cfg.guests, "guests", vm.DefaultGuestDir, "`directory` guests may boot kernels from")
-	f.StringVar(&cfg.hypervisor.Socket, "libvirt", hypervisor.DefaultSocket, "libvirtd's `socket`")
-	f.StringVar(&cfg.hypervisor.Root, "libvirt-root", "", "`directory` where libvirtd's root is seen")
-	f.StringVar(&cfg.hypervisor.ConsoleOwner, "console-owner", hypervisor.DefaultConsoleOwner, "`owner` of consoles, +uid:+gid; empty for QEMU's user")
-	if err := f.Parse(args); err != nil {
-		return config{}, err
-	}
-	return cfg, nil
 }

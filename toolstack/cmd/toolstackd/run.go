@@ -32,9 +32,19 @@ type config struct {
 	hypervisor                           hypervisor.Config
 	log                                  *slog.Logger
 
+	// pool is further hosts to speak for, simulated ones; nil for the own host only.
+	pool pool
 	// Stand-ins for tests; nil for the real ones.
 	fakeHypervisor hypervisor.Hypervisor
 	fakeHostd      host.Hostd
+}
+
+// pool is hosts of which this process speaks for all.
+type pool interface {
+	vm.Consoles
+	console.Dialer
+	// Open readies the hosts beside the own one.
+	Open(ctx context.Context, d *db.DB, own api.HostRef) ([]vm.Site, error)
 }
 
 // stopTimeout bounds what a stop waits for: less than the grace PID 1 gives.
@@ -46,6 +56,7 @@ type toolstack struct {
 	db       *db.DB
 	hv       hypervisor.Hypervisor
 	host     *host.Manager
+	others   []vm.Site // beside the own host
 	vms      *vm.Manager
 	consoles *console.Manager
 	server   *wire.Server
@@ -73,6 +84,11 @@ func run(ctx context.Context, cfg config) error {
 		return err
 	}
 	defer t.db.Close()
+	if cfg.pool != nil {
+		if t.others, err = cfg.pool.Open(ctx, t.db, t.host.Ref()); err != nil {
+			return err
+		}
+	}
 	tlsConfig, id, err := identity.Load(cfg.state, identity.Options{Names: names(t.host)})
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
@@ -163,9 +179,9 @@ func (t *toolstack) build() {
 		Log: log.With("component", "session"),
 	})
 	tasks := task.New(task.Config{DB: t.db, ThisHost: t.host.Ref})
-	t.consoles = console.New(t.db, t.hv, log.With("component", "console"))
+	consoles := t.ttys(log.With("component", "console"))
 	t.vms = vm.New(vm.Config{
-		DB: t.db, Hypervisor: t.hv, Consoles: t.consoles, Host: t.host, GuestDir: t.cfg.guests,
+		DB: t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
 		Log: log.With("component", "vm"),
 	})
 	sessions.Register(registry)
@@ -177,6 +193,16 @@ func (t *toolstack) build() {
 		DB: t.db, Registry: registry, Sessions: sessions, Tasks: tasks, Log: log.With("component", "api"),
 	})
 	t.consoles.Handle(t.server)
+}
+
+// ttys opens the consoles' manager. Those of a simulated pool are dialled on demand.
+func (t *toolstack) ttys(log *slog.Logger) vm.Consoles {
+	if t.cfg.pool == nil {
+		t.consoles = console.New(t.db, t.hv, log)
+		return t.consoles
+	}
+	t.consoles = console.New(t.db, t.cfg.pool, log)
+	return t.cfg.pool
 }
 
 // serve runs all parts; the first that fails ends the others.

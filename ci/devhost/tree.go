@@ -1,4 +1,4 @@
-package hypervisortest
+package devhost
 
 import (
 	"os"

@@ -1,6 +1,6 @@
 //go:build lab
 
-package hypervisortest
+package devhost
 
 import (
 	"bytes"

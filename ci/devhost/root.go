@@ -1,51 +1,31 @@
-package hypervisortest
+package devhost
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
-	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
-
-const childEnv = "CAIRN_HYPERVISORTEST"
 
 // plan is what the first process is told.
 type plan struct {
 	Tree, Dir string
+	Version   string
+	Root      bool // the caller is root, so users of the image exist inside
 	Binds     map[string]string
+	Daemons   []Daemon
+	Listener  bool
 }
 
-func (c Config) plan() plan { return plan{Tree: c.Tree, Dir: c.Dir, Binds: c.Binds} }
-
-// Main does nothing, except in the first process of Start's namespaces, where it
-// serves and never returns.
-func Main() {
-	text := os.Getenv(childEnv)
-	if text == "" {
-		return
+func (c Config) plan() plan {
+	return plan{
+		Tree: c.Tree, Dir: c.Dir, Version: c.Version, Root: os.Getuid() == 0, Binds: c.Binds, Daemons: c.Daemons, Listener: c.Listener != nil,
 	}
-	var p plan
-	err := json.Unmarshal([]byte(text), &p)
-	if err == nil {
-		err = p.enter()
-	}
-	if err != nil {
-		fmt.Println("error", err)
-		os.Exit(1)
-	}
-	(&first{exits: map[int]chan syscall.WaitStatus{}}).serve()
-	os.Exit(0)
 }
 
 // enter builds the new root and goes there.
@@ -54,7 +34,9 @@ func (p plan) enter() error {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return err
 	}
-	steps := []func(root string) error{privateRoot, p.system, p.writable, devices, p.binds, kernelViews, p.etc}
+	steps := []func(root string) error{
+		privateRoot, p.system, p.writable, devices, p.binds, kernelViews, p.etc, hostName, loopback,
+	}
 	for _, step := range steps {
 		if err := step(root); err != nil {
 			return err
@@ -101,7 +83,7 @@ func (p plan) system(root string) error {
 // writable keeps what the daemons write in the caller's directory, where the
 // caller's side of the sockets is too.
 func (p plan) writable(root string) error {
-	for _, d := range []string{"run", "var"} {
+	for _, d := range []string{"run", "var", "state"} {
 		outside := filepath.Join(p.Dir, d)
 		if err := os.MkdirAll(outside, 0o755); err != nil {
 			return err
@@ -115,12 +97,27 @@ func (p plan) writable(root string) error {
 			return err
 		}
 	}
+	if err := p.ownState(); err != nil {
+		return err
+	}
 	link := filepath.Join(p.Dir, "var/run")
 	if err := os.Symlink("/run", link); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil
 }
+
+// ownState gives toolstackd its directory, which on a host PID 1 does.
+func (p plan) ownState() error {
+	dir := filepath.Join(p.Dir, "var/lib/cairn")
+	if err := os.MkdirAll(dir, 0o700); err != nil || !p.Root {
+		return err
+	}
+	return os.Chown(dir, ToolstackID, ToolstackID)
+}
+
+// ToolstackID is the user and group cairn, as in the image.
+const ToolstackID = 990
 
 func devices(root string) error {
 	dev := filepath.Join(root, "dev")
@@ -129,7 +126,7 @@ func devices(root string) error {
 			return err
 		}
 	}
-	for _, n := range []string{"null", "zero", "full", "random", "urandom", "tty", "net/tun"} {
+	for _, n := range []string{"null", "zero", "full", "random", "urandom", "tty", "net/tun", "kvm"} {
 		if _, err := os.Stat("/dev/" + n); err != nil {
 			continue
 		}
@@ -158,24 +155,46 @@ func (p plan) binds(root string) error {
 	return nil
 }
 
-// kernelViews mounts /proc of the new PID namespace; /sys is bound, because a
-// fresh one would need the network namespace's owner. The machine's cgroups are
-// hidden: libvirt would find them, and not be able to use them.
+// kernelViews mounts /proc of the new PID namespace and /sys of the new network
+// namespace, where the machine's NICs are not. Its block devices are hidden; so
+// are its cgroups, which libvirt would find and not be able to use.
 func kernelViews(root string) error {
-	proc := filepath.Join(root, "proc")
-	if err := os.Mkdir(proc, 0o555); err != nil {
-		return err
+	for _, fs := range []string{"proc", "sys"} {
+		if err := os.Mkdir(filepath.Join(root, fs), 0o555); err != nil {
+			return err
+		}
 	}
-	if err := unix.Mount("proc", proc, "proc", 0, ""); err != nil {
+	if err := unix.Mount("proc", filepath.Join(root, "proc"), "proc", 0, ""); err != nil {
 		return fmt.Errorf("proc: %w", err)
 	}
-	if err := bind("/sys", filepath.Join(root, "sys"), true); err != nil {
-		return err
+	if err := unix.Mount("sysfs", filepath.Join(root, "sys"), "sysfs", unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("sysfs: %w", err)
 	}
-	if err := unix.Mount("tmpfs", filepath.Join(root, "sys/fs/cgroup"), "tmpfs", unix.MS_RDONLY, "size=4k"); err != nil {
-		return fmt.Errorf("hide cgroups: %w", err)
+	for _, d := range []string{"fs/cgroup", "block", "class/block", "dev/block"} {
+		target := filepath.Join(root, "sys", d)
+		if err := unix.Mount("tmpfs", target, "tmpfs", unix.MS_RDONLY, "size=4k"); err != nil {
+			return fmt.Errorf("hide /sys/%s: %w", d, err)
+		}
 	}
 	return nil
+}
+
+func hostName(string) error { return unix.Sethostname([]byte(Hostname)) }
+
+// Hostname is what the host inside is called.
+const Hostname = "cairn-dev"
+
+// Management is a NIC without a wire, so that hostd has one to manage; where the
+// kernel has no such NICs the host goes without.
+const Management = "mgmt0"
+
+func loopback(string) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	_ = netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: Management}})
+	return netlink.LinkSetUp(lo)
 }
 
 // etc is all the configuration the daemons need. QEMU runs as this namespace's
@@ -183,12 +202,13 @@ func kernelViews(root string) error {
 // own, because it is in one already.
 func (p plan) etc(root string) error {
 	files := map[string]string{
-		"passwd":                "root:x:0:0:root:/root:/bin/false\nlibvirt-qemu:x:64055:108::/:/bin/false\n",
-		"group":                 "root:x:0:\ntty:x:5:\nkvm:x:108:\nlibvirt-qemu:x:64055:\n",
+		"passwd":                "root:x:0:0:root:/root:/bin/false\ncairn:x:990:990::/:/bin/false\nlibvirt-qemu:x:64055:108::/:/bin/false\n",
+		"group":                 "root:x:0:\ntty:x:5:\nkvm:x:108:\ncairn:x:990:\nlibvirt-qemu:x:64055:\n",
 		"nsswitch.conf":         "passwd: files\ngroup: files\nhosts: files\n",
 		"hosts":                 "127.0.0.1 localhost\n",
+		"os-release":            "ID=cairn\nVERSION_ID=" + p.Version + "\n",
 		"machine-id":            strings.Repeat("c", 32) + "\n",
-		"libvirt/libvirtd.conf": "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_rw_perms = \"0700\"\n",
+		"libvirt/libvirtd.conf": "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_rw_perms = \"0770\"\n" + p.socketGroup(),
 		"libvirt/qemu.conf":     "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\ncgroup_controllers = []\nstdio_handler = \"logd\"\n",
 		"libvirt/virtlogd.conf": "",
 	}
@@ -202,6 +222,14 @@ func (p plan) etc(root string) error {
 		}
 	}
 	return nil
+}
+
+// socketGroup lets toolstackd's user talk to libvirtd where there is such a user.
+func (p plan) socketGroup() string {
+	if !p.Root {
+		return ""
+	}
+	return "unix_sock_group = \"cairn\"\n"
 }
 
 // bind shows src at dst, making dst whatever src is.
@@ -234,142 +262,4 @@ func bind(src, dst string, readOnly bool) error {
 		return fmt.Errorf("bind %s read-only: %w", dst, err)
 	}
 	return nil
-}
-
-// first is the first process: it runs the daemons, obeys, and reaps, because
-// libvirt takes a QEMU that is a zombie for one that lives.
-type first struct {
-	mu    sync.Mutex
-	exits map[int]chan syscall.WaitStatus // of daemons
-}
-
-var argv = map[string][]string{
-	"virtlogd": {"/usr/sbin/virtlogd"},
-	"libvirtd": {"/usr/sbin/libvirtd"},
-}
-
-var sockets = map[string]string{
-	"virtlogd": "/run/libvirt/virtlogd-sock",
-	"libvirtd": "/run/libvirt/libvirt-sock",
-}
-
-func (f *first) serve() {
-	go f.reap()
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		verb, name, _ := strings.Cut(in.Text(), " ")
-		if err := f.do(verb, name); err != nil {
-			fmt.Println("error", strings.ReplaceAll(err.Error(), "\n", " "))
-			continue
-		}
-		fmt.Println("ok")
-	}
-}
-
-func (f *first) do(verb, name string) error {
-	switch verb {
-	case "start":
-		return errors.Join(f.run("virtlogd"), f.run("libvirtd"))
-	case "run":
-		return f.run(name)
-	case "kill":
-		return f.kill(name)
-	default:
-		return fmt.Errorf("unknown command %q", verb)
-	}
-}
-
-// run starts a daemon and waits for its socket, watching that it lives.
-func (f *first) run(name string) error {
-	if argv[name] == nil {
-		return fmt.Errorf("no daemon %q", name)
-	}
-	_ = os.Remove(sockets[name])
-	exited, err := f.start(argv[name])
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	for range 3000 { // 30 s; there is no event for a socket that is being bound
-		if _, err := os.Stat(sockets[name]); err == nil {
-			return nil
-		}
-		select {
-		case status := <-exited:
-			return fmt.Errorf("%s: ended with status %d", name, status.ExitStatus())
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	return fmt.Errorf("%s: no socket", name)
-}
-
-func (f *first) start(argv []string) (<-chan syscall.WaitStatus, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p, err := os.StartProcess(argv[0], argv, &os.ProcAttr{
-		Env:   []string{"PATH=/usr/sbin:/usr/bin", "HOME=/root", "LANG=C"},
-		Files: []*os.File{nil, os.Stderr, os.Stderr},
-	})
-	if err != nil {
-		return nil, err
-	}
-	exited := make(chan syscall.WaitStatus, 1)
-	f.exits[p.Pid] = exited
-	return exited, nil
-}
-
-// reap collects every child, started or inherited.
-func (f *first) reap() {
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, syscall.SIGCHLD)
-	for range ended {
-		for {
-			var status syscall.WaitStatus
-			pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
-			if err != nil || pid <= 0 {
-				break
-			}
-			f.mu.Lock()
-			if exited := f.exits[pid]; exited != nil {
-				exited <- status
-				delete(f.exits, pid)
-			}
-			f.mu.Unlock()
-		}
-	}
-}
-
-// kill ends every process of that program's name.
-func (f *first) kill(name string) error {
-	pids, err := named(name)
-	if err == nil && len(pids) == 0 {
-		err = fmt.Errorf("no process %q", name)
-	}
-	for _, pid := range pids {
-		err = errors.Join(err, syscall.Kill(pid, syscall.SIGKILL))
-	}
-	return err
-}
-
-// named lists the processes of this namespace with the given program name.
-func named(name string) ([]int, error) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil {
-			continue
-		}
-		program, _, _ := strings.Cut(string(line), "\x00")
-		if filepath.Base(program) == name {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
 }

@@ -1,4 +1,4 @@
-package hypervisortest
+package devhost
 
 import (
 	"bytes"
@@ -32,7 +32,7 @@ func BuildGuest(ctx context.Context, tree, dir string) error {
 		return err
 	}
 	program := filepath.Join(dir, "testguest")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "cairn/ci/hypervisortest/testguest")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "cairn/ci/devhost/testguest")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("test guest: %w: %s", err, out)
