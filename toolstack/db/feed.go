@@ -1,6 +1,7 @@
 package db
 
 import (
+	"slices"
 	"sync"
 
 	"cairn/toolstack/api"
@@ -174,13 +175,10 @@ func (d *DB) WatchSince(generation uint64, want func(*Change) bool) *Watch {
 // feed locked.
 func (w *Watch) tell(changes []Change) {
 	if w.want != nil && !w.pending {
-		for i := range changes {
-			if w.pending = w.want(&changes[i]); w.pending {
-				break
+		if !slices.ContainsFunc(changes, func(c Change) bool { return w.want(&c) }) {
+			if n := len(changes); n > 0 {
+				w.generation = changes[n-1].Generation
 			}
-			w.generation = changes[i].Generation
-		}
-		if !w.pending {
 			return
 		}
 	}

@@ -46,7 +46,7 @@ func TestWatchSince(t *testing.T) {
 		t.Error("woken by a change that is not wanted")
 	default:
 	}
-	change(func(tx *db.Tx) { db.Insert(tx, api.NewNetwork()); db.Delete(tx, vm) })
+	change(func(tx *db.Tx) { db.Delete(tx, vm); db.Insert(tx, api.NewNetwork()) })
 	<-w.C()
 	if _, changes, ok := w.Next(); !ok || len(changes) != 1 || changes[0].Class != class || changes[0].Op != db.Add {
 		t.Errorf("changes: %v, %v", changes, ok)
