@@ -50,18 +50,17 @@ var operations = [...]api.EventOperation{
 
 // AppendValue implements api.Result.
 func (b *batch) AppendValue(out []byte, e api.Encoding) []byte {
-	return b.AppendPieces(out, e, func(out []byte) []byte { return out })
+	return b.AppendPieces(out, e, inOne)
 }
+
+// inOne keeps an answer in one piece.
+func inOne(out []byte) []byte { return out }
 
 // AppendPieces implements api.LongResult: a first batch holds every object.
 func (b *batch) AppendPieces(out []byte, e api.Encoding, flush func([]byte) []byte) []byte {
 	out = api.OpenStruct(out, e)
 	out = api.OpenMember(out, e, "events")
-	out = api.OpenArray(out, e)
-	for i := range b.changes {
-		out = flush(b.appendEvent(api.Next(out, e), e, &b.changes[i]))
-	}
-	out = api.CloseArray(out, e)
+	out = b.appendEvents(out, e, flush)
 	out = api.CloseMember(out, e)
 	out = api.OpenMember(out, e, "valid_ref_counts")
 	out = b.appendCounts(out, e)
@@ -70,10 +69,10 @@ func (b *batch) AppendPieces(out []byte, e api.Encoding, flush func([]byte) []by
 	return api.CloseStruct(out, e)
 }
 
-func (b *batch) appendEvents(out []byte, e api.Encoding) []byte {
+func (b *batch) appendEvents(out []byte, e api.Encoding, flush func([]byte) []byte) []byte {
 	out = api.OpenArray(out, e)
 	for i := range b.changes {
-		out = b.appendEvent(api.Next(out, e), e, &b.changes[i])
+		out = flush(b.appendEvent(api.Next(out, e), e, &b.changes[i]))
 	}
 	return api.CloseArray(out, e)
 }

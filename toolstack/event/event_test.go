@@ -69,6 +69,7 @@ func TestFromTellsEachObjectOnce(t *testing.T) {
 	if len(none.Events) != 0 || none.Token != second.Token {
 		t.Errorf("after everything: %+v", none)
 	}
+	s.Covers("event.from")
 }
 
 func TestFromWaits(t *testing.T) {
@@ -96,6 +97,19 @@ func TestFromWaits(t *testing.T) {
 	if waited.String() != "mod network OpaqueRef:b" {
 		t.Errorf("waited: %s", &waited)
 	}
+	s.Covers("event.inject")
+}
+
+func TestCurrentID(t *testing.T) {
+	s := wiretest.New(t, nil)
+	var before, after int64
+	s.Must(&before, "event.get_current_id")
+	edit(t, s.DB, func(tx *db.Tx) { network(tx, "OpaqueRef:a") })
+	s.Must(&after, "event.get_current_id")
+	if before <= 0 || after <= before {
+		t.Errorf("%d, and after a change %d", before, after)
+	}
+	s.Covers("event.get_current_id")
 }
 
 func TestLogoutEndsTheStream(t *testing.T) {
@@ -158,17 +172,64 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-func FuzzParseToken(f *testing.F) {
-	f.Add("00000000000000000007,00000000000000000001")
-	f.Add("1,2,3")
-	f.Fuzz(func(t *testing.T, s string) {
-		token, err := event.ParseToken(s)
-		if err != nil {
-			return
-		}
-		again, err := event.ParseToken(token.String())
-		if err != nil || again != token {
-			t.Errorf("%q → %v → %v, %v", s, token, again, err)
-		}
+func vm(tx *db.Tx, ref api.VMRef) {
+	r := api.NewVM()
+	r.NameLabel = string(ref)
+	db.InsertAs(tx, ref, r)
+}
+
+func code(err error) string {
+	var known *api.Error
+	if errors.As(err, &known) {
+		return known.Code
+	}
+	return ""
+}
+
+func TestRegisteredEvents(t *testing.T) {
+	s := wiretest.New(t, nil)
+	if _, err := s.Call("event.next"); code(err) != "SESSION_NOT_REGISTERED" {
+		t.Errorf("before: %v", err)
+	}
+	if _, err := s.Call("event.register", []string{"a/b/c"}); code(err) != "EVENT_SUBSCRIPTION_PARSE_FAILURE" {
+		t.Errorf("nonsense: %v", err)
+	}
+	edit(t, s.DB, func(tx *db.Tx) { vm(tx, "OpaqueRef:vm1"); network(tx, "OpaqueRef:network1") })
+	s.Must(nil, "event.register", []string{"VM"})
+	s.Must(nil, "event.register", []string{"Network/OpaqueRef:network1"})
+	edit(t, s.DB, func(tx *db.Tx) {
+		vm(tx, "OpaqueRef:vm2")
+		network(tx, "OpaqueRef:network2")
+		db.Edit(tx, api.NetworkRef("OpaqueRef:network1"))
+		db.Delete(tx, api.VMRef("OpaqueRef:vm1"))
 	})
+	var events []struct {
+		Operation, Class, Ref string
+		Snapshot              map[string]any
+	}
+	s.Must(&events, "event.next")
+	var told []string
+	for _, e := range events {
+		told = append(told, e.Operation+" "+e.Class+" "+e.Ref)
+	}
+	if got := strings.Join(told, ", "); got != "add vm OpaqueRef:vm2, mod network OpaqueRef:network1, del vm OpaqueRef:vm1" {
+		t.Errorf("told %s", got)
+	}
+	if events[0].Snapshot["name_label"] != "OpaqueRef:vm2" {
+		t.Errorf("record is %v", events[0].Snapshot)
+	}
+	s.Must(nil, "event.unregister", []string{"vm"})
+	edit(t, s.DB, func(tx *db.Tx) {
+		db.Edit(tx, api.VMRef("OpaqueRef:vm2"))
+		db.Edit(tx, api.NetworkRef("OpaqueRef:network1"))
+	})
+	s.Must(&events, "event.next")
+	if len(events) != 1 || events[0].Class != "network" {
+		t.Errorf("without VMs: %v", events)
+	}
+	s.Must(nil, "event.unregister", []string{"network/OpaqueRef:network1"})
+	if _, err := s.Call("event.next"); code(err) != "SESSION_NOT_REGISTERED" {
+		t.Errorf("after: %v", err)
+	}
+	s.Covers("event.register", "event.unregister", "event.next")
 }

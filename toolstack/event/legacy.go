@@ -169,7 +169,9 @@ func (b *batch) exceeds(limit int) bool {
 }
 
 // legacyBatch is the answer of event.next: the events alone.
-type legacyBatch struct{ *batch }
+type legacyBatch struct{ batch *batch }
 
 // AppendValue implements api.Result.
-func (b legacyBatch) AppendValue(out []byte, e api.Encoding) []byte { return b.appendEvents(out, e) }
+func (b legacyBatch) AppendValue(out []byte, e api.Encoding) []byte {
+	return b.batch.appendEvents(out, e, inOne)
+}
