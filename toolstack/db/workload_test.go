@@ -34,6 +34,8 @@ type workload struct {
 	Max int
 	// Padding makes the secret of each transaction longer.
 	Padding int
+	// Tidy makes the engine compact and rewrite its file often.
+	Tidy bool
 }
 
 const (
@@ -52,7 +54,6 @@ func TestMain(m *testing.M) {
 	var w workload
 	err := json.Unmarshal([]byte(text), &w)
 	if err == nil {
-		beforeWorkload()
 		err = w.run(context.Background(), os.Stdout)
 	}
 	if err != nil {
@@ -61,12 +62,13 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// beforeWorkload is what a test with a special child sets.
-var beforeWorkload = func() {}
-
 // openDB opens the database of a directory.
 func openDB(ctx context.Context, dir string) (*db.DB, error) {
-	e, err := etcd.Open(ctx, etcd.Config{Dir: dir})
+	return openConfig(ctx, etcd.Config{Dir: dir})
+}
+
+func openConfig(ctx context.Context, c etcd.Config) (*db.DB, error) {
+	e, err := etcd.Open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +82,11 @@ func openDB(ctx context.Context, dir string) (*db.DB, error) {
 // run checks what earlier lives left, and goes on where they ended. It prints
 // "writer counter generation" for each acknowledged transaction.
 func (w *workload) run(ctx context.Context, acks io.Writer) error {
-	d, err := openDB(ctx, w.Dir)
+	c := etcd.Config{Dir: w.Dir}
+	if w.Tidy {
+		c.Garbage, c.Free = 1<<18, 1<<16
+	}
+	d, err := openConfig(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -35,9 +35,10 @@ type Config struct {
 	// return soon and must not use the database.
 	OnAlarm func(Alarm)
 
-	// compactBytes and defragBytes are set by tests that cannot wait for
-	// as much garbage as the defaults allow.
-	compactBytes, defragBytes int64
+	// Garbage is how many bytes of old revisions are let lie at least before
+	// they are compacted away, and Free how much free space in the file
+	// before it is rewritten; 0 is DefaultGarbage and DefaultFree.
+	Garbage, Free int64
 }
 
 const (

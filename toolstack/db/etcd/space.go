@@ -14,18 +14,19 @@ import (
 	"cairn/toolstack/db"
 )
 
-// DefaultQuota is about ten times what 4,000 VMs take.
-const DefaultQuota = 1 << 30
+// The defaults of Config.
+const (
+	// DefaultQuota is about ten times what 4,000 VMs take.
+	DefaultQuota = 1 << 30
+	// DefaultGarbage is small because each start reads all of it.
+	DefaultGarbage = 4 << 20
+	// DefaultFree is large because commits wait while the file is rewritten.
+	DefaultFree = 128 << 20
+)
 
 const (
 	// pairOverhead is about what etcd and its file add to a pair.
 	pairOverhead = 256
-	// minGarbage is how much is let lie before compacting; each start reads
-	// it all.
-	minGarbage = 4 << 20
-	// minFree is how much free space in the file makes rewriting it worth a
-	// pause in commits.
-	minFree = 128 << 20
 
 	nearPercent  = 80 // of the quota: the alarm begins
 	clearPercent = 75 // and ends below
@@ -73,11 +74,13 @@ func batchSize(b db.Batch) (n int64) {
 	return n
 }
 
-func (e *Engine) quota() int64 {
-	if e.cfg.Quota > 0 {
-		return e.cfg.Quota
+func (e *Engine) quota() int64 { return orDefault(e.cfg.Quota, DefaultQuota) }
+
+func orDefault(n, otherwise int64) int64 {
+	if n > 0 {
+		return n
 	}
-	return DefaultQuota
+	return otherwise
 }
 
 // measure asks the file how much is in use.
@@ -123,7 +126,7 @@ func (e *Engine) written(ctx context.Context, size, revision int64) {
 	s.garbage += max(size, pairOverhead)
 	s.revision = revision
 	full := s.level == Full && size == 0 // somebody makes room
-	if full || s.garbage > max(e.limit(e.cfg.compactBytes, minGarbage), s.live) {
+	if full || s.garbage > max(orDefault(e.cfg.Garbage, DefaultGarbage), s.live) {
 		if err := e.compact(ctx); err != nil {
 			e.cfg.Log.Warn("database-compaction", "err", err)
 		}
@@ -131,13 +134,6 @@ func (e *Engine) written(ctx context.Context, size, revision int64) {
 		e.settle()
 	}
 	e.judge()
-}
-
-func (e *Engine) limit(set, otherwise int64) int64 {
-	if set > 0 {
-		return set
-	}
-	return otherwise
 }
 
 // compact forgets all revisions but the newest, and shrinks the file when much
@@ -151,7 +147,7 @@ func (e *Engine) compact(ctx context.Context) error {
 	e.settle()
 	e.space.live = e.space.used
 	free := e.server.Backend().Size() - e.space.used
-	if free > max(e.limit(e.cfg.defragBytes, minFree), e.space.used) {
+	if free > max(orDefault(e.cfg.Free, DefaultFree), e.space.used) {
 		return e.defragment()
 	}
 	return nil
