@@ -1,0 +1,234 @@
+package operation
+
+import (
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+)
+
+// vdiRule is one line of what may be done to a disk.
+type vdiRule struct {
+	op      api.VDIOperations
+	feature string // what the storage driver must be able to do
+	// live allows it on a disk that is attached, readOnly on one that is
+	// attached to readers only.
+	live, readOnly bool
+	missing        bool // also for a disk that is missing from its repository
+	unmanaged      bool // also for one that is not managed
+}
+
+var vdiRules = []vdiRule{
+	{op: api.VDIOperationsClone, feature: "VDI_CLONE", live: true},
+	{op: api.VDIOperationsCopy, readOnly: true},
+	{op: api.VDIOperationsResize, feature: "VDI_RESIZE"},
+	{op: api.VDIOperationsResizeOnline, feature: "VDI_RESIZE_ONLINE", live: true},
+	{op: api.VDIOperationsSnapshot, feature: "VDI_SNAPSHOT", live: true},
+	{op: api.VDIOperationsMirror, feature: "VDI_MIRROR", live: true},
+	{op: api.VDIOperationsDestroy, feature: "VDI_DELETE", missing: true, unmanaged: true},
+	{op: api.VDIOperationsForget, missing: true, unmanaged: true},
+	{op: api.VDIOperationsUpdate, feature: "VDI_UPDATE", live: true, unmanaged: true},
+	{op: api.VDIOperationsForceUnlock},
+	{op: api.VDIOperationsGenerateConfig, feature: "VDI_GENERATE_CONFIG", live: true},
+	{op: api.VDIOperationsEnableCBT, feature: "VDI_CONFIG_CBT", live: true},
+	{op: api.VDIOperationsDisableCBT, feature: "VDI_CONFIG_CBT", live: true},
+	{op: api.VDIOperationsDataDestroy, feature: "VDI_CONFIG_CBT", live: true},
+	{op: api.VDIOperationsListChangedBlocks, feature: "VDI_CONFIG_CBT", live: true},
+	{op: api.VDIOperationsSetOnBoot, feature: "VDI_RESET_ON_BOOT"},
+	{op: api.VDIOperationsRevertTo, feature: "VDI_REVERT"},
+	{op: api.VDIOperationsRevertFrom, feature: "VDI_REVERT"},
+}
+
+// VDI is the table of disks: a disk that is copied may be used, any other
+// operation has it for itself.
+var VDI = vdiTable()
+
+func vdiTable() *Table[api.VDI, *api.VDI, api.VDIOperations] {
+	t := &Table[api.VDI, *api.VDI, api.VDIOperations]{
+		fields: func(v *api.VDI) (*[]api.VDIOperations, *map[string]api.VDIOperations) {
+			return &v.AllowedOperations, &v.CurrentOperations
+		},
+	}
+	for _, r := range vdiRules {
+		t.rules = append(t.rules, rule[api.VDI, api.VDIOperations]{
+			op: r.op, beside: []api.VDIOperations{api.VDIOperationsCopy},
+			then: all(r.present, r.supported, r.free, r.kind),
+		})
+	}
+	return t
+}
+
+func (r vdiRule) present(s *subject[api.VDI]) error {
+	switch {
+	case s.rec.Missing && !r.missing:
+		return api.ErrVDIMissing(s.rec.SR.String(), s.ref.String())
+	case !s.rec.Managed && !r.unmanaged:
+		return api.ErrVDINotManaged(s.ref.String())
+	}
+	return nil
+}
+
+// supported asks that the repository is there and its driver is able.
+func (r vdiRule) supported(s *subject[api.VDI]) error {
+	sr, err := db.Get(s.r, s.rec.SR)
+	if err != nil {
+		return err
+	}
+	if r.op == api.VDIOperationsForget {
+		return nil // it is about the record only
+	}
+	if !srAttached(s.r, sr) {
+		return api.ErrSRNotAttached(s.rec.SR.String())
+	}
+	return able(s.r, s.rec.SR, sr, r.feature)
+}
+
+// free forbids to change a disk under those who use it.
+func (r vdiRule) free(s *subject[api.VDI]) error {
+	if r.live {
+		return nil
+	}
+	for _, ref := range s.rec.VBDs {
+		v, err := db.Get(s.r, ref)
+		used := err == nil && (v.CurrentlyAttached || len(v.CurrentOperations) > 0)
+		if used && !(r.readOnly && v.Mode == api.VBDModeRO) {
+			return api.ErrVDIInUse(s.ref.String(), s.op)
+		}
+	}
+	return nil
+}
+
+// kind looks at what the disk is for.
+func (r vdiRule) kind(s *subject[api.VDI]) error {
+	switch r.op {
+	case api.VDIOperationsDestroy, api.VDIOperationsForget, api.VDIOperationsDataDestroy:
+		if s.rec.Type != api.VDITypeHAStatefile && s.rec.Type != api.VDITypeRedoLog {
+			return nil
+		}
+		for _, pool := range db.All[api.Pool](s.r) {
+			if pool.HAEnabled || pool.RedoLogEnabled && s.rec.Type == api.VDITypeRedoLog {
+				return api.ErrHAIsEnabled()
+			}
+		}
+	case api.VDIOperationsResize, api.VDIOperationsResizeOnline:
+		if s.rec.CBTEnabled {
+			return api.ErrVDICBTEnabled(s.ref.String())
+		}
+	case api.VDIOperationsEnableCBT:
+		if s.rec.IsASnapshot {
+			return api.ErrOperationNotAllowed("changes of a snapshot cannot be tracked")
+		}
+	}
+	return nil
+}
+
+// srAttached reports whether any host has the repository attached.
+func srAttached(r db.Reader, sr *api.SR) bool {
+	for _, ref := range sr.PBDs {
+		if pbd, err := db.Get(r, ref); err == nil && pbd.CurrentlyAttached {
+			return true
+		}
+	}
+	return false
+}
+
+// able asks for a feature of the repository's driver; "" is none.
+func able(r db.Reader, ref api.SRRef, sr *api.SR, feature string) error {
+	if feature == "" {
+		return nil
+	}
+	for _, sm := range db.All[api.SM](r) {
+		if _, ok := sm.Features[feature]; ok && sm.Type == sr.Type {
+			return nil
+		}
+	}
+	return api.ErrSROperationNotSupported(ref.String())
+}
+
+// srFeatures are the operations on a repository and what its driver must be
+// able to do for them.
+var srFeatures = []struct {
+	op      api.StorageOperations
+	feature string
+}{
+	{api.StorageOperationsScan, "SR_SCAN"},
+	{api.StorageOperationsDestroy, ""},
+	{api.StorageOperationsForget, ""},
+	{api.StorageOperationsPlug, ""},
+	{api.StorageOperationsUnplug, ""},
+	{api.StorageOperationsUpdate, "SR_UPDATE"},
+	{api.StorageOperationsVDICreate, "VDI_CREATE"},
+	{api.StorageOperationsVDIIntroduce, "VDI_INTRODUCE"},
+	{api.StorageOperationsVDIDestroy, "VDI_DELETE"},
+	{api.StorageOperationsVDIResize, "VDI_RESIZE"},
+	{api.StorageOperationsVDIClone, "VDI_CLONE"},
+	{api.StorageOperationsVDISnapshot, "VDI_SNAPSHOT"},
+	{api.StorageOperationsVDIMirror, "VDI_MIRROR"},
+	{api.StorageOperationsVDIEnableCBT, "VDI_CONFIG_CBT"},
+	{api.StorageOperationsVDIDisableCBT, "VDI_CONFIG_CBT"},
+	{api.StorageOperationsVDIDataDestroy, "VDI_CONFIG_CBT"},
+	{api.StorageOperationsVDIListChangedBlocks, "VDI_CONFIG_CBT"},
+	{api.StorageOperationsVDISetOnBoot, "VDI_RESET_ON_BOOT"},
+	{api.StorageOperationsVDICopy, ""},
+	{api.StorageOperationsVDIForget, ""},
+	{api.StorageOperationsVDIGenerateConfig, "VDI_GENERATE_CONFIG"},
+	{api.StorageOperationsVDIResizeOnline, "VDI_RESIZE_ONLINE"},
+	{api.StorageOperationsVDIUpdate, "VDI_UPDATE"},
+	{api.StorageOperationsVDIRevert, "VDI_REVERT"},
+	{api.StorageOperationsPBDCreate, ""},
+	{api.StorageOperationsPBDDestroy, ""},
+}
+
+// SR is the table of storage repositories: hosts may plug one side by side, all
+// else comes one after another.
+var SR = srTable()
+
+func srTable() *Table[api.SR, *api.SR, api.StorageOperations] {
+	t := &Table[api.SR, *api.SR, api.StorageOperations]{
+		fields: func(r *api.SR) (*[]api.StorageOperations, *map[string]api.StorageOperations) {
+			return &r.AllowedOperations, &r.CurrentOperations
+		},
+	}
+	for _, f := range srFeatures {
+		r := rule[api.SR, api.StorageOperations]{op: f.op}
+		r.then = all(func(s *subject[api.SR]) error { return able(s.r, s.ref, s.rec, f.feature) })
+		switch f.op {
+		case api.StorageOperationsPlug:
+			r.beside = []api.StorageOperations{api.StorageOperationsPlug}
+		case api.StorageOperationsDestroy:
+			r.then = all(destructible, hasPBD, noneAttached, holdsNothing)
+		case api.StorageOperationsForget:
+			r.then = all(destructible, noneAttached)
+		}
+		t.rules = append(t.rules, r)
+	}
+	return t
+}
+
+func destructible(s *subject[api.SR]) error {
+	if truth(s.rec.OtherConfig["indestructible"]) {
+		return api.ErrSRIndestructible(s.ref.String())
+	}
+	return nil
+}
+
+func hasPBD(s *subject[api.SR]) error {
+	if len(s.rec.PBDs) == 0 {
+		return api.ErrSRHasNoPbds(s.ref.String())
+	}
+	return nil
+}
+
+func noneAttached(s *subject[api.SR]) error {
+	if srAttached(s.r, s.rec) {
+		return api.ErrSRHasPBD(s.ref.String())
+	}
+	return nil
+}
+
+func holdsNothing(s *subject[api.SR]) error {
+	for _, ref := range s.rec.VDIs {
+		if v, err := db.Get(s.r, ref); err == nil && v.Managed {
+			return api.ErrSRNotEmpty()
+		}
+	}
+	return nil
+}
