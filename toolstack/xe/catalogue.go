@@ -68,24 +68,26 @@ type Class struct {
 
 // Field is one field of a class as the command line shows it.
 type Field struct {
-	Name   string  `json:"name"`
-	From   string  `json:"from"`   // path on the wire; "a.b" follows reference a
-	Via    string  `json:"via"`    // class that reference leads to
-	Call   string  `json:"call"`   // message that answers it, instead of From
-	Type   string  `json:"type"`   // string, int, float, bool, datetime, ref, set, map
-	Kind   string  `json:"kind"`   // set or map where it counts as one for filters and marks
-	Ref    string  `json:"ref"`    // class of the references it holds
-	How    string  `json:"how"`    // a way of writing it that is its own
-	Words  string  `json:"words"`  // values that are shown by another word
-	Absent string  `json:"absent"` // shown when no record holds it
-	Set    bool    `json:"set"`    // param-set may write it
-	Add    bool    `json:"add"`    // param-add and param-remove may change it
-	One    *string `json:"one"`    // its messages name one element: add_repository
-	Put    string  `json:"put"`    // how a map entry is written, if not by add_to
-	Comma  bool    `json:"comma"`  // its elements are parted by commas
-	Cost   bool    `json:"cost"`   // not worth a call for each line of a list
-	Old    bool    `json:"old"`    // deprecated
-	Fold   bool    `json:"fold"`   // filters ignore case
+	Name   string   `json:"name"`
+	From   string   `json:"from"`   // path on the wire; "a.b" follows reference a
+	Via    string   `json:"via"`    // class that reference leads to
+	Call   string   `json:"call"`   // message that answers it, instead of From
+	Type   string   `json:"type"`   // string, int, float, bool, datetime, ref, set, map
+	Kind   string   `json:"kind"`   // set or map where it counts as one for filters and marks
+	Ref    string   `json:"ref"`    // class of the references it holds
+	How    string   `json:"how"`    // a way of writing it that is its own
+	Elem   string   `json:"elem"`   // type of a set's elements, if not string
+	Words  string   `json:"words"`  // values that are shown by another word
+	Values []string `json:"values"` // what param-set may write
+	Absent string   `json:"absent"` // shown when no record holds it
+	Set    bool     `json:"set"`    // param-set may write it
+	Add    bool     `json:"add"`    // param-add and param-remove may change it
+	One    *string  `json:"one"`    // its messages name one element: add_repository
+	Put    string   `json:"put"`    // how a map entry is written, if not by add_to
+	Comma  bool     `json:"comma"`  // its elements are parted by commas
+	Cost   bool     `json:"cost"`   // not worth a call for each line of a list
+	Old    bool     `json:"old"`    // deprecated
+	Fold   bool     `json:"fold"`   // filters ignore case
 }
 
 // field finds a field by name. Fields are compared without regard to "-" and

@@ -2,6 +2,7 @@ package xe
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -114,9 +115,12 @@ func (s *session) decode(ctx context.Context, f *Field, text string) (any, error
 		return nil, usage("field %q is a map: write %s:key=value", f.Name, f.Name)
 	}
 	for wire, word := range s.cat.Words[f.Words] {
-		if strings.EqualFold(word, text) || strings.EqualFold(wire, text) {
+		if strings.EqualFold(word, text) {
 			return wire, nil
 		}
+	}
+	if len(f.Values) > 0 {
+		return oneOf(f.Name, text, f.Values)
 	}
 	return text, nil
 }
@@ -134,16 +138,23 @@ func (s *session) refOf(ctx context.Context, class, uuid string) (any, error) {
 func (s *session) decodeSet(ctx context.Context, f *Field, text string) (any, error) {
 	set := []any{}
 	for _, w := range words(text) {
-		var v any = w
-		if f.Ref != "" {
-			var err error
-			if v, err = s.refOf(ctx, f.Ref, w); err != nil {
-				return nil, err
-			}
+		v, err := s.decodeElement(ctx, f, w)
+		if err != nil {
+			return nil, err
 		}
 		set = append(set, v)
 	}
 	return set, nil
+}
+
+func (s *session) decodeElement(ctx context.Context, f *Field, text string) (any, error) {
+	switch {
+	case f.Ref != "":
+		return s.refOf(ctx, f.Ref, text)
+	case f.Elem == "int":
+		return wholeNumber(f.Name, text)
+	}
+	return text, nil
 }
 
 // words splits a list that commas part; nothing is an empty list.
@@ -200,23 +211,38 @@ func (s *session) paramAdd(ctx context.Context, c *Class, r record) error {
 		}
 		return s.changeElement(ctx, c, r, f, "add", key)
 	}
+	pairs := s.Params.Without("uuid", "param-name", "param-key").Without(standard...)
+	if f.Put == "whole" {
+		return s.changeWhole(ctx, c, r, f, func(m map[string]any) {
+			for _, p := range pairs {
+				m[p.full()] = p.Value
+			}
+		})
+	}
 	var writes []write
-	for _, p := range s.Params.Without("uuid", "param-name", "param-key").Without(standard...) {
+	for _, p := range pairs {
 		writes = append(writes, write{c.API + ".add_to_" + f.From, []any{r.ref, p.full(), p.Value}})
 	}
 	return s.send(ctx, writes...)
 }
 
+// changeWhole changes a map whose class has no message for one entry.
+func (s *session) changeWhole(ctx context.Context, c *Class, r record, f *Field, change func(map[string]any)) error {
+	m, _ := r.values[f.From].(map[string]any)
+	m = maps.Clone(m)
+	if m == nil {
+		m = map[string]any{}
+	}
+	change(m)
+	return s.send(ctx, write{f.setter(c), []any{r.ref, m}})
+}
+
 // changeElement adds or removes one element. Sets whose class has no message
 // for that are written whole.
 func (s *session) changeElement(ctx context.Context, c *Class, r record, f *Field, verb, key string) error {
-	var v any = key
-	if f.Ref != "" {
-		ref, err := s.refOf(ctx, f.Ref, key)
-		if err != nil {
-			return err
-		}
-		v = ref
+	v, err := s.decodeElement(ctx, f, key)
+	if err != nil {
+		return err
 	}
 	if f.One == nil || *f.One != "" {
 		return s.send(ctx, write{f.element(c, verb), []any{r.ref, v}})
@@ -243,8 +269,11 @@ func (s *session) paramRemove(ctx context.Context, c *Class, r record) error {
 	if !inMap && !slices.Contains(v.set, key) {
 		return usage("key %q is not in %s", key, f.Name)
 	}
-	if f.Kind == "set" {
+	switch {
+	case f.Kind == "set":
 		return s.changeElement(ctx, c, r, f, "remove", key)
+	case f.Put == "whole":
+		return s.changeWhole(ctx, c, r, f, func(m map[string]any) { delete(m, key) })
 	}
 	return s.send(ctx, write{c.API + ".remove_from_" + f.From, []any{r.ref, key}})
 }
