@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"expvar"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"go.etcd.io/etcd/server/v3/features"
 	"go.etcd.io/etcd/server/v3/storage/schema"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"cairn/journal"
@@ -51,11 +53,7 @@ const (
 	// replay at a start, in which raft may look for entries just dropped.
 	tickMs        = 1000
 	electionTicks = 2
-	// The replay is over when for settled looks in a row all that is known
-	// to be committed is applied; an empty one after emptyReplay looks.
-	lookEvery   = 2 * time.Millisecond
-	settled     = 3
-	emptyReplay = 10
+	lookEvery     = 2 * time.Millisecond
 	// Each start replays the log since the last snapshot: few entries and
 	// small segments keep it short. A snapshot is three small writes.
 	snapshotCount = 200
@@ -174,6 +172,7 @@ func (e *Engine) start(ctx context.Context, fresh bool) error {
 		return err
 	}
 	e.measure()
+	e.judge()
 	if !fresh {
 		return nil
 	}
@@ -191,28 +190,32 @@ func (e *Engine) start(ctx context.Context, fresh bool) error {
 func (e *Engine) elect(ctx context.Context) error {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
-	calm, empty := 0, 0
 	for {
+		if e.server.Lead() == 0 && replayed() {
+			e.campaign(ctx)
+		}
 		select {
 		case <-e.server.ReadyNotify():
 			return nil
 		case <-ticker.C:
-			committed := e.server.CommittedIndex()
-			if calm++; e.server.AppliedIndex() < committed || committed == 0 {
-				calm = 0
-			}
-			if empty++; committed > 0 {
-				empty = 0
-			}
-			if e.server.Lead() == 0 && (calm >= settled || empty >= emptyReplay) {
-				e.campaign(ctx)
-			}
 		case <-e.server.StopNotify():
 			return errors.New("stopped while starting")
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// replayed tells whether raft knows everything in its log to be applied, without
+// which it refuses to campaign. Only a published variable says so; it is of the
+// server made last, and a process has one.
+func replayed() bool {
+	status, ok := expvar.Get("raft.status").(expvar.Func)
+	if !ok {
+		return false
+	}
+	s, ok := status.Value().(raft.Status)
+	return ok && s.Applied > 0 && s.Applied >= s.HardState.GetCommit()
 }
 
 // campaign sends the message a leader sends to its successor. It is ignored by

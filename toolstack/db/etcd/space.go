@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -67,9 +68,13 @@ type space struct {
 	level    Level
 }
 
+// batchSize is what a batch asks of the quota. What the database notes for
+// itself is free, or a full one could not be opened.
 func batchSize(b db.Batch) (n int64) {
 	for _, p := range b.Puts {
-		n += int64(len(p.Key)+len(p.Value)) + pairOverhead
+		if !strings.HasPrefix(p.Key, "meta/") {
+			n += int64(len(p.Key)+len(p.Value)) + pairOverhead
+		}
 	}
 	return n
 }
