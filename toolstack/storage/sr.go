@@ -1,0 +1,88 @@
+package storage
+
+import (
+	"slices"
+	"strconv"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+)
+
+// registerSR binds the settings of repositories.
+func (s settings) registerSR(r *api.Registry) {
+	api.HandleSRSetNameLabel(r, set(s, func(_ *db.Tx, r *api.SR, value string) error { r.NameLabel = value; return nil }))
+	api.HandleSRSetNameDescription(r, set(s, func(_ *db.Tx, r *api.SR, value string) error { r.NameDescription = value; return nil }))
+	api.HandleSRSetShared(r, set(s, setShared))
+	api.HandleSRSetPhysicalSize(r, set(s, size("physical_size", func(r *api.SR) *int64 { return &r.PhysicalSize })))
+	api.HandleSRSetPhysicalUtilisation(r, set(s, size("physical_utilisation", func(r *api.SR) *int64 { return &r.PhysicalUtilisation })))
+	api.HandleSRSetVirtualAllocation(r, set(s, size("virtual_allocation", func(r *api.SR) *int64 { return &r.VirtualAllocation })))
+	api.HandleSRGetSupportedTypes(r, s.supportedTypes)
+	api.HandleSRGetLiveHosts(r, s.liveHosts)
+}
+
+// setShared: what several hosts are attached to is shared.
+func setShared(_ *db.Tx, r *api.SR, value bool) error {
+	if !value && len(r.PBDs) > 1 {
+		return api.ErrSRHasMultiplePbds(r.PBDs[0].String())
+	}
+	r.Shared = value
+	return nil
+}
+
+// size keeps a number of bytes.
+func size[T any](field string, at func(*T) *int64) func(*db.Tx, *T, int64) error {
+	return func(_ *db.Tx, r *T, value int64) error {
+		if value < 0 {
+			return api.ErrInvalidValue(field, strconv.FormatInt(value, 10))
+		}
+		*at(r) = value
+		return nil
+	}
+}
+
+// supportedTypes are those that a storage driver is there for.
+func (s settings) supportedTypes(*api.Call) ([]string, error) {
+	types := []string{}
+	for _, driver := range db.All[api.SM](s.db.Snapshot()) {
+		types = append(types, driver.Type)
+	}
+	slices.Sort(types)
+	return slices.Compact(types), nil
+}
+
+// liveHosts are hosts that live and have the repository attached.
+func (s settings) liveHosts(_ *api.Call, ref api.SRRef) ([]api.HostRef, error) {
+	snap := s.db.Snapshot()
+	r, err := db.Get(snap, ref)
+	if err != nil {
+		return nil, err
+	}
+	hosts := []api.HostRef{}
+	for _, pbd := range r.PBDs {
+		p, err := db.Get(snap, pbd)
+		if err != nil || !p.CurrentlyAttached {
+			continue
+		}
+		h, err := db.Get(snap, p.Host)
+		if err != nil || !h.Enabled {
+			continue
+		}
+		if m, err := db.Get(snap, h.Metrics); err == nil && m.Live {
+			hosts = append(hosts, p.Host)
+		}
+	}
+	return hosts, nil
+}
+
+// registerPBD binds how a host reaches a repository: changed while it does not.
+func (s settings) registerPBD(r *api.Registry) {
+	api.HandlePBDSetDeviceConfig(r, func(c *api.Call, ref api.PBDRef, value map[string]string) error {
+		return change(c, s, ref, func(_ *db.Tx, p *api.PBD) error {
+			if p.CurrentlyAttached {
+				return api.ErrOperationNotAllowed("the PBD is attached")
+			}
+			p.DeviceConfig = value
+			return nil
+		})
+	})
+}

@@ -1,0 +1,98 @@
+package storage
+
+import (
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+)
+
+// registerVDI binds the settings of disks. Those from set_missing on are for
+// storage drivers, which report what they found.
+func (s settings) registerVDI(r *api.Registry) {
+	api.HandleVDISetNameLabel(r, set(s, func(_ *db.Tx, r *api.VDI, value string) error { r.NameLabel = value; return nil }))
+	api.HandleVDISetNameDescription(r, set(s, func(_ *db.Tx, r *api.VDI, value string) error { r.NameDescription = value; return nil }))
+	api.HandleVDISetReadOnly(r, s.idle(func(r *api.VDI, value bool) { r.ReadOnly = value }))
+	api.HandleVDISetSharable(r, s.idle(func(r *api.VDI, value bool) { r.Sharable = value }))
+	api.HandleVDISetAllowCaching(r, s.idle(func(r *api.VDI, value bool) { r.AllowCaching = value }))
+	api.HandleVDISetOnBoot(r, s.setOnBoot)
+
+	api.HandleVDISetMissing(r, set(s, func(_ *db.Tx, r *api.VDI, value bool) error { r.Missing = value; return nil }))
+	api.HandleVDISetManaged(r, set(s, func(_ *db.Tx, r *api.VDI, value bool) error { r.Managed = value; return nil }))
+	api.HandleVDISetVirtualSize(r, set(s, size("virtual_size", func(r *api.VDI) *int64 { return &r.VirtualSize })))
+	api.HandleVDISetPhysicalUtilisation(r, set(s, size("physical_utilisation", func(r *api.VDI) *int64 { return &r.PhysicalUtilisation })))
+	api.HandleVDISetIsASnapshot(r, set(s, func(_ *db.Tx, r *api.VDI, value bool) error { r.IsASnapshot = value; return nil }))
+	api.HandleVDISetSnapshotOf(r, set(s, setSnapshotOf))
+	api.HandleVDISetSnapshotTime(r, set(s, func(_ *db.Tx, r *api.VDI, value time.Time) error { r.SnapshotTime = value; return nil }))
+	api.HandleVDISetMetadataOfPool(r, set(s, setMetadataOfPool))
+	api.HandleVDISetCBTEnabled(r, set(s, func(_ *db.Tx, r *api.VDI, value bool) error { r.CBTEnabled = value; return nil }))
+}
+
+// attached finds a VM that uses a disk now.
+func attached(r db.Reader, disk *api.VDI) (api.VBDRef, bool) {
+	for _, ref := range disk.VBDs {
+		if v, err := db.Get(r, ref); err == nil && v.CurrentlyAttached {
+			return ref, true
+		}
+	}
+	return "", false
+}
+
+// idle sets what may not change under a running VM.
+func (s settings) idle(put func(*api.VDI, bool)) func(*api.Call, api.VDIRef, bool) error {
+	return func(c *api.Call, ref api.VDIRef, value bool) error {
+		return change(c, s, ref, func(tx *db.Tx, r *api.VDI) error {
+			if _, busy := attached(tx, r); busy {
+				return api.ErrVDIInUse(ref.String(), c.Message.Name())
+			}
+			put(r, value)
+			return nil
+		})
+	}
+}
+
+// resetFeature is what a driver must be able to do to forget what a VM wrote.
+const resetFeature = "VDI_RESET_ON_BOOT"
+
+func (s settings) setOnBoot(c *api.Call, ref api.VDIRef, value api.OnBoot) error {
+	return change(c, s, ref, func(tx *db.Tx, r *api.VDI) error {
+		sr, err := db.Get(tx, r.SR)
+		if err != nil {
+			return err
+		}
+		if value == api.OnBootReset && !can(tx, sr.Type, resetFeature) {
+			return api.ErrSROperationNotSupported(r.SR.String())
+		}
+		if _, busy := attached(tx, r); busy {
+			return api.ErrVDIInUse(ref.String(), c.Message.Name())
+		}
+		r.OnBoot = value
+		return nil
+	})
+}
+
+// can reports whether the driver of a type has a feature.
+func can(r db.Reader, kind, feature string) bool {
+	for _, driver := range db.All[api.SM](r) {
+		if _, has := driver.Features[feature]; has && driver.Type == kind {
+			return true
+		}
+	}
+	return false
+}
+
+func setSnapshotOf(tx *db.Tx, r *api.VDI, value api.VDIRef) error {
+	if !value.IsNull() {
+		if _, err := db.Get(tx, value); err != nil {
+			return err
+		}
+	}
+	r.SnapshotOf = value
+	return nil
+}
+
+// setMetadataOfPool: the pool may be another one, whose database the disk holds.
+func setMetadataOfPool(_ *db.Tx, r *api.VDI, value api.PoolRef) error {
+	r.MetadataOfPool = value
+	return nil
+}
