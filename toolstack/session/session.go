@@ -80,7 +80,8 @@ type Manager struct {
 
 	mu       sync.Mutex
 	sessions map[api.SessionRef]*state
-	ended    [64]ended // the last to go, for the audit log
+	counts   map[group]int // of sessions
+	ended    [64]ended     // the last to go, for the audit log
 	endedAt  int
 	// verified is a keyed digest of the last hash and password that agreed.
 	// A command line client logs in for every command; it need not wait for
@@ -121,7 +122,7 @@ func New(c Config) *Manager {
 	}
 	m := &Manager{
 		cfg: c, verifying: make(chan struct{}, 1), asking: make(chan struct{}, maxAsking),
-		door: newDoor(c.Clock.Now), sessions: map[api.SessionRef]*state{},
+		door: newDoor(c.Clock.Now), sessions: map[api.SessionRef]*state{}, counts: map[group]int{},
 	}
 	rand.Read(m.key[:])
 	return m
@@ -173,7 +174,7 @@ func (m *Manager) open(ctx context.Context, p principal, originator string) (api
 	})
 	if err != nil {
 		m.mu.Lock()
-		delete(m.sessions, ref)
+		m.drop(ref)
 		m.mu.Unlock()
 		return "", err
 	}
@@ -189,40 +190,65 @@ func (m *Manager) add(ref api.SessionRef, s *state) []api.SessionRef {
 	defer m.mu.Unlock()
 	closed := m.evict(s)
 	m.sessions[ref] = s
+	for _, g := range s.groups() {
+		m.counts[g]++
+	}
 	return closed
 }
 
-// drop forgets a session; it reports whether there was one. The lock is held.
-func (m *Manager) drop(ref api.SessionRef) bool {
-	s := m.sessions[ref]
-	if s == nil {
-		return false
-	}
-	delete(m.sessions, ref)
-	m.ended[m.endedAt] = ended{ref, s.identity()}
-	m.endedAt = (m.endedAt + 1) % len(m.ended)
-	return true
+// group is what sessions are counted by, for the caps.
+type group struct{ kind, name string }
+
+func (s *state) groups() [2]group {
+	return [2]group{{"originator", s.originator}, {"user", s.name + "\x00" + s.sid}}
 }
 
-// evict drops sessions that idled too long, and the least recently used ones
-// where a new session would exceed a cap. It returns what it dropped. The lock
-// is held.
+// drop forgets a session, if there is one. The lock is held.
+func (m *Manager) drop(ref api.SessionRef) {
+	s := m.sessions[ref]
+	if s == nil {
+		return
+	}
+	delete(m.sessions, ref)
+	for _, g := range s.groups() {
+		if m.counts[g]--; m.counts[g] == 0 {
+			delete(m.counts, g)
+		}
+	}
+	m.ended[m.endedAt] = ended{ref, s.identity()}
+	m.endedAt = (m.endedAt + 1) % len(m.ended)
+}
+
+// evict drops the least recently used sessions where a new one would exceed a
+// cap, and returns them. The lock is held.
 func (m *Manager) evict(next *state) []api.SessionRef {
-	closed := m.dropIdle(next.used)
-	for _, c := range []struct {
-		limit int
-		kind  func(*state) bool
-	}{
-		{maxPerOriginator, func(s *state) bool { return s.originator == next.originator }},
-		{maxPerUser, func(s *state) bool { return s.name == next.name && s.sid == next.sid }},
-		{maxSessions, func(*state) bool { return true }},
-	} {
-		for ref := m.oldest(c.kind, c.limit); ref != ""; ref = m.oldest(c.kind, c.limit) {
+	var closed []api.SessionRef
+	give := func(in func(*state) bool) {
+		if ref := m.oldest(in); ref != "" {
 			m.drop(ref)
 			closed = append(closed, ref)
 		}
 	}
+	for i, g := range next.groups() {
+		if m.counts[g] >= [...]int{maxPerOriginator, maxPerUser}[i] {
+			give(func(s *state) bool { return s.groups()[i] == g })
+		}
+	}
+	if len(m.sessions) >= maxSessions {
+		give(func(*state) bool { return true })
+	}
 	return closed
+}
+
+// oldest returns the least recently used session of a kind, or "".
+func (m *Manager) oldest(in func(*state) bool) api.SessionRef {
+	var oldest api.SessionRef
+	for ref, s := range m.sessions {
+		if in(s) && (oldest == "" || s.used.Before(m.sessions[oldest].used)) {
+			oldest = ref
+		}
+	}
+	return oldest
 }
 
 // dropIdle drops what has idled too long. The lock is held.
@@ -235,26 +261,6 @@ func (m *Manager) dropIdle(now time.Time) []api.SessionRef {
 		}
 	}
 	return closed
-}
-
-// oldest returns the least recently used session of a kind when there are limit
-// of them or more, else "".
-func (m *Manager) oldest(kind func(*state) bool, limit int) api.SessionRef {
-	n := 0
-	var oldest api.SessionRef
-	for ref, s := range m.sessions {
-		if !kind(s) {
-			continue
-		}
-		n++
-		if oldest == "" || s.used.Before(m.sessions[oldest].used) {
-			oldest = ref
-		}
-	}
-	if n < limit {
-		return ""
-	}
-	return oldest
 }
 
 // Check answers SESSION_INVALID unless the session is alive, and counts as a
