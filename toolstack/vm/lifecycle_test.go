@@ -2,60 +2,13 @@ package vm
 
 import (
 	"errors"
-	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/hypervisor"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
-
-// TestLifecycleTable writes out who may do what when, so that a change of the
-// table is seen as what it changes.
-func TestLifecycleTable(t *testing.T) {
-	var b strings.Builder
-	kinds := []struct {
-		name string
-		vm   api.VM
-	}{
-		{"vm", api.VM{}},
-		{"template", api.VM{IsATemplate: true}},
-		{"default template", api.VM{IsATemplate: true, IsDefaultTemplate: true}},
-		{"control domain", api.VM{IsControlDomain: true}},
-	}
-	for _, k := range kinds {
-		for _, state := range anyState {
-			vm := k.vm
-			vm.PowerState = state
-			fmt.Fprintf(&b, "%s, %s: %v\n", k.name, lower(state), allowed("OpaqueRef:x", &vm))
-		}
-	}
-	b.WriteString("\n")
-	for _, r := range lifecycle {
-		if r.built {
-			vm := api.VM{PowerState: r.in[0], CurrentOperations: map[string]api.VMOperations{"OpaqueRef:t": r.op}}
-			fmt.Fprintf(&b, "during %s: %v\n", r.op, allowed("OpaqueRef:x", &vm))
-		}
-	}
-	path := filepath.Join("testdata", "lifecycle.txt")
-	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("the life-cycle is now:\n%s", &b)
-	}
-}
 
 // FuzzGuestFile: whatever path a client writes, what is opened lies in the guest
 // directory.

@@ -9,13 +9,14 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/operation"
 )
 
 // finishTimeout bounds recording a result after the client's context has ended.
 const finishTimeout = 30 * time.Second
 
-// operation is one entry of current_operations.
-type operation struct {
+// running is one entry of current_operations.
+type running struct {
 	m    *Manager
 	vm   api.VMRef
 	uuid string
@@ -26,8 +27,8 @@ type operation struct {
 
 // begin checks op against the life-cycle and enters it, all in one transaction;
 // also, when given, adds its own checks and its intent to that transaction.
-func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also func(*db.Tx, *api.VM) error) (*operation, error) {
-	o := &operation{m: m, vm: ref, op: op, task: taskKey(c)}
+func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also func(*db.Tx, *api.VM) error) (*running, error) {
+	o := &running{m: m, vm: ref, op: op, task: taskKey(c)}
 	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
 		vm, err := db.Edit(tx, ref)
 		if err != nil {
@@ -41,11 +42,7 @@ func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also fu
 				return err
 			}
 		}
-		if vm.CurrentOperations == nil {
-			vm.CurrentOperations = map[string]api.VMOperations{}
-		}
-		vm.CurrentOperations[o.task] = op
-		vm.AllowedOperations = allowed(ref, vm)
+		operation.VM.Enter(tx, ref, vm, op, o.task)
 		o.uuid, o.site = vm.UUID, m.siteOf(vm)
 		m.bump(ref)
 		return nil
@@ -68,7 +65,7 @@ func taskKey(c *api.Call) string {
 // become changes what the operation is, half-way: a reboot whose domain has ended
 // is a start, which nothing may interrupt. It fails when it was itself interrupted:
 // after a hard shutdown the VM shall not come back, after a hard reboot only once.
-func (o *operation) become(ctx context.Context, op api.VMOperations) error {
+func (o *running) become(ctx context.Context, op api.VMOperations) error {
 	return o.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		vm, err := db.Edit(tx, o.vm)
 		if err != nil {
@@ -80,8 +77,8 @@ func (o *operation) become(ctx context.Context, op api.VMOperations) error {
 		if task, by, yes := interrupted(vm, o.op); yes {
 			return api.ErrOtherOperationInProgress("VM", o.vm.String(), string(by), task)
 		}
-		vm.CurrentOperations[o.task], o.op = op, op
-		vm.AllowedOperations = allowed(o.vm, vm)
+		operation.VM.Enter(tx, o.vm, vm, op, o.task)
+		o.op = op
 		o.m.bump(o.vm)
 		return nil
 	})
@@ -89,21 +86,20 @@ func (o *operation) become(ctx context.Context, op api.VMOperations) error {
 
 // end records the result and leaves current_operations. It does so also when the
 // call was cancelled: what happened has happened.
-func (o *operation) end(ctx context.Context, failed error, result func(*db.Tx, *api.VM) error) error {
+func (o *running) end(ctx context.Context, failed error, result func(*db.Tx, *api.VM) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
 	err := o.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
-		vm, err := db.Edit(tx, o.vm)
+		vm, err := operation.VM.End(tx, o.vm, o.task)
 		if err != nil {
 			return err
 		}
-		delete(vm.CurrentOperations, o.task)
 		if result != nil {
 			if err := result(tx, vm); err != nil {
 				return err
 			}
 		}
-		vm.AllowedOperations = allowed(o.vm, vm)
+		operation.VM.Renew(tx, o.vm, vm)
 		o.m.bump(o.vm)
 		return nil
 	})
@@ -188,7 +184,7 @@ func (s *Site) gone(ctx context.Context, uuid string) (bool, error) {
 
 // waitGone waits until a domain has ended, pressing its power button now and
 // then: a guest that is still booting misses the first time.
-func (m *Manager) waitGone(ctx context.Context, o *operation, press func() error) error {
+func (m *Manager) waitGone(ctx context.Context, o *running, press func() error) error {
 	uuid := o.uuid
 	events, cancel := o.site.Hypervisor.Subscribe()
 	defer cancel()

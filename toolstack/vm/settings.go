@@ -76,7 +76,7 @@ func (s settings) change(c *api.Call, ref api.VMRef, change func(*edit) error) e
 // halted refuses a change that a domain would have to be made anew for.
 func (e *edit) halted() error {
 	if e.vm.PowerState != api.VMPowerStateHalted {
-		return api.ErrVMBadPowerState(e.ref.String(), stateNames(halted), lower(e.vm.PowerState))
+		return api.ErrVMBadPowerState(e.ref.String(), lower(api.VMPowerStateHalted), lower(e.vm.PowerState))
 	}
 	return nil
 }

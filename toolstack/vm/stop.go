@@ -16,13 +16,13 @@ import (
 var errDeaf = errors.New("the guest did not stop in time")
 
 func (m *Manager) cleanShutdown(c *api.Call, ref api.VMRef) error {
-	return m.stopAs(c, ref, api.VMOperationsCleanShutdown, func(o *operation) error {
+	return m.stopAs(c, ref, api.VMOperationsCleanShutdown, func(o *running) error {
 		return m.askToStop(c, o, m.cfg.ShutdownTimeout)
 	})
 }
 
 func (m *Manager) hardShutdown(c *api.Call, ref api.VMRef) error {
-	return m.stopAs(c, ref, api.VMOperationsHardShutdown, func(o *operation) error { return o.kill(c) })
+	return m.stopAs(c, ref, api.VMOperationsHardShutdown, func(o *running) error { return o.kill(c) })
 }
 
 // shutdown tries the clean way for the time the VM's shutdown_delay grants, then
@@ -32,7 +32,7 @@ func (m *Manager) shutdown(c *api.Call, ref api.VMRef) error {
 	if vm, err := db.Get(m.cfg.DB.Snapshot(), ref); err == nil && vm.ShutdownDelay > 0 {
 		limit = time.Duration(vm.ShutdownDelay) * time.Second
 	}
-	return m.stopAs(c, ref, api.VMOperationsShutdown, func(o *operation) error {
+	return m.stopAs(c, ref, api.VMOperationsShutdown, func(o *running) error {
 		if err := m.askToStop(c, o, limit); err == nil || errors.Is(context.Cause(c), api.ErrCancelled) {
 			return err
 		}
@@ -42,7 +42,7 @@ func (m *Manager) shutdown(c *api.Call, ref api.VMRef) error {
 
 // stopAs runs an operation that ends in Halted. A domain that ended meanwhile,
 // whoever ended it, is what was wanted.
-func (m *Manager) stopAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop func(*operation) error) error {
+func (m *Manager) stopAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop func(*running) error) error {
 	o, err := m.begin(c, ref, op, nil)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (m *Manager) stopAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop f
 }
 
 // askToStop presses the power button and waits for the end.
-func (m *Manager) askToStop(c *api.Call, o *operation, limit time.Duration) error {
+func (m *Manager) askToStop(c *api.Call, o *running, limit time.Duration) error {
 	press := func() error { return o.site.Hypervisor.Shutdown(c, o.uuid) }
 	if err := press(); err != nil {
 		if errors.Is(err, hypervisor.ErrNotFound) {
@@ -81,7 +81,7 @@ func (m *Manager) askToStop(c *api.Call, o *operation, limit time.Duration) erro
 }
 
 // kill destroys the domain; one that is gone already is fine.
-func (o *operation) kill(ctx context.Context) error {
+func (o *running) kill(ctx context.Context) error {
 	err := o.site.Hypervisor.Destroy(ctx, o.uuid)
 	if errors.Is(err, hypervisor.ErrNotFound) {
 		return nil
@@ -95,19 +95,19 @@ func (o *operation) kill(ctx context.Context) error {
 }
 
 func (m *Manager) cleanReboot(c *api.Call, ref api.VMRef) error {
-	return m.rebootAs(c, ref, api.VMOperationsCleanReboot, func(o *operation) error {
+	return m.rebootAs(c, ref, api.VMOperationsCleanReboot, func(o *running) error {
 		return m.askToStop(c, o, m.cfg.ShutdownTimeout)
 	})
 }
 
 func (m *Manager) hardReboot(c *api.Call, ref api.VMRef) error {
-	return m.rebootAs(c, ref, api.VMOperationsHardReboot, func(o *operation) error { return o.kill(c) })
+	return m.rebootAs(c, ref, api.VMOperationsHardReboot, func(o *running) error { return o.kill(c) })
 }
 
 // rebootAs ends the domain and makes it anew, so that a changed record takes
 // effect, as clients of this API expect of a reboot. The VM keeps its place on
 // the host in between.
-func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop func(*operation) error) error {
+func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop func(*running) error) error {
 	var spec hypervisor.Spec
 	o, err := m.begin(c, ref, op, func(_ *db.Tx, vm *api.VM) (err error) {
 		spec, err = m.specOf(ref, vm, []*Site{m.siteOf(vm)})
@@ -160,7 +160,7 @@ func (m *Manager) switchState(c *api.Call, ref api.VMRef, op api.VMOperations, d
 // host is lost; with the domain still there it would be the way to run a VM
 // twice, so then the domain is ended first.
 func (m *Manager) powerStateReset(c *api.Call, ref api.VMRef) error {
-	return m.stopAs(c, ref, api.VMOperationsPowerStateReset, func(o *operation) error {
+	return m.stopAs(c, ref, api.VMOperationsPowerStateReset, func(o *running) error {
 		if err := o.kill(c); err != nil {
 			return fmt.Errorf("vm %s: its domain may still run: %w", o.uuid, err)
 		}

@@ -2,7 +2,7 @@
 // which in production is this one: the behaviour of the VM class.
 //
 // Which operation is allowed in which state, and beside which other, is one
-// table (lifecycle.go). It decides both what allowed_operations shows and what a
+// table of package operation. It decides both what allowed_operations shows and what a
 // call is answered. current_operations is the lock table: an operation is
 // entered there, checked, in the same transaction in which its intent becomes
 // durable, and leaves it in the transaction that records its result.
