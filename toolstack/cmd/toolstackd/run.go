@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,8 +20,11 @@ import (
 	"cairn/toolstack/event"
 	"cairn/toolstack/host"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/network"
+	cairnpool "cairn/toolstack/pool"
 	"cairn/toolstack/session"
 	"cairn/toolstack/session/identity"
+	"cairn/toolstack/storage"
 	"cairn/toolstack/task"
 	"cairn/toolstack/vm"
 	"cairn/toolstack/wire"
@@ -56,6 +60,7 @@ type toolstack struct {
 	db       *db.DB
 	hv       hypervisor.Hypervisor
 	host     *host.Manager
+	pool     *cairnpool.Manager
 	others   []vm.Site // beside the own host
 	vms      *vm.Manager
 	consoles *console.Manager
@@ -133,6 +138,11 @@ func (t *toolstack) open(ctx context.Context) error {
 	if err == nil {
 		err = t.host.EnableAtStart(ctx)
 	}
+	if err == nil {
+		t.pool, err = cairnpool.New(cairnpool.Config{
+			DB: t.db, ThisHost: t.host.Ref, Dir: filepath.Join(t.cfg.state, "trusted"), Log: t.cfg.log.With("component", "pool"),
+		})
+	}
 	if err != nil {
 		t.db.Close()
 		return err
@@ -188,6 +198,9 @@ func (t *toolstack) build() {
 	tasks.Register(registry)
 	event.New(t.db, sessions.Check).Register(registry)
 	t.host.Register(registry)
+	t.pool.Register(registry)
+	network.Register(registry, t.db)
+	storage.Register(registry, t.db)
 	t.vms.Register(registry)
 	t.server = wire.NewServer(wire.Config{
 		DB: t.db, Registry: registry, Sessions: sessions, Tasks: tasks, Log: log.With("component", "api"),
