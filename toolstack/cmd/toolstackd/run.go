@@ -23,6 +23,8 @@ import (
 	"cairn/toolstack/network"
 	cairnpool "cairn/toolstack/pool"
 	"cairn/toolstack/session"
+	"cairn/toolstack/session/audit"
+	"cairn/toolstack/session/external/ldap"
 	"cairn/toolstack/session/identity"
 	"cairn/toolstack/storage"
 	"cairn/toolstack/task"
@@ -61,6 +63,8 @@ type toolstack struct {
 	hv       hypervisor.Hypervisor
 	host     *host.Manager
 	pool     *cairnpool.Manager
+	sessions *session.Manager
+	audit    *audit.Log
 	others   []vm.Site // beside the own host
 	vms      *vm.Manager
 	consoles *console.Manager
@@ -101,7 +105,10 @@ func run(ctx context.Context, cfg config) error {
 	if err := t.host.Present(ctx, id.HostPEM); err != nil {
 		return err
 	}
-	t.build()
+	if err := t.build(); err != nil {
+		return err
+	}
+	defer t.audit.Close()
 	defer t.server.Close()
 	server := wire.NewHTTPServer(t.server, tlsConfig, cfg.log)
 	return t.serve(ctx, server, listener)
@@ -181,13 +188,19 @@ func names(h *host.Manager) []string {
 }
 
 // build binds all behaviour.
-func (t *toolstack) build() {
+func (t *toolstack) build() error {
 	log := t.cfg.log
 	registry := api.NewRegistry()
 	sessions := session.New(session.Config{
 		DB: t.db, RootHash: t.host.RootHash, Verify: hostconfig.VerifyPassword, ThisHost: t.host.Ref,
+		SetRootPassword: t.host.SetRootPassword, Directories: map[string]session.OpenFunc{ldap.Type: ldap.Open},
 		Log: log.With("component", "session"),
 	})
+	audited, err := audit.New(audit.Config{DB: t.db, Dir: t.cfg.state, Who: sessions.Who, Log: log})
+	if err != nil {
+		return err
+	}
+	t.sessions, t.audit = sessions, audited
 	tasks := task.New(task.Config{DB: t.db, ThisHost: t.host.Ref})
 	consoles := t.ttys(log.With("component", "console"))
 	t.vms = vm.New(vm.Config{
@@ -204,8 +217,11 @@ func (t *toolstack) build() {
 	t.vms.Register(registry)
 	t.server = wire.NewServer(wire.Config{
 		DB: t.db, Registry: registry, Sessions: sessions, Tasks: tasks, Log: log.With("component", "api"),
+		Authorize: sessions.Authorize, AuthorizeHTTP: audited.Authorize(sessions.AuthorizeHTTP), Observe: audited.Observe,
 	})
+	audited.Handle(t.server)
 	t.consoles.Handle(t.server)
+	return nil
 }
 
 // ttys opens the consoles' manager. Those of a simulated pool are dialled on demand.
@@ -240,6 +256,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	group.Go(func() error { return t.vms.Run(ctx, func() { close(t.ready) }) })
 	group.Go(func() error { return t.consoles.Run(ctx) })
 	group.Go(func() error { return t.host.Run(ctx) })
+	group.Go(func() error { return t.sessions.Run(ctx) })
 	group.Go(func() error { return t.announce(ctx, l.Addr()) })
 	group.Go(func() error { return t.watchdog(ctx) })
 	err := group.Wait()
