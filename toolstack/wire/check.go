@@ -93,19 +93,34 @@ func checkMap(v *api.Value, t *api.TypeInfo) error {
 	return checkItems(v, api.StructValue, t.Elem())
 }
 
-// checkRecord lets members of other versions pass.
+// fieldError is a member of a record that cannot be what the client says.
+type fieldError struct{ field string }
+
+func (e fieldError) Error() string { return "field " + e.field }
+
+// checkRecord lets members of other versions pass, and those a constructor does
+// not take: clients fill them with whatever their language has for nothing.
 func checkRecord(v *api.Value, class *api.ClassInfo) error {
 	if v.Kind != api.StructValue {
 		return errType
 	}
 	for i, k := range v.Keys {
 		n := class.FieldByName(k)
-		if n < 0 {
+		if n < 0 || class.Fields[n].Qualifier == api.RO {
 			continue
 		}
 		if err := checkValue(&v.Items[i], class.Fields[n].Type); err != nil {
-			return err
+			return fieldError{k}
 		}
 	}
 	return nil
+}
+
+// typeFault is the error for an argument of the wrong type.
+func typeFault(param string, err error) error {
+	var in fieldError
+	if errors.As(err, &in) {
+		param = in.field
+	}
+	return api.ErrFieldTypeError(param)
 }

@@ -222,7 +222,7 @@ func (s *Server) admit(m *api.MessageInfo, r *request) (api.SessionRef, []api.Va
 		if i >= len(args) {
 			full[i] = m.Params[i].Default
 		} else if err := checkValue(&full[i], m.Params[i].Type); err != nil {
-			return "", nil, api.ErrFieldTypeError(m.Params[i].Name)
+			return "", nil, typeFault(m.Params[i].Name, err)
 		}
 	}
 	return session, full, s.authorize(session, m, full)
