@@ -35,6 +35,10 @@ test-image: image ## lab: the image itself, its programs and its determinism
 test-boot: image bin ## lab: boot chain, PID 1, watchdog, configuration
 	$(LAB) -run 'Boot' ./ci/labtest
 
+test-clients: deps ## lab: API clients of others: a Go module, an npm package
+	@ci/deps node
+	$(LAB) ./ci/clienttest
+
 test-vm: image bin ## lab: guests, their life-cycle and what they survive
 	$(LAB) -p 1 -run 'VM|Libvirt|RealGuest' ./ci/labtest ./ci/devhost ./toolstack/cmd/toolstackd
 
@@ -71,4 +75,4 @@ deps: ## install what this machine lacks
 clean: ## remove build output (caches stay)
 	rm -rf $(BUILD)
 
-.PHONY: help run dev test unit lint smoke test-image test-boot test-vm test-net test-auth bench-boot image bin lock api-docs api-coverage generate deps clean
+.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-auth bench-boot image bin lock api-docs api-coverage generate deps clean
