@@ -51,6 +51,9 @@ test-auth: deps ## lab: external authentication against slapd
 bench-boot: image ## boot time and memory beside a stock Debian, into docs/benchmarks.md
 	$(GO) run ./ci/bench/boot -image $(BUILD)/image -doc docs/benchmarks.md
 
+bench-api: deps ## the API with 1,000 and 4,000 VMs beside libvirt's list, into docs/benchmarks.md
+	$(GO) run ./ci/bench/api -go $(GO) -doc docs/benchmarks.md
+
 image: deps ## build the root image, UKI and disk into .build/image
 	@$(GO) run ./image/cmd/mkimage -out $(BUILD)/image
 
@@ -75,4 +78,4 @@ deps: ## install what this machine lacks
 clean: ## remove build output (caches stay)
 	rm -rf $(BUILD)
 
-.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-auth bench-boot image bin lock api-docs api-coverage generate deps clean
+.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-auth bench-boot bench-api image bin lock api-docs api-coverage generate deps clean
