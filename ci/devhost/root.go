@@ -199,7 +199,8 @@ func loopback(string) error {
 
 // etc is all the configuration the daemons need. QEMU runs as this namespace's
 // root, which is nobody special outside, and without a mount namespace of its
-// own, because it is in one already.
+// own, because it is in one already. Former owners of files are not remembered:
+// that takes attributes a user namespace cannot set.
 func (p plan) etc(root string) error {
 	files := map[string]string{
 		"passwd":                "root:x:0:0:root:/root:/bin/false\ncairn:x:990:990::/:/bin/false\nlibvirt-qemu:x:64055:108::/:/bin/false\n",
@@ -209,7 +210,7 @@ func (p plan) etc(root string) error {
 		"os-release":            "ID=cairn\nVERSION_ID=" + p.Version + "\n",
 		"machine-id":            strings.Repeat("c", 32) + "\n",
 		"libvirt/libvirtd.conf": "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_rw_perms = \"0770\"\n" + p.socketGroup(),
-		"libvirt/qemu.conf":     "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\ncgroup_controllers = []\nstdio_handler = \"logd\"\n",
+		"libvirt/qemu.conf":     "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\nremember_owner = 0\ncgroup_controllers = []\nstdio_handler = \"logd\"\n",
 		"libvirt/virtlogd.conf": "",
 	}
 	for name, text := range files {
