@@ -53,11 +53,11 @@ func (b *Batch) write(k key, w *write) {
 		b.Deletes = append(b.Deletes, storeKey(k))
 		return
 	}
-	var unknown *api.Value
+	var l *later
 	if w.old != nil {
-		unknown = w.old.unknown
+		l = w.old.later
 	}
-	b.Puts = append(b.Puts, Pair{Key: storeKey(k), Value: encode(w.record, unknown)})
+	b.Puts = append(b.Puts, Pair{Key: storeKey(k), Value: encode(w.record, l)})
 }
 
 type tableEdit struct {
@@ -83,7 +83,7 @@ func (e *tableEdit) apply(k key, w *write, generation uint64) Change {
 	}
 	o := &Object{ref: k.ref, record: w.record, created: ch.Created, modified: generation}
 	if w.old != nil {
-		o.unknown = w.old.unknown
+		o.later = w.old.later
 	}
 	e.objects.put(k.ref, o)
 	if u := w.record.GetUUID(); u != "" && (w.old == nil || u != w.old.record.GetUUID()) {

@@ -9,6 +9,12 @@
 // memory only. Records got from a Snapshot or from Get on a Tx are shared and
 // must not be changed; Edit gives a private copy.
 //
+// Invariants: after any crash or power cut every transaction that was
+// acknowledged is there, none is there by half, generations are higher than any a
+// client has seen, and derived sets equal what the stored references say. A
+// record keeps what another version wrote into it. When the engine is full
+// Update answers OUT_OF_SPACE; deletes and reads go on.
+//
 // A relation such as VBD.VM ↔ VM.VBDs is stored on its first side; the set on
 // the second is derived here and anything written to it is ignored. Inside a
 // transaction those sets are as they were before it.
@@ -38,13 +44,17 @@ type Options struct {
 // event tokens.
 const generationBlock = 1 << 20
 
-const generationKey = "meta/generation"
+const (
+	metaPrefix    = "meta/"
+	generationKey = metaPrefix + "generation"
+)
 
 // DB is an open database.
 type DB struct {
-	engine Engine
-	log    *slog.Logger
-	feed   feed
+	engine  Engine
+	log     *slog.Logger
+	feed    feed
+	foreign []Pair // of classes this version does not know; never changed
 
 	published atomic.Pointer[Snapshot]
 
@@ -75,18 +85,18 @@ func Open(ctx context.Context, engine Engine, o Options) (*DB, error) {
 	if d.log == nil {
 		d.log = journal.Discard()
 	}
-	snap, start, err := load(ctx, engine)
+	l, err := load(ctx, engine)
 	if err != nil {
 		return nil, fmt.Errorf("load database: %w", err)
 	}
-	d.reserved = start + generationBlock
+	d.foreign = l.foreign
+	d.reserved = l.start + generationBlock
 	if err := engine.Commit(ctx, Batch{Puts: []Pair{generationPair(d.reserved)}}); err != nil {
 		return nil, fmt.Errorf("reserve generations: %w", err)
 	}
-	snap.generation = start
-	d.head = snap
-	d.published.Store(snap)
-	d.feed.start(start)
+	d.head = l.snap
+	d.published.Store(l.snap)
+	d.feed.start(l.start)
 	go d.commitLoop()
 	return d, nil
 }
@@ -193,6 +203,9 @@ func (d *DB) commitGroup(group []*commit) {
 	if err != nil {
 		group = d.abandon(group)
 		d.log.Error("commit-failed", "err", err, "transactions", len(group))
+		if errors.Is(err, ErrFull) {
+			err = fmt.Errorf("%w (%w)", api.ErrOutOfSpace("database"), err)
+		}
 	} else {
 		d.publish(group)
 	}

@@ -14,7 +14,7 @@ type Object struct {
 	record   api.Record
 	created  uint64
 	modified uint64
-	unknown  *api.Value // members this version does not know, kept for another
+	later    *later // nil when there is nothing of a later version
 	encoded  [2]atomic.Pointer[[]byte]
 }
 
