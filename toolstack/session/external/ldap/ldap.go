@@ -204,7 +204,7 @@ func (d *Directory) dial(ctx context.Context, u *url.URL) (*goldap.Conn, error) 
 	config := d.tls.Clone()
 	config.ServerName = u.Hostname()
 	if u.Scheme == "ldaps" {
-		return goldap.DialURL("ldaps://"+u.Host, goldap.DialWithTLSDialer(config, dialer))
+		return goldap.DialURL("ldaps://"+u.Host, goldap.DialWithDialer(dialer), goldap.DialWithTLSConfig(config))
 	}
 	c, err := goldap.DialURL("ldap://"+u.Host, goldap.DialWithDialer(dialer))
 	if err != nil {
