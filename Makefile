@@ -48,6 +48,9 @@ test-net: deps ## lab: the management network in namespaces
 test-auth: deps ## lab: external authentication against slapd
 	$(LAB) ./toolstack/session/external/ldap
 
+chaos-db: ## lab: 1,000 kills and 2,000 power cuts of the database (SEED= repeats a run)
+	$(LAB) -timeout 60m -run 'Chaos' ./toolstack/db/...
+
 bench-boot: image ## boot time and memory beside a stock Debian, into docs/benchmarks.md
 	$(GO) run ./ci/bench/boot -image $(BUILD)/image -doc docs/benchmarks.md
 
