@@ -27,7 +27,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) run honnef.co/go/tools/cmd/staticcheck -tags lab ./...
 
 smoke: image bin ## one lab test per area
-	$(LAB) -p 1 -run 'Smoke' ./ci/lab ./image/build ./init/network ./toolstack/session/external/ldap ./ci/labtest
+	$(LAB) -p 1 -run 'Smoke' ./ci/lab ./image/build ./init/network ./toolstack/db ./toolstack/session/external/ldap ./ci/labtest
 
 test-image: image ## lab: the image itself, its programs and its determinism
 	$(LAB) ./image/...
@@ -81,4 +81,4 @@ deps: ## install what this machine lacks
 clean: ## remove build output (caches stay)
 	rm -rf $(BUILD)
 
-.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-auth bench-boot bench-api image bin lock api-docs api-coverage generate deps clean
+.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-auth chaos-db bench-boot bench-api image bin lock api-docs api-coverage generate deps clean
