@@ -12,6 +12,7 @@ import (
 	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/operation"
 )
 
 // Identity on the wire: what clients compare versions with. The platform and API
@@ -159,12 +160,7 @@ func (m *Manager) describe(r *api.Host, f *facts) {
 
 // hostOperations is what a client may do with a host, enabled or not.
 func hostOperations(enabled bool) []api.HostAllowedOperations {
-	if enabled {
-		return []api.HostAllowedOperations{api.HostAllowedOperationsProvision, api.HostAllowedOperationsVMStart}
-	}
-	return []api.HostAllowedOperations{
-		api.HostAllowedOperationsEnable, api.HostAllowedOperationsShutdown, api.HostAllowedOperationsReboot,
-	}
+	return operation.Host.Allowed(nil, "", &api.Host{Enabled: enabled})
 }
 
 func (m *Manager) softwareVersion(f *facts) map[string]string {
@@ -199,13 +195,17 @@ func kvmText(kvm client.KVM) string {
 	return kvm.Reason
 }
 
+// cpuInfo: guests see the processor as it is, so what guests of any kind may use
+// is what it has.
 func cpuInfo(c client.CPU) map[string]string {
+	features := featureSet(c.Flags)
 	return map[string]string{
 		"cpu_count": strconv.Itoa(c.Count), "socket_count": strconv.Itoa(max(c.Sockets, 1)),
 		"threads_per_core": "1", "vendor": c.Vendor, "speed": strconv.FormatFloat(c.MHz, 'f', 3, 64),
 		"modelname": c.Model, "family": strconv.Itoa(c.Family), "model": strconv.Itoa(c.ModelID),
 		"stepping": strconv.Itoa(c.Stepping), "flags": strings.Join(c.Flags, " "),
-		"features": "", "features_pv": "", "features_hvm": "", "features_hvm_host": "", "features_pv_host": "",
+		"features": features, "features_pv": features, "features_hvm": features,
+		"features_hvm_host": features, "features_pv_host": features,
 	}
 }
 
@@ -233,7 +233,7 @@ func writeCPUs(w *writer, host api.HostRef, f *facts) {
 			}
 			r.Host, r.Number, r.Vendor, r.Modelname = host, n, cpu.Vendor, cpu.Model
 			r.Family, r.Model, r.Stepping = int64(cpu.Family), int64(cpu.ModelID), strconv.Itoa(cpu.Stepping)
-			r.Speed, r.Flags = int64(cpu.MHz), strings.Join(cpu.Flags, " ")
+			r.Speed, r.Flags, r.Features = int64(cpu.MHz), strings.Join(cpu.Flags, " "), featureSet(cpu.Flags)
 		})
 		delete(have, n)
 	}

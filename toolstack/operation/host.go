@@ -18,7 +18,7 @@ var machines = []api.HostAllowedOperations{
 var Host = &Table[api.Host, *api.Host, api.HostAllowedOperations]{
 	built: []api.HostAllowedOperations{
 		api.HostAllowedOperationsProvision, api.HostAllowedOperationsVMStart, api.HostAllowedOperationsEnable,
-		api.HostAllowedOperationsShutdown, api.HostAllowedOperationsReboot,
+		api.HostAllowedOperationsShutdown, api.HostAllowedOperationsReboot, api.HostAllowedOperationsEvacuate,
 	},
 	fields: func(h *api.Host) (*[]api.HostAllowedOperations, *map[string]api.HostAllowedOperations) {
 		return &h.AllowedOperations, &h.CurrentOperations

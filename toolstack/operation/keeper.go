@@ -81,13 +81,13 @@ var watched = func() map[*api.ClassInfo]bool {
 	return m
 }()
 
-// Run corrects until the context ends.
+// Run corrects until the context ends, beginning with all there is.
 func (k *Keeper) Run(ctx context.Context) error {
 	w := k.db.WatchSince(k.db.Snapshot().Generation(), func(ch *db.Change) bool { return watched[ch.Class] })
 	defer w.Close()
-	for {
+	for first := true; ; first = false {
 		snap, changes, ok := w.Next()
-		if !ok {
+		if !ok || first {
 			changes = everything(snap)
 		}
 		if err := k.correct(ctx, snap, changes); err != nil {

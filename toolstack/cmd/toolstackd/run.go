@@ -21,6 +21,7 @@ import (
 	"cairn/toolstack/host"
 	"cairn/toolstack/hypervisor"
 	"cairn/toolstack/network"
+	"cairn/toolstack/operation"
 	cairnpool "cairn/toolstack/pool"
 	"cairn/toolstack/session"
 	"cairn/toolstack/session/audit"
@@ -146,6 +147,9 @@ func (t *toolstack) open(ctx context.Context) error {
 		err = t.host.EnableAtStart(ctx)
 	}
 	if err == nil {
+		err = operation.Recover(ctx, t.db, t.cfg.log.With("component", "operation"))
+	}
+	if err == nil {
 		t.pool, err = cairnpool.New(cairnpool.Config{
 			DB: t.db, ThisHost: t.host.Ref, Dir: filepath.Join(t.cfg.state, "trusted"), Log: t.cfg.log.With("component", "pool"),
 		})
@@ -255,6 +259,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	})
 	group.Go(func() error { return t.vms.Run(ctx, func() { close(t.ready) }) })
 	group.Go(func() error { return t.consoles.Run(ctx) })
+	group.Go(func() error { return operation.NewKeeper(t.db).Run(ctx) })
 	group.Go(func() error { return t.host.Run(ctx) })
 	group.Go(func() error { return t.sessions.Run(ctx) })
 	group.Go(func() error { return t.announce(ctx, l.Addr()) })
