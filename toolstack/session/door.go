@@ -26,6 +26,9 @@ const (
 	maxRememberedKey = 4096
 )
 
+// refusalsTold is how often the log hears of refusals.
+const refusalsTold = 10 * time.Second
+
 // errBusy refuses a login before its password is looked at.
 var errBusy = errors.New("too many logins wait")
 
@@ -44,6 +47,8 @@ type door struct {
 	now func() time.Time
 
 	mu      sync.Mutex
+	refused int       // since told
+	told    time.Time // when the log last heard of refusals
 	waiting int
 	pairs   map[pair]*record
 	hosts   map[string]*record
@@ -113,6 +118,20 @@ func (d *door) enter(user, remote string) (*attempt, error) {
 		p.turn = now.Add(a.wait + delayAfter(p.failures))
 	}
 	return a, nil
+}
+
+// refusals counts one, and answers how many there were when it is time for the
+// log to hear of them: whoever floods the door must not flood the log.
+func (d *door) refusals() (n int, tell bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refused++
+	now := d.now()
+	if now.Sub(d.told) < refusalsTold {
+		return 0, false
+	}
+	n, d.refused, d.told = d.refused, 0, now
+	return n, true
 }
 
 // failed counts a wrong password; it answers how late the answer has to be and

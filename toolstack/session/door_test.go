@@ -188,3 +188,20 @@ func TestLongNames(t *testing.T) {
 		t.Errorf("an originator of %d bytes is kept", len(got))
 	}
 }
+
+// The log hears of a flood, but is not flooded.
+func TestRefusalsAreTold(t *testing.T) {
+	d, now := newTestDoor()
+	if n, tell := d.refusals(); n != 1 || !tell {
+		t.Errorf("the first: %d, %v", n, tell)
+	}
+	for range 100 {
+		if n, tell := d.refusals(); tell {
+			t.Fatalf("%d told at once", n)
+		}
+	}
+	*now = now.Add(refusalsTold)
+	if n, tell := d.refusals(); n != 101 || !tell {
+		t.Errorf("later: %d, %v", n, tell)
+	}
+}

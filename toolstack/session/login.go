@@ -69,7 +69,9 @@ func (m *Manager) identify(ctx context.Context, user, password, remote string,
 	user = user[:min(len(user), maxName)]
 	a, err := m.door.enter(user, remote)
 	if err != nil {
-		m.cfg.Log.Warn("login-refused", "user", user, "remote", remote, "err", err)
+		if n, tell := m.door.refusals(); tell {
+			m.cfg.Log.Warn("login-refused", "user", user, "remote", remote, "count", n, "err", err)
+		}
 		return principal{}, authenticationFailed(user, err)
 	}
 	defer a.leave()
