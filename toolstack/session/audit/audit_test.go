@@ -163,6 +163,61 @@ func TestDownload(t *testing.T) {
 	}
 }
 
+// A stream beside the messages needs its own permission, and its denial is
+// written down.
+func TestStreams(t *testing.T) {
+	s, _, _, dir := newServer(t)
+	served := 0
+	for method, path := range map[string]string{http.MethodGet: "/host_backup", http.MethodPut: "/host_restore"} {
+		s.Wire.Handle(method, path, wire.Auth, func(http.ResponseWriter, *wire.Request) { served++ })
+	}
+	ask := func(user *wiretest.Server, method, path string) int {
+		req, err := http.NewRequest(method, s.HTTP.URL+path+"?session_id="+url.QueryEscape(user.Session), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	operator := s.As("pool-operator")
+	for _, c := range []struct {
+		user         *wiretest.Server
+		method, path string
+		status       int
+	}{
+		{operator, "GET", "/host_backup", 403},
+		{operator, "PUT", "/host_restore", 403},
+		{s, "GET", "/host_backup", 200},
+		{s, "PUT", "/host_restore", 200},
+	} {
+		if got := ask(c.user, c.method, c.path); got != c.status {
+			t.Errorf("%s %s answers %d, want %d", c.method, c.path, got, c.status)
+		}
+	}
+	if served != 2 {
+		t.Errorf("%d were served", served)
+	}
+	got := lines(t, dir)
+	want := [][]string{
+		{"message=session.login_with_password"},
+		{"denied user=pool-operator", "message=http/get_host_backup result=RBAC_PERMISSION_DENIED"},
+		{"denied user=pool-operator", "message=http/put_host_restore result=RBAC_PERMISSION_DENIED"},
+		{"call user=root", "message=http/put_host_restore result=ok"},
+	}
+	if len(got) != len(want) {
+		t.Fatalf("the log is\n%s", strings.Join(got, "\n"))
+	}
+	for i := range want {
+		if !has(got[i], want[i]...) {
+			t.Errorf("line %d is\n%s\nwant %q", i, got[i], want[i])
+		}
+	}
+}
+
 // The file never grows beyond its bound, and a restart goes on where it was.
 func TestRotation(t *testing.T) {
 	dir := t.TempDir()
