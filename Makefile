@@ -79,6 +79,6 @@ deps: ## install what this machine lacks
 	@ci/deps
 
 clean: ## remove build output (caches stay)
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) 2>/dev/null || sudo rm -rf $(BUILD)
 
 .PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-auth chaos-db bench-boot bench-api image bin lock api-docs api-coverage generate deps clean

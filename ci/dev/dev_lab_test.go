@@ -135,7 +135,7 @@ func (d *instance) console(api *client.Client, g *demo.Guest) {
 	d.Helper()
 	var consoles []string
 	d.must(api.Call(d.Context(), "VM.get_consoles", &consoles, g.Ref))
-	ctx, cancel := context.WithTimeout(d.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(d.Context(), 3*time.Minute) // a busy machine emulates slowly
 	defer cancel()
 	tty, err := api.Console(ctx, consoles[0])
 	d.must(err)

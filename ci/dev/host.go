@@ -42,7 +42,7 @@ func startHost(ctx context.Context, cfg config, l *net.TCPListener, log io.Write
 	if err != nil {
 		return nil, err
 	}
-	program, err := build(ctx, cfg, "./toolstack/cmd/toolstackd", "dev-toolstackd")
+	program, err := buildHost(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -75,17 +75,17 @@ func startHost(ctx context.Context, cfg config, l *net.TCPListener, log io.Write
 	return realHost{lv}, nil
 }
 
+// buildHost builds the toolstackd of the real host.
+func buildHost(ctx context.Context, cfg config) (string, error) {
+	return build(ctx, cfg, "./toolstack/cmd/toolstackd", "dev-toolstackd")
+}
+
 // daemons are those of a host that are Cairn's own. As on a host toolstackd runs
-// as its own user and is handed its socket; where the caller is not root there is
-// no such user.
+// as its own user and is handed its socket.
 func daemons() []devhost.Daemon {
-	argv := []string{toolstackd}
-	if os.Getuid() != 0 {
-		argv = append(argv, "-console-owner", "")
-	}
 	return []devhost.Daemon{
 		{Name: "hostd", Role: devhost.RoleHostd, Socket: client.Socket},
-		{Name: "toolstackd", Argv: argv, ID: devhost.ToolstackID, Listener: "https"},
+		{Name: "toolstackd", Argv: []string{toolstackd}, ID: devhost.ToolstackID, Listener: "https"},
 	}
 }
 

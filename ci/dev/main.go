@@ -29,6 +29,7 @@ func main() {
 	flag.StringVar(&cfg.Dir, "dir", ".build/dev", "`directory` of everything that is written; kept between runs")
 	flag.StringVar(&cfg.Bin, "bin", ".build/bin", "`directory` of built programs")
 	flag.StringVar(&cfg.Go, "go", "go", "go `command` that builds toolstackd")
+	flag.BoolVar(&cfg.Built, "built", false, "toolstackd is built already")
 	flag.BoolVar(&cfg.Fresh, "fresh", false, "forget what former runs left")
 	flag.IntVar(&cfg.SimHosts, "sim-hosts", 0, "simulate a pool of so many `hosts`")
 	flag.IntVar(&cfg.SimVMs, "sim-vms", 0, "with so many `VMs`")

@@ -19,7 +19,7 @@ import (
 // config is the command line.
 type config struct {
 	Listen, Dir, Bin, Go string
-	Fresh                bool
+	Fresh, Built         bool
 	SimHosts, SimVMs     int
 }
 
@@ -42,6 +42,9 @@ type host interface {
 
 func run(ctx context.Context, cfg config) error {
 	begin := time.Now()
+	if cfg.SimHosts == 0 && os.Getuid() != 0 {
+		return elevate(ctx, cfg)
+	}
 	if cfg.Fresh {
 		if err := os.RemoveAll(cfg.Dir); err != nil {
 			return err
@@ -110,8 +113,8 @@ func listen(address string) (*net.TCPListener, error) {
 // changed.
 func build(ctx context.Context, cfg config, pkg, out string, args ...string) (string, error) {
 	path, err := filepath.Abs(filepath.Join(cfg.Bin, out))
-	if err != nil {
-		return "", err
+	if err != nil || cfg.Built {
+		return path, err
 	}
 	args = append([]string{"build", "-trimpath", "-o", path}, args...)
 	cmd := exec.CommandContext(ctx, cfg.Go, append(args, pkg)...)

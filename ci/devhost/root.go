@@ -60,12 +60,15 @@ func privateRoot(root string) error {
 }
 
 // system shows the tree's /usr. It is an overlay whose upper half is in memory, so
-// that Binds below /usr find a directory to lie on; the tree itself stays as it is.
+// that Binds below /usr find something to lie on; the tree itself stays as it is.
 func (p plan) system(root string) error {
 	for _, d := range []string{"usr", ".upper", ".work"} {
 		if err := os.Mkdir(filepath.Join(root, d), 0o755); err != nil {
 			return err
 		}
+	}
+	if err := p.targets(filepath.Join(root, ".upper")); err != nil {
+		return err
 	}
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s",
 		filepath.Join(p.Tree, "usr"), filepath.Join(root, ".upper"), filepath.Join(root, ".work"))
@@ -78,6 +81,36 @@ func (p plan) system(root string) error {
 		}
 	}
 	return os.Mkdir(filepath.Join(root, "tmp"), 0o1777)
+}
+
+// targets makes what Binds below /usr lie on. That is done in the upper half: who
+// is not root may not write into directories of the tree's owner.
+func (p plan) targets(upper string) error {
+	for inside, outside := range p.Binds {
+		below, ok := strings.CutPrefix(inside, "/usr/")
+		if !ok {
+			continue
+		}
+		if err := placeFor(outside, filepath.Join(upper, below)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// placeFor makes dst whatever src is.
+func placeFor(src, dst string) error {
+	st, err := os.Stat(src)
+	if err != nil {
+		return err
+	}
+	if st.IsDir() {
+		return os.MkdirAll(dst, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(dst, nil, 0o644)
 }
 
 // writable keeps what the daemons write in the caller's directory, where the
@@ -235,16 +268,7 @@ func (p plan) socketGroup() string {
 
 // bind shows src at dst, making dst whatever src is.
 func bind(src, dst string, readOnly bool) error {
-	st, err := os.Stat(src)
-	if err != nil {
-		return err
-	}
-	if st.IsDir() {
-		err = os.MkdirAll(dst, 0o755)
-	} else if err = os.MkdirAll(filepath.Dir(dst), 0o755); err == nil {
-		err = os.WriteFile(dst, nil, 0o644)
-	}
-	if err != nil {
+	if err := placeFor(src, dst); err != nil {
 		return err
 	}
 	if err := unix.Mount(src, dst, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
