@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"cairn/toolstack/api"
+	"cairn/toolstack/db"
 )
 
 // errNoCredentials is answered to a stream's request that names nobody.
@@ -56,10 +57,6 @@ func (r *Request) Authorize(action string) error {
 
 // Redirect sends the client to the host that can serve it, by the same path.
 func (r *Request) Redirect(w http.ResponseWriter, host api.HostRef) {
-	if r.server.Locate == nil {
-		refuse(w, api.ErrHostOffline(host.String()))
-		return
-	}
 	address, err := r.server.Locate(host)
 	if err != nil {
 		refuse(w, err)
@@ -71,6 +68,15 @@ func (r *Request) Redirect(w http.ResponseWriter, host api.HostRef) {
 	w.Header().Set("Location", "https://"+address+r.URL.RequestURI())
 	w.Header().Set("Connection", "close") // the body, if any, belongs there
 	w.WriteHeader(http.StatusFound)
+}
+
+// hostAddress is the address a host's record gives.
+func (s *Server) hostAddress(host api.HostRef) (string, error) {
+	h, err := db.Get(s.DB.Snapshot(), host)
+	if err != nil || h.Address == "" {
+		return "", api.ErrHostOffline(host.String())
+	}
+	return h.Address, nil
 }
 
 // refuse answers a stream's request with an error: the code and its parameters

@@ -191,6 +191,17 @@ func TestTransferOfAnotherHostIsSentThere(t *testing.T) {
 	if resp, text, err := send(t, "GET", s.HTTP.URL+"/away?session_id="+s.Session, nil, 0); err != nil || resp.StatusCode != 500 || !strings.Contains(text, "HOST_OFFLINE") {
 		t.Errorf("a host nobody knows: %q, %v", text, err)
 	}
+	if err := s.DB.Update(t.Context(), func(tx *db.Tx) error {
+		other := api.NewHost()
+		other.Address = "10.0.0.9"
+		db.InsertAs(tx, "OpaqueRef:other", other)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if resp, _, err := send(t, "GET", s.HTTP.URL+path, nil, 0); err != nil || resp.Header.Get("Location") != "https://10.0.0.9"+path {
+		t.Errorf("by the host's record: %v, %v", resp, err)
+	}
 	for address, want := range map[string]string{"10.0.0.7": "https://10.0.0.7", "fd00::7": "https://[fd00::7]", "host7": "https://host7"} {
 		s.Wire.Locate = func(host api.HostRef) (string, error) {
 			if host != "OpaqueRef:other" {

@@ -50,7 +50,8 @@ type Config struct {
 	// PoolSession opens a session for another host of the pool, which sends
 	// the pool's secret; nil accepts none.
 	PoolSession func(ctx context.Context, secret string) (api.SessionRef, error)
-	// Locate answers the address of another host, to send clients there.
+	// Locate answers the address of another host, to send clients there; nil
+	// takes the one in the host's record.
 	Locate func(host api.HostRef) (string, error)
 	// BodyTimeout is how long a client may take to send a message; zero is
 	// half a minute.
@@ -93,6 +94,9 @@ func NewServer(c Config) *Server {
 		c.BodyTimeout = defaultBodyTimeout
 	}
 	s := &Server{Config: c}
+	if s.Locate == nil {
+		s.Locate = s.hostAddress
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.addRPCRoutes()
 	return s
