@@ -37,6 +37,20 @@ func (m *Manager) Who(ref api.SessionRef) (Identity, bool) {
 	return Identity{}, false
 }
 
+// Owner names the user of a session for what belongs to users, as tasks do, and
+// whether he may touch what belongs to others; for task.Config. A user is named
+// by his identifier, which no other user gets.
+func (m *Manager) Owner(ref api.SessionRef) (user string, others bool) {
+	s, err := m.find(ref)
+	if err != nil {
+		return "", false
+	}
+	if s.sid == "" {
+		return s.name, s.role >= rbac.PoolOperator
+	}
+	return "sid:" + s.sid, s.role >= rbac.PoolOperator
+}
+
 // find returns a copy of what is known of a session.
 func (m *Manager) find(ref api.SessionRef) (state, error) {
 	m.mu.Lock()

@@ -310,3 +310,24 @@ func TestCapOnAllSessions(t *testing.T) {
 		t.Errorf("%d sessions, the first is %v", len(f.sessions), f.sessions["0"])
 	}
 }
+
+func TestOwner(t *testing.T) {
+	f, d := newExternal(t)
+	d.groups["alice"], d.groups["operator"] = nil, nil
+	f.subject(t, "id-alice", rbac.VMAdmin)
+	f.subject(t, "id-operator", rbac.PoolOperator)
+	for _, c := range []struct {
+		session api.SessionRef
+		user    string
+		others  bool
+	}{
+		{f.login(t, ""), "root", true},
+		{f.mustLogin(t, "alice"), "sid:id-alice", false},
+		{f.mustLogin(t, "operator"), "sid:id-operator", true},
+		{"OpaqueRef:x", "", false},
+	} {
+		if user, others := f.Owner(c.session); user != c.user || others != c.others {
+			t.Errorf("%v is %q, %v, want %q, %v", c.session, user, others, c.user, c.others)
+		}
+	}
+}

@@ -31,6 +31,9 @@ var permissions = sync.OnceValue(func() []permission {
 			}
 		}
 	}
+	for _, name := range []string{"task.cancel/any", "task.destroy/any"} { // others' tasks
+		all = append(all, permission{name, PoolOperator})
+	}
 	actions := api.HTTPActions()
 	for i := range actions {
 		all = append(all, permission{actions[i].Permission(), Parse(actions[i].Role)})

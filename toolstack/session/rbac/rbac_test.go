@@ -126,7 +126,7 @@ func TestRoles(t *testing.T) {
 
 func TestPermissions(t *testing.T) {
 	all := Permissions(PoolAdmin)
-	for _, name := range []string{"vm.start", "http/get_export", "vm.add_to_other_config/key:pci", "pool.remove_from_other_config/key:empty_folders"} {
+	for _, name := range []string{"vm.start", "http/get_export", "vm.add_to_other_config/key:pci", "pool.remove_from_other_config/key:empty_folders", "task.cancel/any"} {
 		if _, ok := slices.BinarySearch(all, name); !ok {
 			t.Errorf("pool-admin lacks %s", name)
 		}
