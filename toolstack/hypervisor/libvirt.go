@@ -41,17 +41,25 @@ func (l *Libvirt) Ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return l.owner.callOn(ctx, k, l.cfg.Limits.Call, "version", func(c *golibvirt.Libvirt) error {
+	return l.owner.callOn(ctx, k, l.query(), "version", func(c *golibvirt.Libvirt) error {
 		_, err := c.ConnectGetLibVersion()
 		return err
 	})
 }
 
+// query bounds what libvirtd answers alone, work what needs a QEMU too.
+func (l *Libvirt) query() limit { return limit{after: l.cfg.Limits.Call, hangs: true} }
+func (l *Libvirt) work() limit  { return limit{after: l.cfg.Limits.Job} }
+
+// probes is how many jobs' time libvirt may take to probe QEMU: nobody waits for
+// that, and asking once more would only put another probe behind the first.
+const probes = 10
+
 // Version implements Hypervisor. The first call makes libvirt probe QEMU, which is
 // a job rather than a query.
 func (l *Libvirt) Version(ctx context.Context) (Version, error) {
 	var lib, qemu uint64
-	err := l.owner.call(ctx, l.cfg.Limits.Job, "version", func(c *golibvirt.Libvirt) (err error) {
+	err := l.owner.call(ctx, limit{after: probes * l.cfg.Limits.Job}, "version", func(c *golibvirt.Libvirt) (err error) {
 		if lib, err = c.ConnectGetLibVersion(); err != nil {
 			return err
 		}
@@ -74,7 +82,7 @@ func (l *Libvirt) Start(ctx context.Context, spec Spec, paused bool) error {
 	if paused {
 		flags = golibvirt.DomainStartPaused
 	}
-	err = l.owner.call(ctx, l.cfg.Limits.Job, "start "+spec.UUID, func(c *golibvirt.Libvirt) error {
+	err = l.owner.call(ctx, l.work(), "start "+spec.UUID, func(c *golibvirt.Libvirt) error {
 		_, err := c.DomainCreateXML(x, flags)
 		return err
 	})
@@ -115,7 +123,7 @@ func (l *Libvirt) job(ctx context.Context, what, id string, f func(*golibvirt.Li
 	if err != nil {
 		return err
 	}
-	return l.owner.call(ctx, l.cfg.Limits.Job, what+" "+id, func(c *golibvirt.Libvirt) error { return f(c, d) })
+	return l.owner.call(ctx, l.work(), what+" "+id, func(c *golibvirt.Libvirt) error { return f(c, d) })
 }
 
 func domainRef(id string) (golibvirt.Domain, error) {
@@ -165,7 +173,7 @@ func (l *Libvirt) DialConsole(ctx context.Context, id string) (net.Conn, error) 
 // keeps a domain that is busy from delaying it.
 func (l *Libvirt) List(ctx context.Context) ([]Domain, error) {
 	var records []golibvirt.DomainStatsRecord
-	err := l.owner.call(ctx, l.cfg.Limits.Call, "list", func(c *golibvirt.Libvirt) (err error) {
+	err := l.owner.call(ctx, l.query(), "list", func(c *golibvirt.Libvirt) (err error) {
 		records, err = c.ConnectGetAllDomainStats(nil,
 			uint32(golibvirt.DomainStatsState|golibvirt.DomainStatsBalloon),
 			uint32(golibvirt.ConnectGetAllDomainsStatsActive|golibvirt.ConnectGetAllDomainsStatsNowait))

@@ -20,9 +20,12 @@ const maxCalls = 5
 // replaces it; calls borrow it. A connection is used for one life only: the
 // library is not safe to reconnect, and a fresh object costs nothing.
 //
-// Three habits of the library decide the shape. A call has no time limit, so a
-// call that takes too long ends the whole connection, which is the only thing
-// that wakes it. Its event stream must be read until it closes and never be
+// Three habits of the library decide the shape. A call has no time limit, and
+// only the end of the whole connection wakes one. A call that needs nothing but
+// libvirtd therefore ends the connection when it takes too long, for then
+// libvirtd hangs. A job waits for some QEMU as well, which says nothing about the
+// others: its caller is told that the outcome is unknown, the job itself is left
+// behind and ends when it ends. Its event stream must be read until it closes and never be
 // cancelled while the connection lives, else the reader goroutine stops for
 // good. And its own report of a disconnect can be lost, so the owner watches the
 // socket itself.
@@ -173,28 +176,43 @@ func (o *owner) current(ctx context.Context) (*link, error) {
 	}
 }
 
+// limit bounds a call.
+type limit struct {
+	after time.Duration
+	// hangs says what it means when there is no answer by then: that libvirtd
+	// hangs, or only what was asked for.
+	hangs bool
+}
+
 // call runs f on the connection. It waits for one as long as a query may take, so
 // a restart of libvirtd is a pause and not an error.
-func (o *owner) call(ctx context.Context, limit time.Duration, what string, f func(*golibvirt.Libvirt) error) error {
+func (o *owner) call(ctx context.Context, l limit, what string, f func(*golibvirt.Libvirt) error) error {
 	wait, cancel := context.WithTimeout(ctx, o.cfg.Limits.Call)
 	defer cancel()
 	k, err := o.current(wait)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	return o.callOn(ctx, k, limit, what, f)
+	return o.callOn(ctx, k, l, what, f)
 }
 
-func (o *owner) callOn(ctx context.Context, k *link, limit time.Duration, what string, f func(*golibvirt.Libvirt) error) error {
+func (o *owner) callOn(ctx context.Context, k *link, l limit, what string, f func(*golibvirt.Libvirt) error) error {
 	select {
 	case o.slots <- struct{}{}:
 	case <-ctx.Done():
 		return fmt.Errorf("%s: %w: %w", what, ErrUnavailable, context.Cause(ctx))
 	}
-	result := make(chan error, 1)
+	result, late := make(chan error, 1), make(chan struct{})
 	go func() {
-		defer func() { <-o.slots }()
-		expire := time.AfterFunc(limit, k.kill)
+		release := sync.OnceFunc(func() { <-o.slots })
+		defer release()
+		expire := time.AfterFunc(l.after, func() {
+			close(late)
+			release() // a job left behind must not keep others from asking
+			if l.hangs {
+				k.kill()
+			}
+		})
 		defer expire.Stop()
 		result <- f(k.rpc)
 	}()
@@ -204,6 +222,8 @@ func (o *owner) callOn(ctx context.Context, k *link, limit time.Duration, what s
 			return fmt.Errorf("%s: %w", what, classify(err))
 		}
 		return nil
+	case <-late:
+		return fmt.Errorf("%s: %w: no answer for %s", what, ErrUnknownOutcome, l.after)
 	case <-ctx.Done(): // the call goes on; its effect comes as an event
 		return fmt.Errorf("%s: %w: %w", what, ErrUnknownOutcome, context.Cause(ctx))
 	}

@@ -59,6 +59,35 @@ func TestSilentLibvirt(t *testing.T) {
 	}
 }
 
+// TestLateJobEndsAlone: what waits for one QEMU and gets no answer takes nothing
+// else with it, and keeps no place; what asks libvirtd alone ends the connection.
+func TestLateJobEndsAlone(t *testing.T) {
+	o := &owner{cfg: Config{Limits: quick}, slots: make(chan struct{}, 1)}
+	conn, other := net.Pipe()
+	defer other.Close()
+	k := &link{conn: &watchedConn{Conn: conn, dead: make(chan struct{})}}
+	stuck := make(chan struct{})
+	hang := func(*golibvirt.Libvirt) error { <-stuck; return nil }
+	answer := func(*golibvirt.Libvirt) error { return nil }
+
+	if err := o.callOn(t.Context(), k, limit{after: time.Millisecond}, "start", hang); !errors.Is(err, ErrUnknownOutcome) {
+		t.Errorf("a late job: %v", err)
+	}
+	select {
+	case <-k.conn.dead:
+		t.Error("a late job ended the connection")
+	default:
+	}
+	if err := o.callOn(t.Context(), k, limit{after: time.Minute, hangs: true}, "list", answer); err != nil {
+		t.Errorf("after a late job: %v", err)
+	}
+	if err := o.callOn(t.Context(), k, limit{after: time.Millisecond, hangs: true}, "list", hang); !errors.Is(err, ErrUnknownOutcome) {
+		t.Errorf("a late query: %v", err)
+	}
+	<-k.conn.dead
+	close(stuck)
+}
+
 func TestClassify(t *testing.T) {
 	tests := []struct {
 		name string

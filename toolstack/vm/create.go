@@ -158,11 +158,11 @@ func deleteIfThere[T any, P api.RecordPtr[T]](tx *db.Tx, ref api.Ref[T]) error {
 	return db.Delete[T, P](tx, ref)
 }
 
-// forget drops what is remembered of a VM that exists no more.
+// forget drops what is remembered of a VM that exists no more. A domain of it may
+// still appear: see doomed.
 func (m *Manager) forget(ref api.VMRef, uuid string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.epochs, ref)
 	delete(m.stops, uuid)
-	delete(m.doomed, uuid)
 }

@@ -85,11 +85,25 @@ func (o *running) become(ctx context.Context, op api.VMOperations) error {
 }
 
 // end records the result and leaves current_operations. It does so also when the
-// call was cancelled: what happened has happened.
+// call was cancelled: what happened has happened. Where the database cannot take
+// it now, it is tried until it can: a VM must not stay locked by what has ended.
 func (o *running) end(ctx context.Context, failed error, result func(*db.Tx, *api.VM) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	err := o.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+	err := o.record(ctx, result)
+	if err != nil && !final(err) {
+		go o.recordLater(result)
+	}
+	o.m.poke() // what happened meanwhile was left for now
+	if failed != nil {
+		o.m.cfg.Log.Warn("vm-operation-failed", "op", o.op, "uuid", o.uuid, "err", failed)
+		return failed
+	}
+	return err
+}
+
+func (o *running) record(ctx context.Context, result func(*db.Tx, *api.VM) error) error {
+	return o.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		vm, err := operation.VM.End(tx, o.vm, o.task)
 		if err != nil {
 			return err
@@ -103,12 +117,25 @@ func (o *running) end(ctx context.Context, failed error, result func(*db.Tx, *ap
 		o.m.bump(o.vm)
 		return nil
 	})
-	o.m.poke() // what happened meanwhile was left for now
-	if failed != nil {
-		o.m.cfg.Log.Warn("vm-operation-failed", "op", o.op, "uuid", o.uuid, "err", failed)
-		return failed
+}
+
+// final reports whether another attempt would fare no better.
+func final(err error) bool {
+	var known *api.Error
+	return errors.As(err, &known) || errors.Is(err, db.ErrClosed)
+}
+
+// recordLater ends with success, or with the process.
+func (o *running) recordLater(result func(*db.Tx, *api.VM) error) {
+	for {
+		time.Sleep(retryInterval)
+		err := o.record(context.Background(), result)
+		if err == nil || final(err) {
+			o.m.poke()
+			return
+		}
+		o.m.cfg.Log.Warn("vm-operation-not-recorded", "op", o.op, "uuid", o.uuid, "err", err)
 	}
-	return err
 }
 
 // bump is called inside transactions, which are one after another, so a reader

@@ -124,8 +124,30 @@ func (m *Manager) reconcile(ctx context.Context) error {
 			return fmt.Errorf("vm %s: %w", vm.UUID, err)
 		}
 	}
-	m.reportForeign(domains)
 	m.unfinished = nil
+	if err := m.endOrphans(ctx, domains); err != nil {
+		return err
+	}
+	m.reportForeign(domains)
+	return nil
+}
+
+// endOrphans ends domains that were given up and whose VM is destroyed since.
+func (m *Manager) endOrphans(ctx context.Context, domains map[string]located) error {
+	m.mu.Lock()
+	now := time.Now()
+	maps.DeleteFunc(m.doomed, func(_ string, until time.Time) bool { return now.After(until) })
+	doomed := maps.Clone(m.doomed)
+	m.mu.Unlock()
+	for uuid, d := range domains {
+		if _, yes := doomed[uuid]; !yes {
+			continue
+		}
+		if err := m.undoStart(ctx, d.site, uuid); err != nil {
+			return err
+		}
+		delete(domains, uuid)
+	}
 	return nil
 }
 
@@ -167,7 +189,7 @@ func (m *Manager) settle(ctx context.Context, ref api.VMRef, vm *api.VM, f findi
 	case !f.there:
 		return m.settleAbsent(ctx, ref, vm, f)
 	case m.mustUndo(ref, vm, f.domain.Domain):
-		return m.undoStart(ctx, f.domain.site, vm)
+		return m.undoStart(ctx, f.domain.site, vm.UUID)
 	default:
 		return m.settlePresent(ctx, ref, vm, f)
 	}
@@ -181,17 +203,15 @@ func (m *Manager) mustUndo(ref api.VMRef, vm *api.VM, d hypervisor.Domain) bool 
 	op := m.unfinished[ref]
 	neverRan := d.State == hypervisor.Paused && vm.PowerState == api.VMPowerStateHalted &&
 		(op == api.VMOperationsStart || op == api.VMOperationsStartOn)
-	return m.doomed[vm.UUID] || neverRan
+	return time.Now().Before(m.doomed[vm.UUID]) || neverRan
 }
 
-func (m *Manager) undoStart(ctx context.Context, site *Site, vm *api.VM) error {
-	if err := site.Hypervisor.Destroy(ctx, vm.UUID); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
+func (m *Manager) undoStart(ctx context.Context, site *Site, uuid string) error {
+	if err := site.Hypervisor.Destroy(ctx, uuid); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
 		return err
 	}
-	m.mu.Lock()
-	delete(m.doomed, vm.UUID)
-	m.mu.Unlock()
-	m.cfg.Log.Info("vm-start-undone", "uuid", vm.UUID)
+	m.pardon(uuid)
+	m.cfg.Log.Info("vm-start-undone", "uuid", uuid)
 	m.poke()
 	return nil
 }
@@ -220,9 +240,6 @@ func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, 
 
 // settleAbsent records the end of a domain and follows the VM's wishes for it.
 func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {
-	m.mu.Lock()
-	delete(m.doomed, vm.UUID)
-	m.mu.Unlock()
 	if vm.PowerState == api.VMPowerStateSuspended || vm.ResidentOn.IsNull() || m.site(vm.ResidentOn) == nil {
 		return nil
 	}

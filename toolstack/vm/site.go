@@ -86,11 +86,11 @@ func capable(sites []*Site) []*Site {
 // place chooses the host of a start in the caller's transaction, so that two
 // starts at once cannot both get the last of its memory: the VM's affinity where
 // it fits, else the enabled host with most memory free.
-func (m *Manager) place(tx *db.Tx, sites []*Site, ref api.VMRef, vm *api.VM, op api.VMOperations) (*Site, error) {
-	free := m.freeMemory(tx, sites, ref)
+func (m *Manager) place(r db.Reader, sites []*Site, ref api.VMRef, vm *api.VM, op api.VMOperations) (*Site, error) {
+	free := m.freeMemory(r, sites, ref)
 	need, best := footprint(vm), (*Site)(nil)
 	for _, s := range sites {
-		host, err := db.Get(tx, s.ref())
+		host, err := db.Get(r, s.ref())
 		if err != nil {
 			return nil, err
 		}
@@ -115,12 +115,12 @@ func (m *Manager) place(tx *db.Tx, sites []*Site, ref api.VMRef, vm *api.VM, op 
 }
 
 // freeMemory is what each host has left for one more VM, by the rows.
-func (m *Manager) freeMemory(tx *db.Tx, sites []*Site, but api.VMRef) map[api.HostRef]int64 {
+func (m *Manager) freeMemory(r db.Reader, sites []*Site, but api.VMRef) map[api.HostRef]int64 {
 	free := make(map[api.HostRef]int64, len(sites))
 	for _, s := range sites {
 		free[s.ref()] = s.Host.GuestMemory()
 	}
-	for other, v := range db.All[api.VM](tx) {
+	for other, v := range db.All[api.VM](r) {
 		if other == but || v.IsControlDomain {
 			continue
 		}

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"fmt"
 	"strconv"
 
 	"cairn/toolstack/api"
@@ -11,14 +12,15 @@ import (
 // memory is too small; the upper ones are the machine type's.
 const (
 	minMemory = 16 << 20
+	maxMemory = 16 << 40
 	maxVCPUs  = 288
 )
 
 // checkSizes checks memory and vCPUs of a record against each other.
 func checkSizes(vm *api.VM) error {
-	if vm.MemoryStaticMin < 0 || vm.MemoryStaticMax < minMemory {
+	if vm.MemoryStaticMin < 0 || vm.MemoryStaticMax < minMemory || vm.MemoryStaticMax > maxMemory {
 		return api.ErrValueNotSupported("memory_static_max", strconv.FormatInt(vm.MemoryStaticMax, 10),
-			"must be at least "+strconv.Itoa(minMemory))
+			fmt.Sprintf("must be from %d to %d", minMemory, int64(maxMemory)))
 	}
 	ordered := vm.MemoryStaticMin <= vm.MemoryDynamicMin && vm.MemoryDynamicMin <= vm.MemoryDynamicMax &&
 		vm.MemoryDynamicMax <= vm.MemoryStaticMax

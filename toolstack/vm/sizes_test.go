@@ -1,6 +1,7 @@
 package vm_test
 
 import (
+	"math"
 	"reflect"
 	"slices"
 	"testing"
@@ -67,6 +68,7 @@ func TestWrongSizesChangeNothing(t *testing.T) {
 		{api.CodeMemoryConstraintViolationOrder, "VM.set_memory_static_min", []any{1 << 40}},
 		{api.CodeMemoryConstraintViolationOrder, "VM.set_memory_dynamic_range", []any{256 * mib, 128 * mib}},
 		{api.CodeValueNotSupported, "VM.set_memory", []any{1}},
+		{api.CodeValueNotSupported, "VM.set_memory", []any{int64(math.MaxInt64)}},
 		{api.CodeValueNotSupported, "VM.set_VCPUs_max", []any{0}},
 		{api.CodeValueNotSupported, "VM.set_VCPUs_max", []any{100000}},
 		{api.CodeValueNotSupported, "VM.set_VCPUs_at_startup", []any{2}},
@@ -102,6 +104,8 @@ func TestWhereAVMMayRun(t *testing.T) {
 	if !reflect.DeepEqual(hosts, []string{string(s.host.ref)}) {
 		t.Errorf("possible hosts %v", hosts)
 	}
+	s.Must(nil, "VM.set_memory", ref, 64<<30)
+	s.refused(api.CodeHostNotEnoughFreeMemory, nil, "VM.assert_can_boot_here", ref, string(s.host.ref))
 	s.host.kind = ""
 	s.refused(api.CodeVMHvmRequired, []string{ref}, "VM.assert_can_boot_here", ref, string(s.host.ref))
 	s.Covers("VM.get_possible_hosts", "VM.assert_can_boot_here")

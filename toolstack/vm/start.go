@@ -63,6 +63,7 @@ func (m *Manager) startAs(c *api.Call, ref api.VMRef, want api.HostRef, op api.V
 func (m *Manager) launch(ctx context.Context, site *Site, spec hypervisor.Spec, startPaused bool) error {
 	err := site.Hypervisor.Start(ctx, spec, true)
 	if err == nil {
+		m.pardon(spec.UUID) // libvirt knows one domain of a UUID: this one
 		if cerr := m.cfg.Consoles.Renew(ctx, spec.UUID); cerr != nil {
 			m.cfg.Log.Warn("console-attach", "uuid", spec.UUID, "err", cerr)
 		}
@@ -73,24 +74,42 @@ func (m *Manager) launch(ctx context.Context, site *Site, spec hypervisor.Spec, 
 		return err // there is no domain of ours
 	}
 	if err != nil {
-		m.rollBack(ctx, site, spec.UUID)
+		m.rollBack(ctx, site, spec.UUID, errors.Is(err, hypervisor.ErrUnknownOutcome))
 	}
 	return err
 }
 
 // rollBack ends a domain whose start is answered with an error. Where that is
-// not possible now, the reconciler does it.
-func (m *Manager) rollBack(ctx context.Context, site *Site, uuid string) {
+// not possible now, the reconciler does it. A start whose outcome is unknown may
+// still be under way: that no domain is there yet does not mean that none will be.
+func (m *Manager) rollBack(ctx context.Context, site *Site, uuid string, unknown bool) {
+	m.doom(uuid)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
 	err := site.Hypervisor.Destroy(ctx, uuid)
-	if err == nil || errors.Is(err, hypervisor.ErrNotFound) {
-		return
+	switch {
+	case err == nil, !unknown && errors.Is(err, hypervisor.ErrNotFound):
+		m.pardon(uuid)
+	default:
+		m.cfg.Log.Warn("vm-start-undo-later", "uuid", uuid, "err", err)
 	}
-	m.cfg.Log.Warn("vm-start-undo-later", "uuid", uuid, "err", err)
+}
+
+// doomTime is how long after its start was given up a domain may still appear and
+// is ended then.
+const doomTime = time.Hour
+
+func (m *Manager) doom(uuid string) {
 	m.mu.Lock()
-	m.doomed[uuid] = true
-	m.mu.Unlock()
+	defer m.mu.Unlock()
+	m.doomed[uuid] = time.Now().Add(doomTime)
+}
+
+// pardon is for a domain that is gone for certain, or was started anew.
+func (m *Manager) pardon(uuid string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.doomed, uuid)
 }
 
 // footprint is what a VM takes of its host. Until ballooning exists a guest may
@@ -223,7 +242,11 @@ func (m *Manager) assertCanBootHere(_ *api.Call, ref api.VMRef, host api.HostRef
 	if site == nil {
 		return api.ErrHostOffline(host.String())
 	}
-	_, err = m.specOf(ref, vm, []*Site{site})
+	sites := []*Site{site}
+	if _, err = m.specOf(ref, vm, sites); err != nil {
+		return err
+	}
+	_, err = m.place(m.cfg.DB.Snapshot(), sites, ref, vm, api.VMOperationsStartOn)
 	return err
 }
 

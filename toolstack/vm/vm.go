@@ -88,7 +88,7 @@ type Manager struct {
 	mu     sync.Mutex
 	epochs map[api.VMRef]uint64         // grows with each begin and end of an operation
 	stops  map[string]hypervisor.Reason // why domains stopped, not yet reconciled
-	doomed map[string]bool              // domains whose start was answered with an error
+	doomed map[string]time.Time         // until when domains are ended whose start was answered with an error
 	known  map[string]bool              // foreign domains already reported
 
 	unfinished map[api.VMRef]api.VMOperations // by a former process; only Run touches it
@@ -108,7 +108,7 @@ func New(cfg Config) *Manager {
 	return &Manager{
 		cfg: cfg, sites: sitesOf(cfg), wake: make(chan struct{}, 1),
 		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
-		doomed: map[string]bool{}, known: map[string]bool{},
+		doomed: map[string]time.Time{}, known: map[string]bool{},
 	}
 }
 

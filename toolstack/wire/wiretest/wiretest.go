@@ -30,6 +30,7 @@ const Password = "secret"
 type Server struct {
 	T       testing.TB
 	DB      *db.DB
+	Engine  *db.Memory // below DB; its Fail refuses commits
 	Wire    *wire.Server
 	HTTP    *httptest.Server
 	Session string
@@ -53,11 +54,12 @@ func (noWait) Sleep(ctx context.Context, _ time.Duration) error { return ctx.Err
 // before the first call; it may be nil.
 func New(t testing.TB, prepare func(*api.Registry, *db.DB)) *Server {
 	t.Helper()
-	d, err := db.Open(context.Background(), db.NewMemory(), db.Options{})
+	engine := db.NewMemory()
+	d, err := db.Open(context.Background(), engine, db.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{T: t, DB: d, Host: api.NewRef[api.Host](), calls: &calls{}}
+	s := &Server{T: t, DB: d, Engine: engine, Host: api.NewRef[api.Host](), calls: &calls{}}
 	s.Directories = map[string]session.OpenFunc{directoryType: openDirectory}
 	reg := api.NewRegistry()
 	var password atomic.Pointer[string]
