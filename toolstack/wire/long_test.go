@@ -11,9 +11,12 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"cairn/journal"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/wire"
 	"cairn/toolstack/wire/wiretest"
 )
 
@@ -132,4 +135,36 @@ func checkRecords(t *testing.T, resp *http.Response, n int) {
 	if len(seen) != n || answer.ID != 1 {
 		t.Errorf("%d records", len(seen))
 	}
+}
+
+// A client that does not read its answer is given up, and others are served.
+func TestUnreadAnswerIsGivenUp(t *testing.T) {
+	s := manyVMs(t, 3000) // more than the buffers of a connection hold
+	s.Wire.PieceTimeout = 50 * time.Millisecond
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{}, 8)
+	server := wire.NewHTTPServer(s.Wire, nil, journal.Discard())
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	go server.Serve(l)
+	defer server.Close()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.(*net.TCPConn).SetReadBuffer(4096)
+	io.WriteString(conn, post("/", xmlCall("VM.get_all_records", xmlParam(s.Session))))
+	select {
+	case <-closed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the server waits for ever")
+	}
+	s.Must(nil, "VM.get_all")
 }

@@ -17,9 +17,9 @@ const (
 	maxBody = 300 << 10
 	// defaultBodyTimeout is how long a client may take to send one.
 	defaultBodyTimeout = 30 * time.Second
-	// pieceTimeout is how long a client may take to receive one piece of
-	// an answer.
-	pieceTimeout = time.Minute
+	// defaultPieceTimeout is how long a client may take to receive one
+	// piece of an answer.
+	defaultPieceTimeout = time.Minute
 	// piece is how much of an answer is gathered before it is sent.
 	piece = 64 << 10
 )
@@ -43,21 +43,22 @@ const maxPooledBuffer = 4 * piece
 // answer sends a body that may be longer than the memory it is given: what does
 // not fit into a piece goes out in pieces, without a length.
 type answer struct {
-	w     http.ResponseWriter
-	c     *http.ResponseController
-	begun bool
-	err   error
+	w       http.ResponseWriter
+	c       *http.ResponseController
+	timeout time.Duration
+	begun   bool
+	err     error
 }
 
 // send writes what encode appends as the body.
-func send(w http.ResponseWriter, contentType string, encode func(b []byte, flush flushFunc) []byte) {
+func (s *Server) send(w http.ResponseWriter, contentType string, encode func(b []byte, flush flushFunc) []byte) {
 	h := w.Header()
 	h["Content-Type"] = []string{contentType} // exactly: clients compare it
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Headers", "X-Requested-With")
 	h.Set("Cache-Control", "no-cache, no-store")
 	p := buffers.Get().(*[]byte)
-	a := &answer{w: w, c: http.NewResponseController(w)}
+	a := &answer{w: w, c: http.NewResponseController(w), timeout: s.PieceTimeout}
 	b := encode((*p)[:0], a.flush)
 	if !a.begun {
 		h.Set("Content-Length", strconv.Itoa(len(b)))
@@ -87,7 +88,7 @@ func (a *answer) flush(b []byte) []byte {
 func (a *answer) write(b []byte) {
 	a.begun = true
 	if a.err == nil {
-		a.c.SetWriteDeadline(time.Now().Add(pieceTimeout))
+		a.c.SetWriteDeadline(time.Now().Add(a.timeout))
 		_, a.err = a.w.Write(b)
 	}
 }
@@ -145,7 +146,7 @@ func (s *Server) serveXML(w http.ResponseWriter, r *Request) {
 	}
 	req.remote, req.gone = r.RemoteAddr, r.Context().Done()
 	result, err := s.call(req)
-	send(w, "text/xml", func(b []byte, flush flushFunc) []byte { return appendXMLResponse(b, result, err, flush) })
+	s.send(w, "text/xml", func(b []byte, flush flushFunc) []byte { return appendXMLResponse(b, result, err, flush) })
 }
 
 func (s *Server) serveJSON(w http.ResponseWriter, r *Request) {
@@ -160,7 +161,7 @@ func (s *Server) serveJSON(w http.ResponseWriter, r *Request) {
 	}
 	req.remote, req.gone = r.RemoteAddr, r.Context().Done()
 	result, err := s.call(req)
-	send(w, "application/json", func(b []byte, flush flushFunc) []byte {
+	s.send(w, "application/json", func(b []byte, flush flushFunc) []byte {
 		return appendJSONResponse(b, env, result, err, flush)
 	})
 }

@@ -48,7 +48,11 @@ func (s *Server) Transfer(method, prefix string, h TransferFunc) {
 func (s *Server) transferTask(r *Request, label string) (*task.Running, error) {
 	ctx := r.Context()
 	if id := param(r.Request, "task_id"); id != "" {
-		return s.Tasks.Adopt(ctx, api.TaskRef(api.ParseRef(id)))
+		ref := api.TaskRef(api.ParseRef(id))
+		if err := s.Tasks.Permit(r.Session, ref, "task.set_status"); err != nil {
+			return nil, err
+		}
+		return s.Tasks.Adopt(ctx, ref)
 	}
 	if parent := param(r.Request, "subtask_of"); parent != "" {
 		return s.Tasks.StartUnder(ctx, api.TaskRef(api.ParseRef(parent)), label)

@@ -56,6 +56,9 @@ type Config struct {
 	// BodyTimeout is how long a client may take to send a message; zero is
 	// half a minute.
 	BodyTimeout time.Duration
+	// PieceTimeout is how long a client may take to receive each piece of an
+	// answer; zero is a minute.
+	PieceTimeout time.Duration
 	// Observe, if set, hears of every call of a known message, refused ones
 	// too, after it ended. It is called by many goroutines.
 	Observe func(Observation)
@@ -92,6 +95,9 @@ func NewServer(c Config) *Server {
 	}
 	if c.BodyTimeout == 0 {
 		c.BodyTimeout = defaultBodyTimeout
+	}
+	if c.PieceTimeout == 0 {
+		c.PieceTimeout = defaultPieceTimeout
 	}
 	s := &Server{Config: c}
 	if s.Locate == nil {
