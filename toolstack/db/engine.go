@@ -15,7 +15,8 @@ type Engine interface {
 	// keys. The value is only valid during the call.
 	Load(ctx context.Context, prefix string, f func(key string, value []byte) error) error
 	// Commit applies the batch wholly or not at all, and returns once it
-	// would survive a power cut.
+	// would survive a power cut. An error says that nothing of it is there
+	// and will be, unless the engine is at its end.
 	Commit(ctx context.Context, b Batch) error
 	Close() error
 }

@@ -16,33 +16,40 @@
 //   - At the quota puts are refused with db.ErrFull before they reach the log;
 //     deletes and reads go on.
 //
-// An Engine is used by one goroutine at a time, as db.Engine says; OnAlarm is
-// called from that goroutine.
+// An Engine is used by one goroutine at a time, as db.Engine says. It compacts in
+// one of its own, so OnAlarm comes from either, one call after the other.
 package etcd
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 
 	"cairn/toolstack/db"
 )
 
 const (
-	prefix   = "cairn/"
-	loadPage = 500
+	prefix     = "cairn/" // of the pairs; etcd holds the engine's own beside them
+	loadPage   = 500
+	retryPause = 100 * time.Millisecond
 )
 
 // Engine implements db.Engine.
 type Engine struct {
-	cfg    Config
-	server *etcdserver.EtcdServer
-	log    *logger
-	space  space
-	once   sync.Once
+	cfg     Config
+	server  *etcdserver.EtcdServer
+	log     *logger
+	life    string // of this engine, for the tokens of its commits
+	commits uint64
+	space   space
+	rewrite sync.Mutex // held by a transaction, and while the file is replaced
+	once    sync.Once
 }
 
 // Load implements db.Engine. The state is complete since Open (see elect), so it
@@ -81,44 +88,80 @@ func rangeEnd(start []byte) []byte {
 	return []byte{0}
 }
 
-// Commit implements db.Engine.
+// Commit implements db.Engine. While the disk hangs etcd answers that it does not
+// know what became of a transaction; it is asked again then, until it does know.
 func (e *Engine) Commit(ctx context.Context, b db.Batch) error {
-	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
-	defer cancel()
 	size := batchSize(b)
 	if err := e.reserve(ctx, size); err != nil {
 		return err
 	}
-	resp, err := e.server.Txn(ctx, &pb.TxnRequest{Success: requests(b)})
-	if err == nil && !resp.Succeeded {
-		err = errors.New("etcd refused the transaction")
+	e.commits++
+	txn := transaction(b, fmt.Sprintf("%s-%d", e.life, e.commits))
+	for {
+		e.rewrite.Lock()
+		resp, err := e.server.Txn(ctx, txn)
+		e.rewrite.Unlock()
+		if err == nil {
+			e.written(size, resp.Header.Revision)
+			return nil
+		}
+		if !unknown(err) {
+			return err
+		}
+		e.cfg.Log.Warn("database-slow", "err", err)
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if err != nil {
-		return err
-	}
-	e.written(ctx, size, resp.Header.Revision)
-	return nil
 }
 
-func requests(b db.Batch) []*pb.RequestOp {
-	ops := make([]*pb.RequestOp, 0, len(b.Puts)+len(b.Deletes))
+// unknown tells whether a transaction with this answer may have happened or may
+// still happen.
+func unknown(err error) bool {
+	for _, e := range []error{
+		etcderrors.ErrTimeout, etcderrors.ErrTimeoutDueToLeaderFail, etcderrors.ErrTimeoutDueToConnectionLost,
+		etcderrors.ErrTooManyRequests, etcderrors.ErrLeaderChanged, etcderrors.ErrNoLeader,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// transaction is a batch that happens once however often it is asked for: not if
+// the token is already there.
+func transaction(b db.Batch, token string) *pb.TxnRequest {
+	const key = "engine/commit"
+	ops := make([]*pb.RequestOp, 0, len(b.Puts)+len(b.Deletes)+1)
+	put := func(k string, v []byte) {
+		ops = append(ops, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
+			RequestPut: &pb.PutRequest{Key: []byte(k), Value: v},
+		}})
+	}
 	for _, k := range b.Deletes {
 		ops = append(ops, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{
 			RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte(prefix + k)},
 		}})
 	}
 	for _, p := range b.Puts {
-		ops = append(ops, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
-			RequestPut: &pb.PutRequest{Key: []byte(prefix + p.Key), Value: p.Value},
-		}})
+		put(prefix+p.Key, p.Value)
 	}
-	return ops
+	put(key, []byte(token))
+	done := &pb.Compare{
+		Key: []byte(key), Target: pb.Compare_VALUE, Result: pb.Compare_EQUAL,
+		TargetUnion: &pb.Compare_Value{Value: []byte(token)},
+	}
+	return &pb.TxnRequest{Compare: []*pb.Compare{done}, Failure: ops}
 }
 
 // Close implements db.Engine.
 func (e *Engine) Close() error {
 	e.once.Do(func() {
 		e.log.closing.Store(true)
+		e.space.close()
 		e.server.HardStop()
 	})
 	return nil

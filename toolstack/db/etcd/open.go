@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"expvar"
 	"fmt"
@@ -59,12 +60,11 @@ const (
 	snapshotCount = 200
 	// catchUp entries stay in memory; more than a start replays, for the same
 	// reason as the ticks.
-	catchUp       = 2 * snapshotCount
-	segmentBytes  = 4 << 20
-	maxRequest    = 256 << 20
-	maxTxnOps     = 1 << 20
-	startTimeout  = 60 * time.Second
-	commitTimeout = 30 * time.Second
+	catchUp      = 2 * snapshotCount
+	segmentBytes = 4 << 20
+	maxRequest   = 256 << 20
+	maxTxnOps    = 1 << 20
+	startTimeout = 60 * time.Second
 	// bootDefragMB of free pages are given back at a start, before there is
 	// anybody to wait for it.
 	bootDefragMB = 64
@@ -86,7 +86,8 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd in %s: %w", c.Dir, err)
 	}
-	e := &Engine{cfg: c, log: newLogger(c.Log)}
+	e := &Engine{cfg: c, log: newLogger(c.Log), life: rand.Text()}
+	e.space.idle = sync.NewCond(&e.space.mu)
 	if e.server, err = newServer(c, e.log); err != nil {
 		return nil, fmt.Errorf("etcd in %s: %w", c.Dir, err)
 	}
@@ -171,8 +172,10 @@ func (e *Engine) start(ctx context.Context, fresh bool) error {
 		e.Close()
 		return err
 	}
+	e.space.mu.Lock()
 	e.measure()
 	e.judge()
+	e.space.mu.Unlock()
 	if !fresh {
 		return nil
 	}

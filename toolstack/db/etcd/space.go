@@ -7,9 +7,9 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
 
 	"cairn/toolstack/db"
@@ -58,14 +58,26 @@ type Alarm struct {
 	Used, Quota int64
 }
 
-// space is what the engine knows about its file.
+// space is what the engine knows about its file. The mutex guards all of it.
 type space struct {
+	mu         sync.Mutex
+	idle       *sync.Cond // on mu: compacting has ended
+	compacting bool
+	closed     bool
+
 	used     int64 // bytes in use when last measured
 	since    int64 // bytes written after that
 	garbage  int64 // bytes written since the last compaction
 	live     int64 // bytes in use after the last compaction
 	revision int64 // of the last commit
 	level    Level
+}
+
+func (s *space) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.idle.Broadcast()
 }
 
 // batchSize is what a batch asks of the quota. What the database notes for
@@ -106,14 +118,14 @@ func (e *Engine) settle() {
 // or nobody could make room.
 func (e *Engine) reserve(ctx context.Context, size int64) error {
 	s, quota := &e.space, e.quota()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if size == 0 || s.used+s.since+size <= quota {
 		return nil
 	}
 	e.settle()
 	if s.used+size > quota && s.garbage > 0 {
-		if err := e.compact(ctx); err != nil {
-			return err
-		}
+		e.compact(ctx)
 	}
 	if s.used+size <= quota {
 		return nil
@@ -122,51 +134,75 @@ func (e *Engine) reserve(ctx context.Context, size int64) error {
 	return fmt.Errorf("%w: %d of %d bytes used, %d more wanted", db.ErrFull, s.used, quota, size)
 }
 
-// written accounts for a commit, and compacts when old revisions weigh as much
-// as the live data. It answers for nothing but the acknowledged commit, so
-// trouble in here is only logged.
-func (e *Engine) written(ctx context.Context, size, revision int64) {
+// written accounts for a commit. When old revisions weigh as much as the live
+// data they are compacted beside the commits to come; a full database is
+// compacted at once when somebody deletes.
+func (e *Engine) written(size, revision int64) {
 	s := &e.space
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.since += size
 	s.garbage += max(size, pairOverhead)
 	s.revision = revision
-	full := s.level == Full && size == 0 // somebody makes room
-	if full || s.garbage > max(orDefault(e.cfg.Garbage, DefaultGarbage), s.live) {
-		if err := e.compact(ctx); err != nil {
-			e.cfg.Log.Warn("database-compaction", "err", err)
-		}
-	} else if (s.used+s.since)*100 > e.quota()*nearPercent && s.since > e.quota()/100 {
+	switch {
+	case s.level == Full && size == 0:
+		e.compact(context.Background())
+	case s.garbage > max(orDefault(e.cfg.Garbage, DefaultGarbage), s.live) && !s.compacting:
+		go func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			e.compact(context.Background())
+		}()
+	case (s.used+s.since)*100 > e.quota()*nearPercent && s.since > e.quota()/100:
 		e.settle()
 	}
 	e.judge()
 }
 
 // compact forgets all revisions but the newest, and shrinks the file when much
-// of it is free then.
-func (e *Engine) compact(ctx context.Context) error {
-	e.space.garbage = 0
-	_, err := e.server.Compact(ctx, &pb.CompactionRequest{Revision: e.revision(), Physical: true})
-	if err != nil && !errors.Is(err, mvcc.ErrCompacted) && !errors.Is(err, rpctypes.ErrCompacted) {
-		return fmt.Errorf("compact: %w", err)
+// of it is free then. It gives the lock away while etcd works, and waits for
+// another compaction first.
+func (e *Engine) compact(ctx context.Context) {
+	s := &e.space
+	for s.compacting && !s.closed {
+		s.idle.Wait()
+	}
+	if s.closed {
+		return
+	}
+	s.compacting, s.garbage = true, 0
+	revision := s.revision
+	if revision == 0 {
+		revision = e.server.KV().Rev()
+	}
+	s.mu.Unlock()
+	_, err := e.server.Compact(ctx, &pb.CompactionRequest{Revision: revision, Physical: true})
+	s.mu.Lock()
+	s.compacting = false
+	s.idle.Broadcast()
+	switch {
+	case s.closed:
+		return
+	case err != nil && !errors.Is(err, mvcc.ErrCompacted):
+		e.cfg.Log.Warn("database-compaction", "err", err)
+		return
 	}
 	e.settle()
-	e.space.live = e.space.used
-	free := e.server.Backend().Size() - e.space.used
-	if free > max(orDefault(e.cfg.Free, DefaultFree), e.space.used) {
-		return e.defragment()
+	s.live = s.used
+	if free := e.server.Backend().Size() - s.used; free > max(orDefault(e.cfg.Free, DefaultFree), s.used) {
+		if err := e.defragment(); err != nil {
+			e.cfg.Log.Warn("database-rewrite", "err", err)
+		}
 	}
-	return nil
+	e.judge()
 }
 
-func (e *Engine) revision() int64 {
-	if e.space.revision == 0 {
-		return e.server.KV().Rev()
-	}
-	return e.space.revision
-}
-
-// defragment rewrites the file without its free pages. Commits wait meanwhile.
+// defragment rewrites the file without its free pages. Commits wait until the
+// new file's name is on disk: with the old one a log that has gone on would not
+// fit.
 func (e *Engine) defragment() error {
+	e.rewrite.Lock()
+	defer e.rewrite.Unlock()
 	if err := e.server.Defragment(); err != nil {
 		return fmt.Errorf("defragment: %w", err)
 	}

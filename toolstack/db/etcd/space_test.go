@@ -55,14 +55,16 @@ func boundFile(t *testing.T, updates, size int) {
 	if err := e.Commit(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
+	e.space.mu.Lock()
 	e.settle()
 	large := fileSize(t, c.Dir)
+	e.space.mu.Unlock()
 	if err := e.Commit(t.Context(), db.Batch{Deletes: keys}); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.compact(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	e.space.mu.Lock()
+	e.compact(t.Context())
+	e.space.mu.Unlock()
 	if n := fileSize(t, c.Dir); n > bound || n >= large {
 		t.Errorf("a file of %d is one of %d after everything large is deleted", large, n)
 	}
