@@ -3,9 +3,10 @@
 // for work of their own. Tasks are volatile records; this package is the only
 // writer of the class.
 //
-// A task leaves the state pending once and for good. Its progress and finishing
-// time are set in the same transaction, so no one sees it ended but not
-// complete. A Manager may be used by many goroutines.
+// A task leaves the state pending once and for good, and its progress never goes
+// back. Progress and finishing time are set in the transaction that ends it, so no
+// one sees it ended but not complete. Clients forget to destroy their tasks, so
+// Run does it for them after a while. A Manager may be used by many goroutines.
 package task
 
 import (
@@ -24,16 +25,22 @@ import (
 type Config struct {
 	DB       *db.DB
 	ThisHost func() api.HostRef
-	Now      func() time.Time
-	Log      *slog.Logger
+	// Who names the user of a session, whose the tasks are that it begins, and
+	// says whether he may end the tasks of others. Nil lets everyone do so.
+	Who func(api.SessionRef) (user string, others bool)
+	Now func() time.Time
+	Log *slog.Logger
 }
 
 // Manager begins, ends and cancels tasks.
 type Manager struct {
 	cfg Config
 
+	wake chan struct{} // cap 1: there may be something to forget sooner
+
 	mu      sync.Mutex
 	running map[api.TaskRef]*Running
+	owners  map[api.TaskRef]string
 }
 
 // New returns a manager.
@@ -47,7 +54,13 @@ func New(c Config) *Manager {
 	if c.Log == nil {
 		c.Log = journal.Discard()
 	}
-	return &Manager{cfg: c, running: map[api.TaskRef]*Running{}}
+	if c.Who == nil {
+		c.Who = func(api.SessionRef) (string, bool) { return "", true }
+	}
+	return &Manager{
+		cfg: c, wake: make(chan struct{}, 1),
+		running: map[api.TaskRef]*Running{}, owners: map[api.TaskRef]string{},
+	}
 }
 
 // Running is the task of a call that is being served. It implements
@@ -62,7 +75,7 @@ type Running struct {
 
 // Start begins a task for a message. One that is not async ends with its call
 // and disappears.
-func (m *Manager) Start(ctx context.Context, method string, _ api.SessionRef, async bool) (*Running, error) {
+func (m *Manager) Start(ctx context.Context, method string, session api.SessionRef, async bool) (*Running, error) {
 	t := &Running{m: m, ref: api.NewRef[api.Task](), async: async}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	r := m.record(method, "")
@@ -78,6 +91,7 @@ func (m *Manager) Start(ctx context.Context, method string, _ api.SessionRef, as
 	m.mu.Lock()
 	m.running[t.ref] = t
 	m.mu.Unlock()
+	m.own(t.ref, session)
 	return t, nil
 }
 
@@ -100,9 +114,16 @@ func (t *Running) Context() context.Context { return t.ctx }
 // Set implements api.Progress.
 func (t *Running) Set(fraction float64) {
 	t.m.edit(t.ref, func(r *api.Task) error {
-		r.Progress = min(max(fraction, 0), 1)
+		advance(r, fraction)
 		return nil
 	})
+}
+
+// advance moves progress on; it does not go back.
+func advance(r *api.Task, fraction float64) {
+	if fraction > r.Progress { // not so for what is no number
+		r.Progress = min(fraction, 1)
+	}
 }
 
 // Finish ends the task with the result as XML text, or an error.
@@ -113,10 +134,14 @@ func (t *Running) Finish(result string, err error) {
 	cancelled := errors.Is(context.Cause(t.ctx), api.ErrCancelled)
 	t.cancel(nil)
 	if !t.async {
-		t.m.update(func(tx *db.Tx) error { return db.Delete(tx, t.ref) })
+		t.m.remove(t.ref)
 		return
 	}
+	defer t.m.poke()
 	t.m.edit(t.ref, func(r *api.Task) error {
+		if ended(r.Status) {
+			return nil
+		}
 		status := api.TaskStatusTypeSuccess
 		switch {
 		case err != nil && cancelled:
@@ -178,32 +203,49 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleTaskDestroy(r, m.destroy)
 	api.HandleTaskCancel(r, m.cancel)
 	api.HandleTaskSetStatus(r, m.setStatus)
-	api.HandleTaskSetProgress(r, func(_ *api.Call, self api.TaskRef, value float64) error {
-		return m.edit(self, func(t *api.Task) error { t.Progress = min(max(value, 0), 1); return nil })
+	api.HandleTaskSetProgress(r, func(c *api.Call, self api.TaskRef, value float64) error {
+		return m.change(c, self, func(t *api.Task) { advance(t, value) })
 	})
-	api.HandleTaskSetResult(r, func(_ *api.Call, self api.TaskRef, value string) error {
-		return m.edit(self, func(t *api.Task) error { t.Result = value; return nil })
+	api.HandleTaskSetResult(r, func(c *api.Call, self api.TaskRef, value string) error {
+		return m.change(c, self, func(t *api.Task) { t.Result = value })
 	})
-	api.HandleTaskSetErrorInfo(r, func(_ *api.Call, self api.TaskRef, value []string) error {
-		return m.edit(self, func(t *api.Task) error { t.ErrorInfo = value; return nil })
+	api.HandleTaskSetErrorInfo(r, func(c *api.Call, self api.TaskRef, value []string) error {
+		return m.change(c, self, func(t *api.Task) { t.ErrorInfo = value })
 	})
 	m.registerOtherConfig(r)
+}
+
+// change is a client's edit of a task it may touch.
+func (m *Manager) change(c *api.Call, self api.TaskRef, f func(*api.Task)) error {
+	if err := m.Permit(c.Session, self, c.Message.Method); err != nil {
+		return err
+	}
+	return m.edit(self, func(t *api.Task) error { f(t); return nil })
 }
 
 // create makes a task for work a client does itself.
 func (m *Manager) create(c *api.Call, label, description string) (api.TaskRef, error) {
 	ref, r := api.NewRef[api.Task](), m.record(label, description)
 	r.AllowedOperations = []api.TaskAllowedOperations{api.TaskAllowedOperationsCancel, api.TaskAllowedOperationsDestroy}
-	return ref, m.cfg.DB.Update(c, func(tx *db.Tx) error {
+	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
 		db.InsertAs(tx, ref, r)
 		return nil
 	})
+	if err != nil {
+		return "", err
+	}
+	m.own(ref, c.Session)
+	m.poke()
+	return ref, nil
 }
 
 // destroy forgets a task; one that still runs is cancelled.
-func (m *Manager) destroy(_ *api.Call, self api.TaskRef) error {
+func (m *Manager) destroy(c *api.Call, self api.TaskRef) error {
+	if err := m.Permit(c.Session, self, c.Message.Method); err != nil {
+		return err
+	}
 	m.stop(self)
-	return m.update(func(tx *db.Tx) error { return db.Delete(tx, self) })
+	return m.remove(self)
 }
 
 // stop cancels the call a task belongs to and reports whether there is one.
@@ -220,7 +262,11 @@ func (m *Manager) stop(ref api.TaskRef) bool {
 
 // cancel asks a task to end. It is up to the behaviour when it does; the task
 // of a client ends at once.
-func (m *Manager) cancel(_ *api.Call, ref api.TaskRef) error {
+func (m *Manager) cancel(c *api.Call, ref api.TaskRef) error {
+	if err := m.Permit(c.Session, ref, c.Message.Method); err != nil {
+		return err
+	}
+	defer m.poke()
 	err := m.edit(ref, func(t *api.Task) error {
 		if !ended(t.Status) {
 			t.Status, t.AllowedOperations = api.TaskStatusTypeCancelling, nil
@@ -239,37 +285,45 @@ func (m *Manager) cancel(_ *api.Call, ref api.TaskRef) error {
 	})
 }
 
-// setStatus moves a client's task; a final state is final.
-func (m *Manager) setStatus(_ *api.Call, self api.TaskRef, value api.TaskStatusType) error {
-	return m.edit(self, func(t *api.Task) error {
+// setStatus moves a client's task; a final state is final, and one that is being
+// cancelled does not become pending again.
+func (m *Manager) setStatus(c *api.Call, self api.TaskRef, value api.TaskStatusType) error {
+	defer m.poke()
+	return m.change(c, self, func(t *api.Task) {
 		switch {
 		case ended(t.Status):
 		case ended(value):
 			m.end(t, value)
-		default:
+		case value == api.TaskStatusTypeCancelling:
 			t.Status = value
 		}
-		return nil
 	})
 }
 
 func (m *Manager) registerOtherConfig(r *api.Registry) {
-	api.HandleTaskSetOtherConfig(r, func(_ *api.Call, self api.TaskRef, value map[string]string) error {
-		return m.edit(self, func(t *api.Task) error { t.OtherConfig = value; return nil })
+	api.HandleTaskSetOtherConfig(r, func(c *api.Call, self api.TaskRef, value map[string]string) error {
+		return m.change(c, self, func(t *api.Task) { t.OtherConfig = value })
 	})
-	api.HandleTaskAddToOtherConfig(r, func(_ *api.Call, self api.TaskRef, key, value string) error {
-		return m.edit(self, func(t *api.Task) error {
-			if _, ok := t.OtherConfig[key]; ok {
-				return api.ErrMapDuplicateKey("task", "other_config", self.String(), key)
-			}
-			if t.OtherConfig == nil {
-				t.OtherConfig = map[string]string{}
-			}
-			t.OtherConfig[key] = value
-			return nil
-		})
+	api.HandleTaskAddToOtherConfig(r, m.addToOtherConfig)
+	api.HandleTaskRemoveFromOtherConfig(r, func(c *api.Call, self api.TaskRef, key string) error {
+		return m.change(c, self, func(t *api.Task) { delete(t.OtherConfig, key) })
 	})
-	api.HandleTaskRemoveFromOtherConfig(r, func(_ *api.Call, self api.TaskRef, key string) error {
-		return m.edit(self, func(t *api.Task) error { delete(t.OtherConfig, key); return nil })
+}
+
+func (m *Manager) addToOtherConfig(c *api.Call, self api.TaskRef, key, value string) error {
+	var duplicate error
+	err := m.change(c, self, func(t *api.Task) {
+		if _, ok := t.OtherConfig[key]; ok {
+			duplicate = api.ErrMapDuplicateKey("task", "other_config", self.String(), key)
+			return
+		}
+		if t.OtherConfig == nil {
+			t.OtherConfig = map[string]string{}
+		}
+		t.OtherConfig[key] = value
 	})
+	if err != nil {
+		return err
+	}
+	return duplicate
 }

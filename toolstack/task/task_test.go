@@ -87,6 +87,67 @@ func TestAsyncSuccess(t *testing.T) {
 	if _, err := s.Call("task.get_status", ref); err == nil {
 		t.Error("a destroyed task is still there")
 	}
+	s.Covers("task.destroy", "task.get_record")
+}
+
+func TestSubtasks(t *testing.T) {
+	s, b := server(t)
+	var parent string
+	s.Must(&parent, "Async.VM.pause", "OpaqueRef:vm")
+	<-b.began
+	part, err := s.Wire.Tasks.StartUnder(t.Context(), api.TaskRef(parent), "a part")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var subtasks []string
+	var of string
+	s.Must(&subtasks, "task.get_subtasks", parent)
+	s.Must(&of, "task.get_subtask_of", part.Ref().String())
+	if !slices.Equal(subtasks, []string{part.Ref().String()}) || of != parent {
+		t.Errorf("subtasks %v, of %s", subtasks, of)
+	}
+	part.Finish("", nil)
+	s.Must(&subtasks, "task.get_subtasks", parent)
+	if len(subtasks) != 0 {
+		t.Errorf("subtasks %v after the part has ended", subtasks)
+	}
+	b.end <- nil
+	s.Covers("task.get_subtasks", "task.get_subtask_of")
+}
+
+func TestProgressAndStatusOnlyGoOn(t *testing.T) {
+	s, _ := server(t)
+	var ref string
+	s.Must(&ref, "task.create", "label", "description")
+	expect := func(progress float64, status api.TaskStatusType) {
+		t.Helper()
+		r, err := db.Get(s.DB.Snapshot(), api.TaskRef(ref))
+		if err != nil || r.Progress != progress || r.Status != status {
+			t.Errorf("%v: progress %v, %s; want %v, %s", err, r.Progress, r.Status, progress, status)
+		}
+	}
+	for _, step := range []struct {
+		set, is float64
+	}{{0.5, 0.5}, {0.25, 0.5}, {-1, 0.5}, {0.75, 0.75}, {7, 1}} {
+		s.Must(nil, "task.set_progress", ref, step.set)
+		expect(step.is, "pending")
+	}
+	s.Must(nil, "task.set_status", ref, "cancelling")
+	s.Must(nil, "task.set_status", ref, "pending")
+	expect(1, "cancelling")
+	s.Must(nil, "task.set_error_info", ref, []string{"SOME_ERROR", "x"})
+	s.Must(nil, "task.set_status", ref, "failure")
+	s.Must(nil, "task.set_status", ref, "success")
+	s.Must(nil, "task.cancel", ref)
+	expect(1, "failure")
+	s.Must(nil, "task.set_other_config", ref, map[string]string{"a": "1", "b": "2"})
+	s.Must(nil, "task.remove_from_other_config", ref, "a")
+	s.Must(nil, "task.remove_from_other_config", ref, "absent")
+	r, err := db.Get(s.DB.Snapshot(), api.TaskRef(ref))
+	if err != nil || len(r.OtherConfig) != 1 || r.OtherConfig["b"] != "2" || !slices.Equal(r.ErrorInfo, []string{"SOME_ERROR", "x"}) {
+		t.Errorf("%v: other_config %v, error_info %v", err, r.OtherConfig, r.ErrorInfo)
+	}
+	s.Covers("task.set_progress", "task.set_status", "task.set_error_info", "task.set_other_config", "task.remove_from_other_config")
 }
 
 func TestAsyncFailure(t *testing.T) {
@@ -155,4 +216,5 @@ func TestClientsOwnTask(t *testing.T) {
 	s.Must(&cancelled, "task.create", "export", "")
 	s.Must(nil, "task.cancel", cancelled)
 	wait(t, s, cancelled, api.TaskStatusTypeCancelled)
+	s.Covers("task.create", "task.set_result", "task.add_to_other_config", "task.cancel")
 }

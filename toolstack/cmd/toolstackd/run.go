@@ -27,6 +27,7 @@ import (
 	"cairn/toolstack/session/audit"
 	"cairn/toolstack/session/external/ldap"
 	"cairn/toolstack/session/identity"
+	"cairn/toolstack/session/rbac"
 	"cairn/toolstack/storage"
 	"cairn/toolstack/task"
 	"cairn/toolstack/vm"
@@ -70,6 +71,7 @@ type toolstack struct {
 	vms      *vm.Manager
 	consoles *console.Manager
 	server   *wire.Server
+	tasks    *task.Manager
 	ready    chan struct{} // closed when libvirt has answered and rows are true
 	stop     func()        // ends run; PID 1 starts it again
 }
@@ -205,14 +207,16 @@ func (t *toolstack) build() error {
 		return err
 	}
 	t.sessions, t.audit = sessions, audited
-	tasks := task.New(task.Config{DB: t.db, ThisHost: t.host.Ref})
+	t.tasks = task.New(task.Config{
+		DB: t.db, ThisHost: t.host.Ref, Who: owner(sessions), Log: log.With("component", "task"),
+	})
 	consoles := t.ttys(log.With("component", "console"))
 	t.vms = vm.New(vm.Config{
 		DB: t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
 		Log: log.With("component", "vm"),
 	})
 	sessions.Register(registry)
-	tasks.Register(registry)
+	t.tasks.Register(registry)
 	event.New(t.db, sessions.Check).Register(registry)
 	t.host.Register(registry)
 	t.pool.Register(registry)
@@ -220,7 +224,7 @@ func (t *toolstack) build() error {
 	storage.Register(registry, t.db)
 	t.vms.Register(registry)
 	t.server = wire.NewServer(wire.Config{
-		DB: t.db, Registry: registry, Sessions: sessions, Tasks: tasks, Log: log.With("component", "api"),
+		DB: t.db, Registry: registry, Sessions: sessions, Tasks: t.tasks, Log: log.With("component", "api"),
 		Authorize: sessions.Authorize, AuthorizeHTTP: audited.Authorize(sessions.AuthorizeHTTP), Observe: audited.Observe,
 	})
 	audited.Handle(t.server)
@@ -236,6 +240,19 @@ func (t *toolstack) ttys(log *slog.Logger) vm.Consoles {
 	}
 	t.consoles = console.New(t.db, t.cfg.pool, log)
 	return t.cfg.pool
+}
+
+// owner names whose the tasks of a session are. Who may operate a pool may end
+// those of others.
+func owner(sessions *session.Manager) func(api.SessionRef) (string, bool) {
+	return func(ref api.SessionRef) (string, bool) {
+		who, ok := sessions.Who(ref)
+		switch who.Role {
+		case "root", rbac.PoolOperator.String(), rbac.PoolAdmin.String():
+			return who.User + "\x00" + who.SID, ok
+		}
+		return who.User + "\x00" + who.SID, false
+	}
 }
 
 // serve runs all parts; the first that fails ends the others.
@@ -260,6 +277,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	group.Go(func() error { return t.vms.Run(ctx, func() { close(t.ready) }) })
 	group.Go(func() error { return t.consoles.Run(ctx) })
 	group.Go(func() error { return operation.NewKeeper(t.db).Run(ctx) })
+	group.Go(func() error { return t.tasks.Run(ctx) })
 	group.Go(func() error { return t.host.Run(ctx) })
 	group.Go(func() error { return t.sessions.Run(ctx) })
 	group.Go(func() error { return t.announce(ctx, l.Addr()) })
