@@ -77,6 +77,11 @@ func (o *running) become(ctx context.Context, op api.VMOperations) error {
 		if task, by, yes := interrupted(vm, o.op); yes {
 			return api.ErrOtherOperationInProgress("VM", o.vm.String(), string(by), task)
 		}
+		for task, by := range vm.CurrentOperations { // who interrupted this may be a start by now
+			if task != o.task && by == op {
+				return api.ErrOtherOperationInProgress("VM", o.vm.String(), string(by), task)
+			}
+		}
 		operation.VM.Enter(tx, o.vm, vm, op, o.task)
 		o.op = op
 		o.m.bump(o.vm)
