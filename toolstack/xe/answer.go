@@ -97,7 +97,8 @@ func nameFirst(rows []row) []row {
 	if i < 1 {
 		return rows
 	}
-	return append([]row{rows[i]}, slices.Delete(rows, i, i+1)...)
+	first := rows[i]
+	return slices.Insert(slices.Delete(rows, i, i+1), 0, first)
 }
 
 func (s *session) answerMap(ctx context.Context, how, arg string, raw json.RawMessage) error {

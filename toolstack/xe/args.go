@@ -120,8 +120,11 @@ func missingParam(name string) error { return usage("required parameter not foun
 // Parse takes a command line apart. Switches may stand anywhere; the first word
 // without "=" is the command, the rest are parameters. Settings may be given
 // as parameters too (server=host), unless the command has one of that name.
-func Parse(args []string) (Invocation, error) {
-	inv := Invocation{Settings: defaults()}
+func Parse(args []string) (Invocation, error) { return parse(defaults(), args) }
+
+// parse starts from settings that are already known.
+func parse(known Settings, args []string) (Invocation, error) {
+	inv := Invocation{Settings: known}
 	var words []string
 	for len(args) > 0 {
 		rest, word, err := inv.take(args)

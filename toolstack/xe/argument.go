@@ -202,13 +202,14 @@ func fileArg(kind, name string) (any, error) {
 
 func (s *session) refArg(ctx context.Context, rest string) (any, error) {
 	class, spec, _ := strings.Cut(rest, ":")
-	_, uuid, err := s.parameter(spec)
+	name, uuid, err := s.parameter(spec)
 	if err != nil {
 		return nil, err
 	}
-	var ref string
-	err = s.api.Call(ctx, class+".get_by_uuid", &ref, uuid)
-	return ref, err
+	if uuid == "" {
+		return nil, usage("%s is empty", name)
+	}
+	return s.refOf(ctx, class, uuid)
 }
 
 func (s *session) optionalRef(ctx context.Context, rest string) (any, error) {

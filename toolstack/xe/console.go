@@ -13,7 +13,8 @@ import (
 const escape = 0x1d
 
 // console joins the terminal to the serial console of one VM until the VM
-// stops, the input ends, or the user types Ctrl-].
+// stops, the user types Ctrl-], or a signal ends the command. The end of input
+// leaves it open: what was piped in has answers to come.
 func (s *session) console(ctx context.Context) error {
 	list, err := s.selected(ctx, "vm")
 	if err != nil {
@@ -27,6 +28,7 @@ func (s *session) console(ctx context.Context) error {
 		return err
 	}
 	defer stream.Close()
+	defer context.AfterFunc(ctx, func() { stream.Close() })()
 	restore, err := s.rawTerminal()
 	if err != nil {
 		return err

@@ -244,7 +244,7 @@ func (s *session) vmCDAdd(ctx context.Context) error {
 }
 
 func (s *session) eachVM(ctx context.Context, fn func(record) error) error {
-	list, err := s.selected(ctx, "vm", "cd-name", "device")
+	list, err := s.selected(ctx, "vm", "cd-name", "device", "params")
 	if err != nil {
 		return err
 	}

@@ -125,10 +125,14 @@ func (s *session) decode(ctx context.Context, f *Field, text string) (any, error
 	return text, nil
 }
 
-// refOf is the reference of the object with this uuid; no uuid is no object.
+// refOf is the reference of the object with this uuid; no uuid is no object,
+// and a reference stands for itself.
 func (s *session) refOf(ctx context.Context, class, uuid string) (any, error) {
-	if uuid == "" || uuid == nullRef || uuid == missing {
+	switch {
+	case uuid == "" || uuid == missing:
 		return nullRef, nil
+	case strings.HasPrefix(uuid, "OpaqueRef:"):
+		return uuid, nil
 	}
 	var ref string
 	err := s.api.Call(ctx, class+".get_by_uuid", &ref, uuid)

@@ -3,7 +3,9 @@ package xe
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // printer writes what a command has to say. With --minimal it keeps only what
@@ -23,7 +25,7 @@ type row struct{ label, value string }
 func (p *printer) table(rows []row) {
 	switch {
 	case p.minimal && len(rows) > 0:
-		p.kept = append(p.kept, rows[0].value)
+		p.kept = append(p.kept, visible(rows[0].value))
 	case !p.minimal:
 		p.print(layOut(rows) + "\n\n")
 	}
@@ -31,12 +33,12 @@ func (p *printer) table(rows []row) {
 
 // list writes elements, one a line.
 func (p *printer) list(lines ...string) {
-	if p.minimal {
-		p.kept = append(p.kept, lines...)
-		return
-	}
 	for _, l := range lines {
-		p.print(l + "\n")
+		if p.minimal {
+			p.kept = append(p.kept, visible(l))
+		} else {
+			p.print(visibleLines(l) + "\n")
+		}
 	}
 }
 
@@ -76,12 +78,44 @@ func layOut(rows []row) string {
 	for i, r := range rows {
 		pad := strings.Repeat(" ", width-len(r.label))
 		if i == 0 {
-			fmt.Fprintf(&b, "%s%s    : %s\n", r.label, pad, r.value)
+			fmt.Fprintf(&b, "%s%s    : %s\n", r.label, pad, visible(r.value))
 		} else {
-			fmt.Fprintf(&b, "    %s%s: %s\n", pad, r.label, r.value)
+			fmt.Fprintf(&b, "    %s%s: %s\n", pad, r.label, visible(r.value))
 		}
 	}
 	return b.String()
+}
+
+// visible writes out what would otherwise command the terminal or begin a line
+// of its own: whoever may name a VM must not speak for xe.
+func visible(s string) string {
+	if strings.IndexFunc(s, hidden) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if hidden(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func hidden(r rune) bool { return !unicode.IsPrint(r) }
+
+// visibleLines is visible for text that may have lines and tabs.
+func visibleLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		parts := strings.Split(l, "\t")
+		for j := range parts {
+			parts[j] = visible(parts[j])
+		}
+		lines[i] = strings.Join(parts, "\t")
+	}
+	return strings.Join(lines, "\n")
 }
 
 // label is a field's name with its access mark: S set, M map, RO or RW.

@@ -42,6 +42,14 @@ func (s *session) candidates(ctx context.Context, c *Class, filters Params) ([]r
 		}
 	}
 	name, named := filters.Get(c.Name)
+	if strings.HasPrefix(name, "OpaqueRef:") {
+		var v values
+		err := s.api.Call(ctx, c.API+".get_record", &v, name)
+		if client.IsCode(err, "HANDLE_INVALID") {
+			err = nil // the command itself will say so
+		}
+		return []record{{name, v}}, err
+	}
 	matched, err := s.match(ctx, c, filters.Without(c.Name))
 	if err != nil || !named {
 		return matched, err
@@ -158,6 +166,9 @@ func (t filter) holds(v shown) bool {
 
 // one is the reference of the only object with this name or uuid.
 func (s *session) one(ctx context.Context, class, name string) (string, error) {
+	if strings.HasPrefix(name, "OpaqueRef:") {
+		return name, nil
+	}
 	var ref string
 	err := s.api.Call(ctx, class+".get_by_uuid", &ref, name)
 	if err == nil || !client.IsCode(err, "UUID_INVALID") {

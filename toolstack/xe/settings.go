@@ -97,8 +97,16 @@ func settle(cfg Config) (Invocation, error) {
 	if err != nil {
 		return Invocation{}, err
 	}
-	early = append(early, extraArgs(cfg.Getenv("XE_EXTRA_ARGS"))...)
-	inv, err := Parse(append(early, cfg.Args...))
+	known, params := defaults(), Params(nil)
+	for _, args := range [][]string{early, extraArgs(cfg.Getenv("XE_EXTRA_ARGS"))} {
+		inv, err := parse(known, args)
+		if err != nil {
+			return inv, err
+		}
+		known, params = inv.Settings, append(inv.Params, params...)
+	}
+	inv, err := parse(known, cfg.Args)
+	inv.Params = append(inv.Params, params...)
 	if err != nil || inv.PasswordFile == "" {
 		return inv, err
 	}

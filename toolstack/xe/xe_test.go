@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
@@ -43,6 +44,9 @@ func (f *fakeAPI) events(args []any) any {
 	var events []any
 	if strings.HasPrefix(class, "task/") {
 		result, _ := f.answers[f.task].(string)
+		if f.task == "" {
+			result = "OpaqueRef:vm1" // of an import
+		}
 		events = append(events, map[string]any{"operation": "mod", "ref": "OpaqueRef:task", "snapshot": map[string]any{
 			"status": "success", "progress": 1, "result": "<value>" + result + "</value>"}})
 	}
@@ -86,7 +90,8 @@ func newFake(t *testing.T) *fakeAPI {
 	}
 	f := &fakeAPI{fail: map[string]*client.Error{}, files: map[string]string{"/audit_log": "the log\n", "/import": ""}}
 	f.answers = map[string]any{
-		"VM.clone": "OpaqueRef:vm1", "VM.copy": "OpaqueRef:vm1", "VM.snapshot": "OpaqueRef:vm1", "VM.get_possible_hosts": []string{"OpaqueRef:h1"},
+		"SR.create": "OpaqueRef:sr1",
+		"VM.clone":  "OpaqueRef:vm1", "VM.copy": "OpaqueRef:vm1", "VM.snapshot": "OpaqueRef:vm1", "VM.get_possible_hosts": []string{"OpaqueRef:h1"},
 		"VDI.create": "OpaqueRef:vdi1", "VBD.create": "OpaqueRef:vbd1", "network.create": "OpaqueRef:net1",
 		"VM.get_other_config": map[string]string{"disks": "<provision><disk size='1' sr='' bootable='true'/></provision>"},
 		"VM.call_plugin":      "done", "host.get_cpu_info": map[string]string{"vendor": "GenuineIntel", "features": "abc"},
@@ -216,6 +221,7 @@ func TestScripts(t *testing.T) {
 				fmt.Fprintln(ts.Stdout(), strings.Join(f.calls, "\n"))
 				f.calls = nil
 			},
+			"settings": cmdSettings,
 			"refuse": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Value("fake").(*fakeAPI).fail[args[0]] = &client.Error{Code: args[1], Params: args[2:]}
 			},
@@ -224,11 +230,33 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// cmdSettings prints which settings a command line ends with.
+func cmdSettings(ts *testscript.TestScript, neg bool, args []string) {
+	inv, err := settle(Config{Args: args, Getenv: ts.Getenv, Stderr: ts.Stderr()})
+	if inv.PasswordFile != "" && !filepath.IsAbs(inv.PasswordFile) { // this process is elsewhere
+		args = append(args, "passwordfile="+ts.MkAbs(inv.PasswordFile))
+		inv, err = settle(Config{Args: args, Getenv: ts.Getenv, Stderr: ts.Stderr()})
+	}
+	if err != nil {
+		fmt.Fprintln(ts.Stderr(), err)
+	} else {
+		fmt.Fprintln(ts.Stdout(), inv.addr(), inv.Username, inv.Password)
+	}
+	if (err != nil) != neg {
+		ts.Fatalf("settings %v: %v", args, err)
+	}
+}
+
 func cmdXe(ts *testscript.TestScript, neg bool, args []string) {
 	f := ts.Value("fake").(*fakeAPI)
 	var in io.Reader = strings.NewReader("")
 	if text, err := os.ReadFile(ts.MkAbs("stdin")); err == nil {
 		in = bytes.NewReader(text)
+	}
+	for i, a := range args { // this process is elsewhere
+		if name, file, _ := strings.Cut(a, "="); name == "filename" && file != "-" {
+			args[i] = name + "=" + ts.MkAbs(file)
+		}
 	}
 	status := Run(context.Background(), Config{
 		Args: args, Stdin: in, Stdout: ts.Stdout(), Stderr: ts.Stderr(), Getenv: ts.Getenv,
