@@ -13,7 +13,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: deps bin ## boot a host with a KVM guest inside (ONCE=1: prove it and stop)
-	@$(GO) run ./ci/cmd/run -image $(BUILD)/image $(if $(ONCE),-once) $(if $(FIRMWARE),-firmware $(FIRMWARE))
+	@$(GO) run ./ci/cmd/run -image $(BUILD)/image $(if $(filter-out 0 no,$(ONCE)),-once) $(if $(FIRMWARE),-firmware $(FIRMWARE))
 
 test: deps lint unit api-coverage smoke ## everything CI runs
 

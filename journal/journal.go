@@ -122,15 +122,22 @@ func appendAttr(b *strings.Builder, prefix string, a slog.Attr) {
 	}
 }
 
+// maxText bounds an attribute in bytes: what comes from a client must not push
+// everything else out of a log. The longest honest one is a stack.
+const maxText = 4 << 10
+
 func text(v slog.Value) string {
 	switch v.Kind() {
 	case slog.KindDuration:
 		return v.Duration().Round(time.Millisecond).String()
 	case slog.KindTime:
 		return v.Time().UTC().Format(timeFormat)
-	default:
-		return v.String()
 	}
+	s := v.String()
+	if len(s) > maxText {
+		return strings.ToValidUTF8(s[:maxText], "") + "…"
+	}
+	return s
 }
 
 // quote leaves plain words alone, so that a line reads and greps well, and

@@ -22,6 +22,7 @@ func TestLine(t *testing.T) {
 		{"empty value", func(l *slog.Logger) { l.Info("x", "v", "") }, `INFO hostd x v=""`},
 		{"component", func(l *slog.Logger) { l.With("component", "network").Info("up", "if", "eth0") }, "INFO network up if=eth0"},
 		{"group", func(l *slog.Logger) { l.WithGroup("nic").With("a", 1).Info("x", "b", 2) }, "INFO hostd x nic.a=1 nic.b=2"},
+		{"bounded", func(l *slog.Logger) { l.Info("x", "v", strings.Repeat("é", maxText)) }, "INFO hostd x v=" + strings.Repeat("é", maxText/2) + "…"},
 		{"below level", func(l *slog.Logger) { l.Debug("x") }, ""},
 	}
 	for _, tt := range tests {

@@ -129,7 +129,14 @@ func writeDurably(path, text string) error {
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Ref is this host's row.

@@ -5,12 +5,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"cairn/ci/lab"
 	"cairn/ci/lab/demo"
@@ -38,10 +41,23 @@ type session struct {
 	host     *lab.Host
 	api      *client.Client
 	password string
+	firmware lab.Firmware
 }
 
+// firmwares are the ways to boot, by the flag's value.
+var firmwares = map[string]lab.Firmware{"direct": lab.Direct, "ovmf": lab.OVMF}
+
 func run(ctx context.Context, cfg config) error {
-	s := &session{cfg: cfg, out: newProgress(os.Stdout), password: newPassword()}
+	firmware, ok := firmwares[strings.ToLower(cfg.Firmware)]
+	if !ok {
+		return fmt.Errorf("firmware %q: it is direct or ovmf", cfg.Firmware)
+	}
+	alone, err := lock(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
+	s := &session{cfg: cfg, out: newProgress(os.Stdout), password: newPassword(), firmware: firmware}
 	defer s.out.stop()
 	if err := s.build(ctx); err != nil {
 		return err
@@ -50,7 +66,7 @@ func run(ctx context.Context, cfg config) error {
 	defer cancel(nil)
 	deadline := time.AfterFunc(cfg.Deadline, func() { cancel(fmt.Errorf("not done after %s", cfg.Deadline)) })
 	defer deadline.Stop()
-	err := s.boot(ctx)
+	err = s.boot(ctx)
 	if s.host != nil {
 		defer s.host.Close()
 	}
@@ -68,6 +84,23 @@ func run(ctx context.Context, cfg config) error {
 		return s.explain(ctx, err)
 	}
 	return nil
+}
+
+// lock keeps a second run from taking the first one's disks away. It ends with
+// the process, however that ends.
+func lock(dir string) (io.Closer, error) {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("a host runs from %s already; give this one another -dir", dir)
+	}
+	return f, nil
 }
 
 // explain adds what a reader needs to look further.
@@ -102,15 +135,11 @@ func (s *session) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	firmware := lab.OVMF
-	if strings.EqualFold(s.cfg.Firmware, "direct") {
-		firmware = lab.Direct
-	}
 	if err := os.RemoveAll(s.cfg.Dir); err != nil {
 		return err
 	}
 	s.host, err = lab.Start(ctx, lab.Config{
-		Name: "cairn", Tools: tools, Image: s.cfg.Image, Dir: s.cfg.Dir, Firmware: firmware, Port: s.cfg.Port,
+		Name: "cairn", Tools: tools, Image: s.cfg.Image, Dir: s.cfg.Dir, Firmware: s.firmware, Port: s.cfg.Port,
 		Watchdog: true, SMBIOSConfig: lab.Document("cairn-lab", s.password), Watch: s.out.line,
 	})
 	if err != nil {

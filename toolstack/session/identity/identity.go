@@ -89,8 +89,10 @@ func Load(dir string, o Options) (*tls.Config, *Identity, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("certificate authority: %w", err)
 	}
+	// Whatever is wrong with the host's own pair, such as a key without its
+	// certificate after a power cut, a new one serves as well.
 	host, key, err := load(dir, hostFile, hostKeyFile)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !serves(host, ca, o) {
+	if err != nil || !serves(host, ca, o) {
 		host, key, err = makeHost(dir, o, ca, caKey)
 	}
 	if err != nil {
@@ -176,7 +178,7 @@ func makeCert(dir, file, keyFile string, t, parent *x509.Certificate, parentKey 
 		return nil, nil, err
 	}
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-	// The key first: a certificate without its key would stop the next start.
+	// The key first: without a certificate Load makes both anew.
 	if err := write(filepath.Join(dir, keyFile), keyPEM, 0o600); err != nil {
 		return nil, nil, err
 	}
@@ -208,7 +210,20 @@ func write(path string, text []byte, mode fs.FileMode) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes renames in a directory durable.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // load reads a certificate and its key.

@@ -74,3 +74,31 @@ func TestDamagedIdentityIsAnError(t *testing.T) {
 		t.Error("a damaged authority was replaced without a word")
 	}
 }
+
+// TestHalfRenewedHostPairIsReplaced: the power went between the new key and its
+// certificate, or took the certificate's bytes.
+func TestHalfRenewedHostPairIsReplaced(t *testing.T) {
+	for name, damage := range map[string]func(old []byte) []byte{
+		"the old certificate beside the new key": func(old []byte) []byte { return old },
+		"an empty certificate":                   func([]byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			mustLoad(t, dir, Options{Names: []string{"a"}})
+			old, err := os.ReadFile(filepath.Join(dir, hostFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, second := mustLoad(t, dir, Options{Names: []string{"b"}})
+			if err := os.WriteFile(filepath.Join(dir, hostFile), damage(old), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			cfg, third := mustLoad(t, dir, Options{Names: []string{"b"}})
+			pool := x509.NewCertPool()
+			pool.AppendCertsFromPEM(second.CAPEM)
+			if err := handshake(cfg, &tls.Config{RootCAs: pool, ServerName: "b"}); err != nil || !bytes.Equal(second.CAPEM, third.CAPEM) {
+				t.Errorf("the new pair does not serve: %v", err)
+			}
+		})
+	}
+}
