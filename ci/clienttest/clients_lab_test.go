@@ -51,14 +51,20 @@ func said(t *testing.T, out string, steps ...string) {
 func TestGoClient(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "client")
 	run(t, "go-xen-api-client", "go", "build", "-o", program, ".")
-	out := run(t, ".", program, serve(t), "root", wiretest.Password)
-	said(t, out, "listed pools=1 hosts=1 srs=1 networks=1", "event add", "event del", "logged out")
+	out := run(t, ".", program, simulated(t), "root", wiretest.Password)
+	said(t, out, "listed pools=1 hosts=2", "event add", "event del", "logged out")
 }
 
 func TestNodeClient(t *testing.T) {
 	modules := nodeModules(t)
-	out := run(t, modules, "node", "client.mjs", serve(t), "root", wiretest.Password)
-	said(t, out, "connected", "watched a change", "called async", "transferred", "destroyed", "disconnected")
+	out := run(t, modules, "node", "client.mjs", simulated(t), "root", wiretest.Password)
+	said(t, out, "connected", "watched a change", "called async", "destroyed", "disconnected")
+}
+
+func TestNodeClientTransfers(t *testing.T) {
+	modules := nodeModules(t)
+	out := run(t, modules, "node", "client.mjs", transfers(t), "root", wiretest.Password, "transfers")
+	said(t, out, "uploaded", "downloaded", "disconnected")
 }
 
 // nodeModules installs the packages of the lock file, whose checksums npm checks,

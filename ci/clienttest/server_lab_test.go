@@ -3,115 +3,85 @@
 package clienttest
 
 import (
-	"context"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"cairn/journal"
 	"cairn/toolstack/api"
-	"cairn/toolstack/console"
 	"cairn/toolstack/db"
-	"cairn/toolstack/hypervisor"
 	"cairn/toolstack/session/identity"
-	"cairn/toolstack/vm"
 	"cairn/toolstack/wire"
 	"cairn/toolstack/wire/wiretest"
 )
 
-// onlyHost is the one host of the pool.
-type onlyHost struct{ ref api.HostRef }
-
-func (h onlyHost) Ref() api.HostRef                { return h.ref }
-func (h onlyHost) AwaitKind(context.Context) error { return nil }
-func (h onlyHost) Kind() (hypervisor.Kind, bool)   { return hypervisor.Accelerated, true }
-func (h onlyHost) GuestMemory() int64              { return 4 << 30 }
-func (h onlyHost) Address() string                 { return "127.0.0.1" }
-
-// serve runs the API over TLS with the behaviour of VMs on a fake hypervisor, and
-// answers its URL.
-func serve(t *testing.T) string {
+// simulated starts toolstackd with a simulated pool, whose root has wiretest's
+// password, and answers its URL.
+func simulated(t *testing.T) string {
 	t.Helper()
-	guests := t.TempDir()
-	for _, f := range []string{"vmlinuz", "initrd.img"} {
-		if err := os.WriteFile(filepath.Join(guests, f), nil, 0o644); err != nil {
-			t.Fatal(err)
+	dir := t.TempDir()
+	program := filepath.Join(dir, "toolstackd")
+	run(t, "../..", "go", "build", "-tags", "sim", "-o", program, "./toolstack/cmd/toolstackd")
+	child := exec.CommandContext(t.Context(), program, "-listen", "127.0.0.1:0", "-db", "memory", "-state", dir,
+		"-sim-hosts", "2", "-sim-vms", "20", "-sim-password", wiretest.Password)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		child.Process.Kill()
+		child.Wait()
+	})
+	address := make(chan string, 1)
+	go announced(out, address)
+	select {
+	case a := <-address:
+		return "https://" + a
+	case <-time.After(patience):
+		t.Fatal("toolstackd does not answer")
+	}
+	return ""
+}
+
+// announced reads a log to its end and tells the address it names.
+func announced(log io.Reader, address chan<- string) {
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		if _, rest, ok := strings.Cut(lines.Text(), " api-ready addr="); ok {
+			a, _, _ := strings.Cut(rest, " ")
+			address <- a
 		}
 	}
-	hv := hypervisor.NewFake()
-	host := onlyHost{api.NewRef[api.Host]()}
-	var vms *vm.Manager
-	s := wiretest.New(t, func(r *api.Registry, d *db.DB) {
-		if err := d.Update(t.Context(), func(tx *db.Tx) error { return populate(tx, host.ref) }); err != nil {
+}
+
+// transfers serves a pool that has nothing but an upload and a download, as
+// imports and exports are, over TLS.
+func transfers(t *testing.T) string {
+	t.Helper()
+	s := wiretest.New(t, func(_ *api.Registry, d *db.DB) {
+		err := d.Update(t.Context(), func(tx *db.Tx) error {
+			host, pool := api.NewHost(), api.NewPool()
+			host.Address = "127.0.0.1"
+			pool.Master = db.Insert(tx, host)
+			db.Insert(tx, pool)
+			return nil
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
-		vms = vm.New(vm.Config{DB: d, Hypervisor: hv, Consoles: console.New(d, hv, journal.Discard()), Host: host, GuestDir: guests, ShutdownTimeout: time.Second})
-		vms.Register(r)
 	})
-	runVMs(t, vms)
-	addTransfers(s.Wire)
-	return listen(t, s.Wire)
-}
-
-func populate(tx *db.Tx, host api.HostRef) error {
-	h := api.NewHost()
-	h.NameLabel, h.Hostname, h.Address, h.Enabled = "host", "host", "127.0.0.1", true
-	h.SoftwareVersion = map[string]string{"product_brand": "Cairn"}
-	db.InsertAs(tx, host, h)
-	sr := api.NewSR()
-	sr.NameLabel, sr.Type = "local", "ext"
-	network := api.NewNetwork()
-	network.NameLabel, network.Bridge = "Pool-wide network", "xenbr0"
-	db.Insert(tx, network)
-	pool := api.NewPool()
-	pool.NameLabel, pool.Master, pool.DefaultSR = "pool", host, db.Insert(tx, sr)
-	db.Insert(tx, pool)
-	return nil
-}
-
-func runVMs(t *testing.T, vms *vm.Manager) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	ready, done := make(chan struct{}), make(chan struct{})
-	go func() { defer close(done); vms.Run(ctx, func() { close(ready) }) }()
-	t.Cleanup(func() { cancel(); <-done })
-	<-ready
-}
-
-// addTransfers adds an upload and a download, as imports and exports are.
-func addTransfers(s *wire.Server) {
-	s.Transfer("PUT", "/import", func(w http.ResponseWriter, r *wire.Request) error {
-		w.WriteHeader(http.StatusOK)
-		if err := http.NewResponseController(w).Flush(); err != nil {
-			return err
-		}
-		n, err := io.Copy(io.Discard, r.Body)
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = nil // a client that did not know how much it sends hangs up
-		}
-		r.Result = api.StringResult(fmt.Sprint(n))
-		return err
-	})
-	s.Transfer("GET", "/export", func(w http.ResponseWriter, r *wire.Request) error {
-		const pieces = 3
-		for i := range pieces {
-			r.Task.Set(float64(i) / pieces)
-			if _, err := w.Write(make([]byte, 100000)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func listen(t *testing.T, h http.Handler) string {
-	t.Helper()
+	s.Wire.Transfer("PUT", "/import", upload)
+	s.Wire.Transfer("GET", "/export", download)
 	cfg, _, err := identity.Load(t.TempDir(), identity.Options{Names: []string{"127.0.0.1"}})
 	if err != nil {
 		t.Fatal(err)
@@ -120,8 +90,34 @@ func listen(t *testing.T, h http.Handler) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := wire.NewHTTPServer(h, cfg, journal.Discard())
+	server := wire.NewHTTPServer(s.Wire, cfg, journal.Discard())
 	go server.ServeTLS(l, "", "")
 	t.Cleanup(func() { server.Close() })
 	return "https://" + l.Addr().String()
+}
+
+// upload answers before it reads, which clients that do not know how much they
+// send wait for; those hang up when they are done.
+func upload(w http.ResponseWriter, r *wire.Request) error {
+	w.WriteHeader(http.StatusOK)
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		return err
+	}
+	n, err := io.Copy(io.Discard, r.Body)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	r.Result = api.StringResult(fmt.Sprint(n))
+	return err
+}
+
+func download(w http.ResponseWriter, r *wire.Request) error {
+	const pieces = 3
+	for i := range pieces {
+		r.Task.Set(float64(i) / pieces)
+		if _, err := w.Write(make([]byte, 100000)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
