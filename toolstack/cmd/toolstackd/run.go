@@ -14,6 +14,7 @@ import (
 
 	hostconfig "cairn/init/config"
 	"cairn/init/hostd/client"
+	"cairn/toolstack/alert"
 	"cairn/toolstack/api"
 	"cairn/toolstack/console"
 	"cairn/toolstack/db"
@@ -27,7 +28,6 @@ import (
 	"cairn/toolstack/session/audit"
 	"cairn/toolstack/session/external/ldap"
 	"cairn/toolstack/session/identity"
-	"cairn/toolstack/session/rbac"
 	"cairn/toolstack/storage"
 	"cairn/toolstack/task"
 	"cairn/toolstack/vm"
@@ -53,6 +53,8 @@ type pool interface {
 	console.Dialer
 	// Open readies the hosts beside the own one.
 	Open(ctx context.Context, d *db.DB, own api.HostRef) ([]vm.Site, error)
+	// Run keeps those hosts' rows true until the context ends.
+	Run(ctx context.Context, d *db.DB) error
 }
 
 // stopTimeout bounds what a stop waits for: less than the grace PID 1 gives.
@@ -208,7 +210,7 @@ func (t *toolstack) build() error {
 	}
 	t.sessions, t.audit = sessions, audited
 	t.tasks = task.New(task.Config{
-		DB: t.db, ThisHost: t.host.Ref, Who: owner(sessions), Log: log.With("component", "task"),
+		DB: t.db, ThisHost: t.host.Ref, Who: sessions.Owner, Log: log.With("component", "task"),
 	})
 	consoles := t.ttys(log.With("component", "console"))
 	t.vms = vm.New(vm.Config{
@@ -218,6 +220,7 @@ func (t *toolstack) build() error {
 	sessions.Register(registry)
 	t.tasks.Register(registry)
 	event.New(t.db, sessions.Check).Register(registry)
+	alert.New(t.db).Register(registry)
 	t.host.Register(registry)
 	t.pool.Register(registry)
 	network.Register(registry, t.db)
@@ -242,19 +245,6 @@ func (t *toolstack) ttys(log *slog.Logger) vm.Consoles {
 	return t.cfg.pool
 }
 
-// owner names whose the tasks of a session are. Who may operate a pool may end
-// those of others.
-func owner(sessions *session.Manager) func(api.SessionRef) (string, bool) {
-	return func(ref api.SessionRef) (string, bool) {
-		who, ok := sessions.Who(ref)
-		switch who.Role {
-		case "root", rbac.PoolOperator.String(), rbac.PoolAdmin.String():
-			return who.User + "\x00" + who.SID, ok
-		}
-		return who.User + "\x00" + who.SID, false
-	}
-}
-
 // serve runs all parts; the first that fails ends the others.
 func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -276,6 +266,9 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	})
 	group.Go(func() error { return t.vms.Run(ctx, func() { close(t.ready) }) })
 	group.Go(func() error { return t.consoles.Run(ctx) })
+	if t.cfg.pool != nil {
+		group.Go(func() error { return t.cfg.pool.Run(ctx, t.db) })
+	}
 	group.Go(func() error { return operation.NewKeeper(t.db).Run(ctx) })
 	group.Go(func() error { return t.tasks.Run(ctx) })
 	group.Go(func() error { return t.host.Run(ctx) })

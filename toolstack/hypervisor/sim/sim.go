@@ -96,7 +96,7 @@ func (p *Pool) Open(ctx context.Context, d *db.DB, own api.HostRef) ([]vm.Site, 
 		return nil, fmt.Errorf("%d hosts are there, not %d: the database is of another pool", len(where), p.cfg.Hosts)
 	}
 	revive(s, where)
-	return sites[1:], nil
+	return sites[1:], p.Refresh(ctx, d)
 }
 
 // revive gives each host the domains its rows say it runs.

@@ -234,6 +234,31 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// TestFreeMemory: a host's metrics follow what runs on it.
+func TestFreeMemory(t *testing.T) {
+	s := newStack(t, 2, 20)
+	other := func() *api.HostMetrics {
+		for _, h := range db.All[api.Host](s.DB.Snapshot()) {
+			if h.OtherConfig["cairn:simulated"] == "1" {
+				m, err := db.Get(s.DB.Snapshot(), h.Metrics)
+				must(t, err)
+				return m
+			}
+		}
+		t.Fatal("there is no second host")
+		return nil
+	}
+	before := other().MemoryFree
+	running, _ := s.guests()
+	for _, ref := range running {
+		s.Must(nil, "VM.hard_shutdown", ref)
+	}
+	must(t, s.pool.Refresh(t.Context(), s.DB))
+	if after := other().MemoryFree; after <= before || before <= 0 {
+		t.Errorf("free %d, was %d", after, before)
+	}
+}
+
 // TestReopen: what ran goes on running on a kept database, and is not made twice.
 func TestReopen(t *testing.T) {
 	s := newStack(t, 3, 30)
