@@ -97,7 +97,9 @@ func (h *Host) Run(ctx context.Context) error {
 	defer cancel()
 	h.kvm = newKVM()
 	start := time.Now()
+	enough := h.askForTime(ctx)
 	h.mountStorage()
+	enough()
 	mounted := time.Since(start)
 	h.loadConfig()
 	h.generate()
@@ -143,6 +145,33 @@ func (h *Host) leases() network.LeaseFile {
 func (h *Host) settings() network.Settings {
 	doc := h.keeper.get().Document
 	return network.Settings{Hostname: doc.Hostname, Management: doc.Management}
+}
+
+// A large file system replays its journal for minutes, and a start that is cut off
+// begins again from nothing. The limit is for a disk that never answers.
+const (
+	askEvery  = 20 * time.Second
+	askAtMost = 15 * time.Minute
+)
+
+// askForTime tells the supervisor, until the returned function is called, that
+// the start takes longer.
+func (h *Host) askForTime(ctx context.Context) (enough func()) {
+	ctx, cancel := context.WithTimeout(ctx, askAtMost)
+	go func() {
+		tick := time.NewTicker(askEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				h.Log.Info("waiting", "for", "the file systems of STATE and LOGS")
+				_ = h.System.Notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (3 * askEvery).Microseconds()))
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return cancel
 }
 
 func (h *Host) mountStorage() {
