@@ -235,3 +235,10 @@ func compareMethods(a, b string) int {
 	}
 	return len(a) - len(b)
 }
+
+// AlertPriority is the priority of an alert the toolstack raises by itself, 1
+// being the gravest; ok is false for a name that is not one.
+func AlertPriority(name string) (priority int64, ok bool) {
+	priority, ok = alertPriorities[name]
+	return priority, ok
+}

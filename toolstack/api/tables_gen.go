@@ -1257,7 +1257,7 @@ var classes = [73]ClassInfo{
 		{Name: "last_updated", Type: &types[3], Qualifier: StaticRO, State: Published, Required: true},
 		{Name: "mime_type", Type: &types[0], Qualifier: StaticRO, State: Published, Required: true},
 	}},
-	{ID: 43, Name: "message", Lower: "message", Volatile: true, Events: true, State: Published, UUIDField: 0, NameField: -1, New: func() Record { return NewMessage() }, Fields: []FieldInfo{
+	{ID: 43, Name: "message", Lower: "message", Events: true, State: Published, UUIDField: 0, NameField: -1, New: func() Record { return NewMessage() }, Fields: []FieldInfo{
 		{Name: "uuid", Type: &types[0], Qualifier: RO, State: Published},
 		{Name: "name", Type: &types[0], Qualifier: RO, State: Published},
 		{Name: "priority", Type: &types[19], Qualifier: RO, State: Published},

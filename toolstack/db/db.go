@@ -5,7 +5,7 @@
 // All reads come from an immutable in-memory Snapshot and take no lock. Writes
 // are transactions applied one after another; Update returns when the engine
 // has the transaction on disk, and transactions that wait at the same time
-// share one write. Records of volatile classes (session, task, message) live in
+// share one write. Records of volatile classes (session, task) live in
 // memory only. Records got from a Snapshot or from Get on a Tx are shared and
 // must not be changed; Edit gives a private copy.
 //

@@ -44,6 +44,12 @@ func parseWhere(class *api.ClassInfo, text string) (predicate, error) {
 	return match, nil
 }
 
+// Select reads an expression about objects of a class, for messages of that kind
+// which are not implied by the description.
+func Select(class *api.ClassInfo, text string) (func(o *db.Object) bool, error) {
+	return parseWhere(class, text)
+}
+
 type whereParser struct {
 	class  *api.ClassInfo
 	text   string // what is left

@@ -94,6 +94,7 @@ func (g *generator) files() (map[string][]byte, error) {
 	parts := map[string]func(*bytes.Buffer){
 		"records_gen.go": g.records, "enums_gen.go": g.enums, "errors_gen.go": g.errors,
 		"handlers_gen.go": g.handlers, "tables_gen.go": g.tables, "http_gen.go": g.http,
+		"alerts_gen.go": g.alerts,
 	}
 	out := map[string][]byte{}
 	for name, write := range parts {

@@ -21,3 +21,12 @@ func (g *generator) http(b *bytes.Buffer) {
 	}
 	b.WriteString("}\n")
 }
+
+// alerts writes the priorities of the alerts the toolstack raises by itself.
+func (g *generator) alerts(b *bytes.Buffer) {
+	b.WriteString("var alertPriorities = map[string]int64{\n")
+	for _, a := range g.model.Alerts {
+		fmt.Fprintf(b, "%q: %d,\n", a.Name, a.Priority)
+	}
+	b.WriteString("}\n")
+}
