@@ -76,3 +76,20 @@ func TestEditKeepsTheRest(t *testing.T) {
 		}
 	}
 }
+
+// FuzzEdit: what Edit returns is a document, with the name that was asked for.
+func FuzzEdit(f *testing.F) {
+	f.Add("version: 1\nhostname: a\n", "b")
+	f.Add(`{"version": 1, "ntp": []}`, "1")
+	f.Add("", "null")
+	f.Fuzz(func(t *testing.T, text, name string) {
+		edited, err := Edit([]byte(text), map[string]any{"hostname": name})
+		if err != nil {
+			return
+		}
+		doc, err := Parse(edited)
+		if err != nil || doc.Hostname != name {
+			t.Errorf("%q with %q became %q: %q, %v", text, name, edited, doc.Hostname, err)
+		}
+	})
+}
