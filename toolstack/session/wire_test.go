@@ -424,3 +424,15 @@ func externalAuth(s *wiretest.Server) (h hostAuth) {
 	s.Must(&h, "host.get_record", s.Host.String())
 	return h
 }
+
+// A user ends his own tasks; those of others take a pool operator.
+func TestTasksOfOthers(t *testing.T) {
+	s := wiretest.New(t, nil)
+	a, b, operator := s.As("vm-admin"), s.As("read-only"), s.As("pool-operator")
+	var ref string
+	a.Must(&ref, "task.create", "label", "description")
+	refused(t, b, "RBAC_PERMISSION_DENIED", "task.destroy", ref)
+	a.Must(nil, "task.destroy", ref)
+	a.Must(&ref, "task.create", "label", "description")
+	operator.Must(nil, "task.destroy", ref)
+}

@@ -78,7 +78,7 @@ func New(t testing.TB, prepare func(*api.Registry, *db.DB)) *Server {
 		Clock:       noWait{},
 	})
 	s.Sessions = sessions
-	tasks := task.New(task.Config{DB: d, ThisHost: func() api.HostRef { return s.Host }})
+	tasks := task.New(task.Config{DB: d, ThisHost: func() api.HostRef { return s.Host }, Who: sessions.Owner})
 	sessions.Register(reg)
 	tasks.Register(reg)
 	event.New(d, sessions.Check).Register(reg)
