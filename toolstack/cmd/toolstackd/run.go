@@ -94,6 +94,7 @@ func run(ctx context.Context, cfg config) error {
 		t.hv = hypervisor.Connect(cfg.hypervisor)
 	}
 	defer t.hv.Close()
+	go t.askForTime(ctx)
 	if err := t.open(ctx); err != nil {
 		return err
 	}

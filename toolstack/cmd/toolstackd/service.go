@@ -62,6 +62,32 @@ func (t *toolstack) announce(ctx context.Context, addr net.Addr) error {
 	return nil
 }
 
+// A start that is cut off begins again from nothing: a database after a power cut,
+// or a libvirt that takes many guests over, may need minutes. The limit is for
+// what never comes.
+const (
+	askEvery  = 20 * time.Second
+	askAtMost = 15 * time.Minute
+)
+
+// askForTime tells PID 1, until the daemon is ready, that the start takes longer.
+func (t *toolstack) askForTime(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, askAtMost)
+	defer cancel()
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_, _ = daemon.SdNotify(false, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (3*askEvery).Microseconds()))
+		case <-t.ready:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // describe writes the hypervisor's version into the host's record.
 func (t *toolstack) describe(ctx context.Context) {
 	_ = waitFor(ctx, t.cfg.log, "the hypervisor's version", func() error { // ends with ctx at the latest
