@@ -2,6 +2,8 @@ package wire_test
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -111,7 +113,7 @@ func TestConnectTakesOverTheConnection(t *testing.T) {
 func TestNetworkServerSpeaksTLS(t *testing.T) {
 	s := wiretest.New(t, nil)
 	stream(s)
-	cfg, _, err := identity.Load(t.TempDir(), identity.Options{Names: []string{"127.0.0.1"}})
+	cfg, id, err := identity.Load(t.TempDir(), identity.Options{Names: []string{"127.0.0.1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,5 +131,16 @@ func TestNetworkServerSpeaksTLS(t *testing.T) {
 	resp.Body.Close()
 	if resp.ProtoMajor != 1 || resp.TLS.Version < 0x0303 {
 		t.Errorf("%s over TLS %x", resp.Proto, resp.TLS.Version)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(id.CAPEM)
+	for version, ok := range map[uint16]bool{tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+		conn, err := tls.Dial("tcp", server.Listener.Addr().String(), &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS10, MaxVersion: version})
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", tls.VersionName(version), err)
+		}
+		if err == nil {
+			conn.Close()
+		}
 	}
 }
