@@ -16,6 +16,7 @@ import (
 	"cairn/init/hostd/client"
 	"cairn/toolstack/alert"
 	"cairn/toolstack/api"
+	"cairn/toolstack/blob"
 	"cairn/toolstack/console"
 	"cairn/toolstack/db"
 	"cairn/toolstack/event"
@@ -24,6 +25,7 @@ import (
 	"cairn/toolstack/network"
 	"cairn/toolstack/operation"
 	cairnpool "cairn/toolstack/pool"
+	"cairn/toolstack/secret"
 	"cairn/toolstack/session"
 	"cairn/toolstack/session/audit"
 	"cairn/toolstack/session/external/ldap"
@@ -222,6 +224,12 @@ func (t *toolstack) build() error {
 	t.tasks.Register(registry)
 	event.New(t.db, sessions.Check).Register(registry)
 	alert.New(t.db).Register(registry)
+	secret.Register(registry, t.db)
+	blobs, err := blob.New(t.db, filepath.Join(t.cfg.state, "blobs"))
+	if err != nil {
+		return err
+	}
+	blobs.Register(registry)
 	t.host.Register(registry)
 	t.pool.Register(registry)
 	network.Register(registry, t.db)
@@ -232,6 +240,7 @@ func (t *toolstack) build() error {
 		Authorize: sessions.Authorize, AuthorizeHTTP: audited.Authorize(sessions.AuthorizeHTTP), Observe: audited.Observe,
 	})
 	audited.Handle(t.server)
+	blobs.Handle(t.server)
 	t.consoles.Handle(t.server)
 	return nil
 }
