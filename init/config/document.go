@@ -22,7 +22,10 @@ const Version = 1
 // Document is a configuration document, version 1, with defaults filled in.
 // Its JSON form is what hostd's socket carries.
 type Document struct {
-	Version    int        `json:"version"`
+	Version int `json:"version"`
+	// Revision orders documents: one from outside replaces the host's own when
+	// its revision is higher. From 0 to 2147483647.
+	Revision   int        `json:"revision,omitempty"`
 	Hostname   string     `json:"hostname"`
 	Management Management `json:"management"`
 	NTP        []string   `json:"ntp,omitempty"`

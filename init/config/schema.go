@@ -2,6 +2,7 @@ package config
 
 import (
 	_ "embed"
+	"math"
 	"net/netip"
 
 	"go.yaml.in/yaml/v3"
@@ -24,6 +25,7 @@ func (p *parser) document(n *yaml.Node, doc *Document) {
 	hasVersion := false
 	p.mapping("", n,
 		field{"version", func(path string, n *yaml.Node) { hasVersion = true; p.version(path, n) }},
+		field{"revision", func(path string, n *yaml.Node) { p.revision(path, n, &doc.Revision) }},
 		field{"hostname", func(path string, n *yaml.Node) {
 			p.text(path, n, func(s string) error { doc.Hostname = s; return checkHostname(s) })
 		}},
@@ -53,6 +55,15 @@ func (p *parser) version(path string, n *yaml.Node) {
 	if v != Version {
 		p.fail(n.Line, "%s is %d; this host reads version %d", path, v, Version)
 	}
+}
+
+func (p *parser) revision(path string, n *yaml.Node, to *int) {
+	var v int64
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || n.Decode(&v) != nil || v < 0 || v > math.MaxInt32 {
+		p.fail(n.Line, "%s must be a number from 0 to %d", path, math.MaxInt32)
+		return
+	}
+	*to = int(v)
 }
 
 func (p *parser) root(path string, n *yaml.Node, r *Root) {

@@ -6,7 +6,8 @@ import "errors"
 type Source string
 
 // The sources, in the order they are asked. The first with a sound document
-// decides; the wrong ones before it are reported.
+// decides, unless one from outside has a higher revision; the wrong ones before
+// it are reported.
 const (
 	SourceState   Source = "state"
 	SourceGood    Source = "state-last-known-good"
@@ -42,18 +43,24 @@ type Choice struct {
 // the order of the sources. It always returns one: the defaults keep a host
 // reachable whatever it was given.
 func Choose(candidates []Candidate) Choice {
-	var c Choice
+	c := Choice{Document: Default(), Source: SourceDefault}
 	for _, cand := range candidates {
 		doc, err := Parse(cand.Text)
-		if err == nil {
+		switch {
+		case err == nil && (c.Source == SourceDefault || doc.Revision > c.Document.Revision):
 			c.Document, c.Text, c.Source = doc, cand.Text, cand.Source
 			c.Store = cand.Source == SourceMedia || cand.Source == SourceSMBIOS
-			return c
+		case err != nil && c.Source == SourceDefault:
+			c.refuse(cand.Source, err)
 		}
-		c.refuse(cand.Source, err)
 	}
-	c.Document, c.Source = Default(), SourceDefault
 	return c
+}
+
+// Newer reports whether a text is a sound document of a higher revision.
+func Newer(text []byte, than Document) bool {
+	doc, err := Parse(text)
+	return err == nil && doc.Revision > than.Revision
 }
 
 func (c *Choice) refuse(s Source, err error) {

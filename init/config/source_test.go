@@ -18,6 +18,10 @@ func TestChoose(t *testing.T) {
 		{name: "smbios alone", in: []Candidate{{SourceSMBIOS, []byte(good2)}}, source: SourceSMBIOS, hostname: "two", store: true},
 		{name: "bad state falls to last known good", in: []Candidate{{SourceState, []byte(bad)}, {SourceGood, []byte(good1)}, {SourceSMBIOS, []byte(good2)}}, source: SourceGood, hostname: "one", refused: []Source{SourceState}},
 		{name: "bad smbios leaves the defaults", in: []Candidate{{SourceSMBIOS, []byte(bad)}}, source: SourceDefault, hostname: "cairn", refused: []Source{SourceSMBIOS}},
+		{name: "a higher revision from outside wins", in: []Candidate{{SourceState, []byte(good1)}, {SourceSMBIOS, []byte(good2 + "revision: 1\n")}}, source: SourceSMBIOS, hostname: "two", store: true},
+		{name: "the same revision does not", in: []Candidate{{SourceState, []byte(good1 + "revision: 1\n")}, {SourceSMBIOS, []byte(good2 + "revision: 1\n")}}, source: SourceState, hostname: "one"},
+		{name: "nor does a wrong document", in: []Candidate{{SourceState, []byte(good1)}, {SourceSMBIOS, []byte(bad + "revision: 1\n")}}, source: SourceState, hostname: "one"},
+		{name: "last known good is no older", in: []Candidate{{SourceState, []byte(good1)}, {SourceGood, []byte(good2)}}, source: SourceState, hostname: "one"},
 		{name: "bad media falls to smbios", in: []Candidate{{SourceMedia, []byte(bad)}, {SourceSMBIOS, []byte(good2)}}, source: SourceSMBIOS, hostname: "two", store: true, refused: []Source{SourceMedia}},
 	} {
 		got := Choose(c.in)

@@ -17,14 +17,12 @@ import (
 	"cairn/init/hostd/client"
 )
 
-// watchDevices looks for power buttons, and for a configuration medium as long
-// as the host runs on defaults, each time devices appear.
+// watchDevices looks for power buttons and for a configuration medium each time
+// devices appear.
 func (h *Host) watchDevices(ctx context.Context) {
 	err := h.System.Devices(ctx, func() {
 		h.scanButtons(ctx)
-		if h.keeper.get().Source == string(config.SourceDefault) {
-			h.lateMedia()
-		}
+		h.lateMedia()
 	})
 	if err != nil && ctx.Err() == nil {
 		h.Log.Error("devices-failed", "err", err)
@@ -32,14 +30,18 @@ func (h *Host) watchDevices(ctx context.Context) {
 	h.button.readers.Wait()
 }
 
-// lateMedia takes the document of a medium that was not there at start: USB
-// takes seconds to appear.
+// lateMedia takes the document of a medium that was not there at start, as USB
+// takes seconds to appear: any sound one while the host runs on defaults, else
+// one of a higher revision. So whoever can reach the machine can mend it.
 func (h *Host) lateMedia() {
 	text, ok, err := h.System.Media()
 	if err != nil {
 		h.Log.Error("config-unreadable", "source", config.SourceMedia, "err", err)
 	}
 	if !ok || h.button.refused == string(text) {
+		return
+	}
+	if c := h.keeper.get(); c.Source != string(config.SourceDefault) && !config.Newer(text, c.Document) {
 		return
 	}
 	_, err = h.replace(text)

@@ -52,19 +52,20 @@ func (h *Host) loadConfig() {
 }
 
 // candidates asks the sources in their order. Media are looked for only where
-// STATE has no sound document: that costs a read of every block device.
+// STATE has no sound document: that costs a read of every block device. Where it
+// has one, a medium with a newer one is noticed later, by lateMedia.
 func (h *Host) candidates() []config.Candidate {
 	found, err := h.store().Candidates()
 	if err != nil {
 		h.Log.Error("config-unreadable", "source", config.SourceState, "err", err)
 	}
-	if slices.ContainsFunc(found, func(c config.Candidate) bool { _, err := config.Parse(c.Text); return err == nil }) {
-		return found
-	}
-	if text, ok, err := h.System.Media(); err != nil {
-		h.Log.Error("config-unreadable", "source", config.SourceMedia, "err", err)
-	} else if ok {
-		found = append(found, config.Candidate{Source: config.SourceMedia, Text: text})
+	sound := func(c config.Candidate) bool { _, err := config.Parse(c.Text); return err == nil }
+	if !slices.ContainsFunc(found, sound) {
+		if text, ok, err := h.System.Media(); err != nil {
+			h.Log.Error("config-unreadable", "source", config.SourceMedia, "err", err)
+		} else if ok {
+			found = append(found, config.Candidate{Source: config.SourceMedia, Text: text})
+		}
 	}
 	if text, ok := h.fromSMBIOS(); ok {
 		found = append(found, config.Candidate{Source: config.SourceSMBIOS, Text: text})

@@ -155,6 +155,16 @@ func TestLateMedia(t *testing.T) {
 	must(t, l.cmd.Process.Signal(syscall.SIGUSR1))
 	l.logged("config-changed", "hostname=cairn-1")
 	l.logged("network-up", "addr=10.0.0.2/24")
+
+	// A document in force gives way to a newer one only.
+	l.plant("media.yaml", strings.Replace(staticDoc, "cairn-1", "older", 1))
+	must(t, l.cmd.Process.Signal(syscall.SIGUSR1))
+	l.plant("media.yaml", strings.Replace(staticDoc, "hostname: cairn-1", "revision: 1\nhostname: newer", 1))
+	must(t, l.cmd.Process.Signal(syscall.SIGUSR1))
+	l.logged("config-changed", "hostname=newer")
+	if got := l.read("state/config/cairn.yaml"); !strings.Contains(got, "hostname: newer") {
+		t.Errorf("STATE has %q", got)
+	}
 }
 
 func TestPowerButton(t *testing.T) {

@@ -21,15 +21,15 @@ var mediaModules = map[config.FSType][]string{
 	config.ISO9660: {"isofs"},
 }
 
-// Media implements System: it reads the labels of all block devices, and mounts
-// only the one that has the right one.
+// Media implements System: it reads the labels of the devices that somebody at
+// the machine can change, and mounts only the one that has the right one.
 func (l *linux) Media() ([]byte, bool, error) {
 	entries, err := os.ReadDir(filepath.Join(l.paths.Sys, "class/block"))
 	if err != nil {
 		return nil, false, fmt.Errorf("block devices: %w", err)
 	}
 	for _, e := range entries {
-		if skipMedia(e.Name()) {
+		if !atHand(l.paths.Sys, e.Name()) {
 			continue
 		}
 		dev := filepath.Join("/dev", e.Name())
@@ -46,11 +46,26 @@ func (l *linux) Media() ([]byte, bool, error) {
 	return nil, false, nil
 }
 
-// skipMedia leaves out devices that are made of others or of memory.
-func skipMedia(name string) bool {
-	for _, p := range []string{"dm-", "loop", "ram", "zram", "md", "nbd"} {
+// atHand reports whether a block device is a medium that somebody put into the
+// machine: an optical disc, a memory card, anything removable or on USB, or the
+// virtual disk of a host that is itself a virtual machine. Other disks may belong
+// to guests, and a document on one of them would hand the host to its guest.
+func atHand(sysfs, name string) bool {
+	dev, err := filepath.EvalSymlinks(filepath.Join(sysfs, "class/block", name))
+	if err != nil {
+		return false
+	}
+	for _, p := range []string{"sr", "mmcblk", "vd"} {
 		if strings.HasPrefix(name, p) {
 			return true
+		}
+	}
+	if strings.Contains(dev, "/usb") {
+		return true
+	}
+	for _, dir := range []string{dev, filepath.Dir(dev)} { // of a partition, the disk says it
+		if b, err := os.ReadFile(filepath.Join(dir, "removable")); err == nil {
+			return strings.TrimSpace(string(b)) == "1"
 		}
 	}
 	return false
