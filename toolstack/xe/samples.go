@@ -132,7 +132,7 @@ func sampleParam(kinds map[string]argKind, objects map[string]string, file, name
 		return name + "=" + text
 	}
 	switch name { // of commands in Go
-	case "uuid", "snapshot-uuid":
+	case "uuid", "snapshot-uuid", "vm-uuid":
 		return name + "=" + objectOr(objects, "VM")
 	case "template":
 		return name + "=" + objectOr(objects, "template")
