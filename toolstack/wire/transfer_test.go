@@ -224,7 +224,7 @@ func TestStreamsAskForTheirRole(t *testing.T) {
 	transfers(s)
 	s.Wire.Handle("GET", "/vncsnapshot", wire.Auth, func(w http.ResponseWriter, r *wire.Request) {
 		if err := r.Authorize("host_console"); err != nil {
-			http.Error(w, err.Error(), 403)
+			http.Error(w, err.Error(), http.StatusForbidden)
 		}
 	})
 	var asked []string
