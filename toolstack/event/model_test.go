@@ -21,11 +21,10 @@ var (
 
 // world is a database with a streamer, inside a bubble of virtual time.
 type world struct {
-	t      *testing.T
-	db     *db.DB
-	s      *Streamer
-	ended  map[api.SessionRef]bool
-	closed bool
+	t     *testing.T
+	db    *db.DB
+	s     *Streamer
+	ended map[api.SessionRef]bool
 }
 
 // inBubble runs f with a world whose clock jumps to the next thing that happens.
