@@ -179,47 +179,6 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// Every class answers get_all_records and get_record with every field the
-// description gives it, and each getter answers the same as the record.
-func TestEveryClassAnswersEveryField(t *testing.T) {
-	s := fixture(t)
-	classes := api.Classes()
-	for i := range classes {
-		c := &classes[i]
-		all := api.FindMessage(c.Name + ".get_record")
-		if all == nil || all.State == api.Removed || c.Volatile {
-			continue
-		}
-		ref := "OpaqueRef:" + strings.ToLower(c.Name) + "-x"
-		if err := s.DB.Update(t.Context(), func(tx *db.Tx) error { tx.InsertRecord(ref, c.New()); return nil }); err != nil {
-			t.Fatal(err)
-		}
-		var record map[string]json.RawMessage
-		s.Must(&record, c.Name+".get_record", ref)
-		if len(record) != len(c.Fields) {
-			t.Errorf("%s: %d fields, want %d", c.Name, len(record), len(c.Fields))
-		}
-		if m := api.FindMessage(c.Name + ".get_all_records"); m != nil {
-			var records map[string]map[string]json.RawMessage
-			s.Must(&records, c.Name+".get_all_records")
-			if len(records[ref]) != len(c.Fields) {
-				t.Errorf("%s: get_all_records has %d fields of %d", c.Name, len(records[ref]), len(c.Fields))
-			}
-		}
-		for j := range c.Fields {
-			name := c.Fields[j].Name
-			result, err := s.Call(c.Name+".get_"+name, ref)
-			if m := api.FindMessage(c.Name + ".get_" + name); m.State == api.Removed {
-				if code(err) != "MESSAGE_REMOVED" {
-					t.Errorf("%s: %v", m.Method, err)
-				}
-			} else if err != nil || string(result) != string(record[name]) {
-				t.Errorf("%s: %s, %v; the record has %s", m.Method, result, err, record[name])
-			}
-		}
-	}
-}
-
 func TestSetters(t *testing.T) {
 	s := fixture(t)
 	s.Must(nil, "VM.set_name_label", "OpaqueRef:vm", "new")
