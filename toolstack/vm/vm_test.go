@@ -146,7 +146,6 @@ func (s *stack) refused(code string, params []string, method string, args ...any
 func TestWholeLife(t *testing.T) {
 	s := newStack(t)
 	s.Covers("VM.start", "VM.clean_shutdown", "VM.destroy")
-	s.Covers("VM.start", "VM.clean_shutdown", "VM.destroy")
 	ref := s.makeVM("one")
 	s.Must(nil, "VM.start", ref, false, false)
 	r := s.record(ref)
@@ -185,7 +184,6 @@ func TestWholeLife(t *testing.T) {
 func TestStartPausedAndUnpause(t *testing.T) {
 	s := newStack(t)
 	s.Covers("VM.start_on", "VM.pause", "VM.unpause", "VM.hard_shutdown")
-	s.Covers("VM.start_on", "VM.pause", "VM.unpause", "VM.hard_shutdown")
 	ref := s.makeVM("p")
 	s.Must(nil, "VM.start_on", ref, string(s.host.ref), true, false)
 	s.state(ref, api.VMPowerStatePaused)
@@ -200,7 +198,6 @@ func TestStartPausedAndUnpause(t *testing.T) {
 
 func TestTemplatesAreNotRun(t *testing.T) {
 	s := newStack(t)
-	s.Covers("VM.clone")
 	s.Covers("VM.clone")
 	var all []string
 	s.Must(&all, "VM.get_by_name_label", vm.DemoTemplate)
@@ -399,64 +396,8 @@ func TestCrashIsRestartedLater(t *testing.T) {
 	})
 }
 
-// TestLateDomain: nobody knows what became of a start, its domain is not there
-// when it is undone, and appears then.
-func TestLateDomain(t *testing.T) {
-	for _, destroyed := range []bool{false, true} {
-		s := newStack(t)
-		ref := s.makeVM("x")
-		s.Must(nil, "VM.start", ref, false, false)
-		spec, _ := s.hv.Spec(s.uuid(ref))
-		s.Must(nil, "VM.hard_shutdown", ref)
-		s.state(ref, api.VMPowerStateHalted)
-
-		s.hv.FailNext("Start", hypervisor.ErrUnknownOutcome)
-		s.refused(api.CodeInternalError, nil, "VM.start", ref, false, false)
-		if destroyed {
-			s.Must(nil, "VM.destroy", ref)
-		}
-		events, cancel := s.hv.Subscribe()
-		must(t, s.hv.Start(s.ctx, spec, true))
-		for e := range events {
-			if e.Kind == hypervisor.Stopped {
-				break
-			}
-		}
-		cancel()
-		if _, runs := s.hv.Spec(spec.UUID); runs {
-			t.Error("a domain is left")
-		}
-		if destroyed {
-			continue
-		}
-		s.Must(nil, "VM.start", ref, false, false) // a start that succeeds is not undone
-		s.state(ref, api.VMPowerStateRunning)
-	}
-}
-
-// TestEndIsRecordedLater: the database refuses the end of a start; the VM is not
-// locked for good.
-func TestEndIsRecordedLater(t *testing.T) {
-	s := newStack(t)
-	ref := s.makeVM("x")
-	refused := false
-	s.Engine.Fail = func(b db.Batch) error {
-		for _, p := range b.Puts {
-			if !refused && strings.Contains(string(p.Value), `"Running"`) {
-				refused = true
-				return errors.New("no quorum")
-			}
-		}
-		return nil
-	}
-	s.refused(api.CodeInternalError, nil, "VM.start", ref, false, false)
-	s.until("no operation left", func() bool { return len(s.record(ref).CurrentOperations) == 0 })
-	s.state(ref, api.VMPowerStateRunning)
-}
-
 func TestDeafGuest(t *testing.T) {
 	s := newStackWith(t, 200*time.Millisecond)
-	s.Covers("VM.shutdown")
 	s.Covers("VM.shutdown")
 	ref := s.makeVM("deaf")
 	s.Must(nil, "VM.start", ref, false, false)
@@ -520,7 +461,6 @@ func TestReboots(t *testing.T) {
 	for _, method := range []string{"VM.clean_reboot", "VM.hard_reboot"} {
 		t.Run(method, func(t *testing.T) {
 			s := newStack(t)
-			s.Covers(method)
 			s.Covers(method)
 			ref := s.makeVM("x")
 			s.Must(nil, "VM.start", ref, false, false)
@@ -601,7 +541,6 @@ func TestForeignDomainsAndLostEvents(t *testing.T) {
 
 func TestCreate(t *testing.T) {
 	s := newStack(t)
-	s.Covers("VM.create")
 	s.Covers("VM.create")
 	record := map[string]any{
 		"name_label": "made", "name_description": "", "user_version": 0, "is_a_template": false, "affinity": "",

@@ -1,0 +1,66 @@
+package vm_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+// TestLateDomain: nobody knows what became of a start, its domain is not there
+// when it is undone, and appears then.
+func TestLateDomain(t *testing.T) {
+	for _, destroyed := range []bool{false, true} {
+		s := newStack(t)
+		ref := s.makeVM("x")
+		s.Must(nil, "VM.start", ref, false, false)
+		spec, _ := s.hv.Spec(s.uuid(ref))
+		s.Must(nil, "VM.hard_shutdown", ref)
+		s.state(ref, api.VMPowerStateHalted)
+
+		s.hv.FailNext("Start", hypervisor.ErrUnknownOutcome)
+		s.refused(api.CodeInternalError, nil, "VM.start", ref, false, false)
+		if destroyed {
+			s.Must(nil, "VM.destroy", ref)
+		}
+		events, cancel := s.hv.Subscribe()
+		must(t, s.hv.Start(s.ctx, spec, true))
+		for e := range events {
+			if e.Kind == hypervisor.Stopped {
+				break
+			}
+		}
+		cancel()
+		if _, runs := s.hv.Spec(spec.UUID); runs {
+			t.Error("a domain is left")
+		}
+		if destroyed {
+			continue
+		}
+		s.Must(nil, "VM.start", ref, false, false) // a start that succeeds is not undone
+		s.state(ref, api.VMPowerStateRunning)
+	}
+}
+
+// TestEndIsRecordedLater: the database refuses the end of a start; the VM is not
+// locked for good.
+func TestEndIsRecordedLater(t *testing.T) {
+	s := newStack(t)
+	ref := s.makeVM("x")
+	refused := false
+	s.Engine.Fail = func(b db.Batch) error {
+		for _, p := range b.Puts {
+			if !refused && strings.Contains(string(p.Value), `"Running"`) {
+				refused = true
+				return errors.New("no quorum")
+			}
+		}
+		return nil
+	}
+	s.refused(api.CodeInternalError, nil, "VM.start", ref, false, false)
+	s.until("no operation left", func() bool { return len(s.record(ref).CurrentOperations) == 0 })
+	s.state(ref, api.VMPowerStateRunning)
+}
