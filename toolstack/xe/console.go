@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"golang.org/x/term"
 )
@@ -22,6 +23,9 @@ func (s *session) console(ctx context.Context) error {
 	}
 	if len(list) != 1 {
 		return usage("console: one VM at a time")
+	}
+	if state := list[0].text("power_state"); state != "Running" && state != "Paused" {
+		return fmt.Errorf("%s is %s: it has no console now", list[0].named(), strings.ToLower(state))
 	}
 	stream, err := s.api.Console(ctx, list[0].ref)
 	if err != nil {

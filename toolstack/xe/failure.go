@@ -57,6 +57,8 @@ func (s *session) reportOne(ctx context.Context, err error) {
 		} else {
 			fmt.Fprintln(s.errOut, "For help: xe help")
 		}
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(s.errOut, "xe: interrupted")
 	default:
 		fmt.Fprintf(s.errOut, "xe: %v\n", err)
 	}

@@ -85,8 +85,10 @@ func (s *session) run(ctx context.Context) error {
 		return err
 	}
 	defer close()
-	err = command(ctx)
-	return errors.Join(err, s.out.flush())
+	if err := command(ctx); err != nil {
+		return err
+	}
+	return s.out.flush()
 }
 
 // command finds the code of the command and checks what can be checked before
