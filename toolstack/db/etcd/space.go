@@ -8,9 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/coreos/go-semver/semver"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/version"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"go.etcd.io/etcd/server/v3/storage/schema"
 
 	"cairn/toolstack/db"
 )
@@ -28,6 +32,9 @@ const (
 const (
 	// pairOverhead is about what etcd and its file add to a pair.
 	pairOverhead = 256
+
+	// readerWait is ample for etcd to close its reader of the state before.
+	readerWait = 2 * time.Millisecond
 
 	nearPercent  = 80 // of the quota: the alarm begins
 	clearPercent = 75 // and ends below
@@ -108,9 +115,19 @@ func (e *Engine) measure() {
 	}
 }
 
-// settle writes what etcd still buffers and measures again.
+// settle writes what etcd still buffers and measures again. Pages a commit of the
+// file frees count as free two commits later, if nobody reads an older state; an
+// empty commit does nothing, and etcd closes its own reader a little late.
 func (e *Engine) settle() {
-	e.server.Backend().ForceCommit()
+	file := e.server.Backend()
+	for range 3 {
+		tx := file.BatchTx()
+		tx.LockOutsideApply()
+		schema.UnsafeSetStorageVersion(tx, semver.New(version.Version))
+		tx.Unlock()
+		file.ForceCommit()
+		time.Sleep(readerWait)
+	}
 	e.measure()
 }
 
