@@ -115,6 +115,10 @@ func TestCommandLine(t *testing.T) {
 		t.Errorf("roles: %s", roles)
 	}
 	c.want(c.xe("session-subject-identifier-list"), "")
+	c.want(c.xe("host-is-in-emergency-mode"), "false") // by a session of this one host
+	if log := c.xe("audit-log-get", "filename=-"); !strings.Contains(log, "VM.start") {
+		t.Errorf("the audit log does not tell of the start: %s", log)
+	}
 	if offers := c.xe("__complete", "vm-param-get", "uuid="+vm[:9]); offers != "uuid="+vm {
 		t.Errorf("completion offers %q", offers)
 	}
