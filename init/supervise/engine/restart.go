@@ -35,7 +35,9 @@ func (e *Engine) cleanGroup(s *service) {
 	}
 }
 
-// count keeps the books of the back-off and the burst.
+// count keeps the books of the back-off and the burst. A service that was ready
+// and ends without an error was asked to, by its own clients: that is no failure,
+// and must never lead to a reboot, but the back-off holds for it too.
 func (e *Engine) count(s *service) {
 	if s.readyAt == 0 {
 		s.unready++
@@ -43,7 +45,10 @@ func (e *Engine) count(s *service) {
 		s.retries, s.failures, s.held = 0, nil, false
 	}
 	s.failures = slices.DeleteFunc(s.failures, func(t time.Duration) bool { return e.now-t >= burstWindow })
-	s.failures = append(s.failures, e.now)
+	if !s.asked {
+		s.failures = append(s.failures, e.now)
+	}
+	s.asked = false
 }
 
 // bursting asks for a reboot when a critical service cannot be helped by

@@ -37,6 +37,7 @@ type service struct {
 	readyAt   time.Duration
 	deadline  time.Duration // Starting: must be ready; Stopping: gets SIGKILL
 	killed    bool          // SIGKILL was sent
+	asked     bool          // it ended without an error after it was ready
 	sayAt     time.Duration // next "waiting" line
 	afterBy   time.Duration // when waiting for Service.After ends
 	restartAt time.Duration
@@ -178,6 +179,7 @@ func (e *Engine) exited(ev Exited) {
 	case e.down != nil:
 		e.ended(s, ev.Status)
 	default:
+		s.asked = ev.OK && s.readyAt != 0
 		e.failed(s, ev.Status)
 	}
 }
