@@ -81,6 +81,9 @@ func (f *Fake) Forget(uuid string) {
 // Resync tells subscribers that events were lost.
 func (f *Fake) Resync() { f.events.publish(Event{Kind: Resync}) }
 
+// Tell sends an event alone, as one that comes later than what it tells of.
+func (f *Fake) Tell(e Event) { f.events.publish(e) }
+
 // Spec returns what a domain was started with.
 func (f *Fake) Spec(uuid string) (Spec, bool) {
 	f.mu.Lock()

@@ -64,12 +64,14 @@ func (m *Manager) retry(ctx context.Context) {
 
 // note remembers why a domain stopped: the domain cannot be asked any more.
 func (m *Manager) note(e hypervisor.Event) {
-	if e.Kind != hypervisor.Stopped {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.stops[e.UUID] = e.Reason
+	switch e.Kind {
+	case hypervisor.Stopped:
+		m.stops[e.UUID] = e.Reason
+	case hypervisor.Started:
+		delete(m.stops, e.UUID)
+	}
 }
 
 func (m *Manager) forgetStop(uuid string) {
@@ -184,7 +186,12 @@ func (m *Manager) putBack(stops map[string]hypervisor.Reason) {
 // its end wakes the reconciler again.
 func (m *Manager) settle(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {
 	switch {
-	case len(vm.CurrentOperations) > 0 || f.domain.State == hypervisor.Stopping:
+	case f.domain.State == hypervisor.Stopping:
+		m.keepReason(vm.UUID, f.why)
+		m.retry(ctx)
+		return nil
+	case len(vm.CurrentOperations) > 0:
+		m.keepReason(vm.UUID, f.why)
 		return nil
 	case !f.there:
 		return m.settleAbsent(ctx, ref, vm, f)
@@ -193,6 +200,31 @@ func (m *Manager) settle(ctx context.Context, ref api.VMRef, vm *api.VM, f findi
 	default:
 		return m.settlePresent(ctx, ref, vm, f)
 	}
+}
+
+func (m *Manager) keepReason(uuid string, why hypervisor.Reason) {
+	if why != "" {
+		m.putBack(map[string]hypervisor.Reason{uuid: why})
+	}
+}
+
+// reasonGrace is how long a domain that is gone may wait for the event that says
+// why: a list can overtake it, and what to do next depends on the reason.
+const reasonGrace = time.Second
+
+// awaitsReason reports whether to look again later. There is nothing to wait for
+// in the first reconcile: what stopped before it has no event.
+func (m *Manager) awaitsReason(uuid string, why hypervisor.Reason) bool {
+	since, waiting := m.missing[uuid]
+	switch {
+	case why != "" || m.unfinished != nil || waiting && time.Since(since) >= reasonGrace:
+		delete(m.missing, uuid)
+		return false
+	case !waiting:
+		m.missing[uuid] = time.Now()
+		time.AfterFunc(reasonGrace, m.poke)
+	}
+	return true
 }
 
 // mustUndo tells domains whose start was answered with an error, or was left by a
@@ -217,6 +249,7 @@ func (m *Manager) undoStart(ctx context.Context, site *Site, uuid string) error 
 }
 
 func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {
+	delete(m.missing, vm.UUID)
 	if err := m.cfg.Consoles.Attach(ctx, vm.UUID); err != nil {
 		m.cfg.Log.Warn("console-attach", "uuid", vm.UUID, "err", err)
 	}
@@ -241,6 +274,9 @@ func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, 
 // settleAbsent records the end of a domain and follows the VM's wishes for it.
 func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {
 	if vm.PowerState == api.VMPowerStateSuspended || vm.ResidentOn.IsNull() || m.site(vm.ResidentOn) == nil {
+		return nil
+	}
+	if m.awaitsReason(vm.UUID, f.why) {
 		return nil
 	}
 	restart := m.wantsRestart(ref, vm, f.why)

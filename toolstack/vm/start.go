@@ -61,6 +61,7 @@ func (m *Manager) startAs(c *api.Call, ref api.VMRef, want api.HostRef, op api.V
 // launch makes the domain and lets it go. The console is attached in between, so
 // not a byte of the guest's is missed. Without success no domain is left.
 func (m *Manager) launch(ctx context.Context, site *Site, spec hypervisor.Spec, startPaused bool) error {
+	m.forgetStop(spec.UUID) // of the domain before
 	err := site.Hypervisor.Start(ctx, spec, true)
 	if err == nil {
 		m.pardon(spec.UUID) // libvirt knows one domain of a UUID: this one

@@ -91,7 +91,9 @@ type Manager struct {
 	doomed map[string]time.Time         // until when domains are ended whose start was answered with an error
 	known  map[string]bool              // foreign domains already reported
 
-	unfinished map[api.VMRef]api.VMOperations // by a former process; only Run touches it
+	// Only Run touches these.
+	unfinished map[api.VMRef]api.VMOperations // by a former process; nil after the first reconcile
+	missing    map[string]time.Time           // since when domains are gone without a reason
 }
 
 // New returns a Manager; Register and Run make it work.
@@ -108,7 +110,7 @@ func New(cfg Config) *Manager {
 	return &Manager{
 		cfg: cfg, sites: sitesOf(cfg), wake: make(chan struct{}, 1),
 		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
-		doomed: map[string]time.Time{}, known: map[string]bool{},
+		doomed: map[string]time.Time{}, known: map[string]bool{}, missing: map[string]time.Time{},
 	}
 }
 

@@ -390,7 +390,9 @@ func TestCrashIsRestartedLater(t *testing.T) {
 		m.StartTime = long
 		return err
 	}))
-	s.hv.End(s.uuid(ref), hypervisor.ByCrash)
+	s.hv.Forget(s.uuid(ref)) // its end is seen before it is told
+	s.hv.Resync()
+	s.hv.Tell(hypervisor.Event{Kind: hypervisor.Stopped, UUID: s.uuid(ref), Reason: hypervisor.ByCrash})
 	s.until("restarted", func() bool {
 		return s.record(ref).PowerState == api.VMPowerStateRunning && s.metrics(ref).StartTime.After(long)
 	})
