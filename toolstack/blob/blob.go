@@ -92,11 +92,7 @@ func insert(tx *db.Tx, ref api.BlobRef, name, mime string, public bool) {
 func attach[T any, P api.RecordPtr[T]](m *Manager, blobs func(*T) *map[string]api.BlobRef) func(*api.Call, api.Ref[T], string, string, bool) (api.BlobRef, error) {
 	return func(c *api.Call, self api.Ref[T], name, mime string, public bool) (api.BlobRef, error) {
 		ref := api.NewRef[api.Blob]()
-		return ref, m.db.Update(c, func(tx *db.Tx) error {
-			r, err := db.Edit[T, P](tx, self)
-			if err != nil {
-				return err
-			}
+		return ref, db.Modify[T, P](c, m.db, self, func(tx *db.Tx, r *T) error {
 			all := blobs(r)
 			if _, ok := (*all)[name]; ok {
 				return api.ErrMapDuplicateKey(P(nil).Class().Name, "blobs", self.String(), name)
@@ -274,11 +270,7 @@ func (m *Manager) replace(r *wire.Request, ref api.BlobRef, uuid, file string, s
 	if err := syncDir(m.dir); err != nil {
 		return err
 	}
-	return m.db.Update(context.WithoutCancel(r.Context()), func(tx *db.Tx) error {
-		rec, err := db.Edit(tx, ref)
-		if err != nil {
-			return err
-		}
+	return db.Modify(context.WithoutCancel(r.Context()), m.db, ref, func(_ *db.Tx, rec *api.Blob) error {
 		rec.Size, rec.LastUpdated = size, time.Now().UTC()
 		return nil
 	})

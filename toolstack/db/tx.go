@@ -2,6 +2,7 @@ package db
 
 import (
 	"cairn/toolstack/api"
+	"context"
 )
 
 // key names an object.
@@ -160,6 +161,18 @@ func Edit[T any, P api.RecordPtr[T]](tx *Tx, ref api.Ref[T]) (*T, error) {
 		return nil, err
 	}
 	return (*T)(r.(P)), nil
+}
+
+// Modify is a transaction that edits one record; f may refuse, which changes
+// nothing.
+func Modify[T any, P api.RecordPtr[T]](ctx context.Context, d *DB, ref api.Ref[T], f func(tx *Tx, r *T) error) error {
+	return d.Update(ctx, func(tx *Tx) error {
+		r, err := Edit[T, P](tx, ref)
+		if err != nil {
+			return err
+		}
+		return f(tx, r)
+	})
 }
 
 // Delete removes an object, or answers HANDLE_INVALID. References to it stay as

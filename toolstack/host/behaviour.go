@@ -49,11 +49,7 @@ func (m *Manager) disable(c *api.Call, ref api.HostRef, autoEnable bool) error {
 func (m *Manager) enable(c *api.Call, ref api.HostRef) error { return m.setEnabled(c, ref, true, true) }
 
 func (m *Manager) setEnabled(ctx context.Context, ref api.HostRef, enabled, autoEnable bool) error {
-	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
-		h, err := db.Edit(tx, ref)
-		if err != nil {
-			return err
-		}
+	return db.Modify(ctx, m.cfg.DB, ref, func(_ *db.Tx, h *api.Host) error {
 		h.Enabled = enabled
 		if h.OtherConfig == nil {
 			h.OtherConfig = map[string]string{}

@@ -67,15 +67,6 @@ func (s *stack) row() *api.Host {
 	return h
 }
 
-func (s *stack) refused(want *api.Error, method string, args ...any) {
-	s.T.Helper()
-	_, err := s.Call(method, args...)
-	var e *api.Error
-	if !errors.As(err, &e) || e.Code != want.Code || !slices.Equal(e.Params, want.Params) {
-		s.T.Errorf("%s: got %v, want %v", method, err, want)
-	}
-}
-
 func TestRows(t *testing.T) {
 	s := newStack(t)
 	h := s.row()
@@ -162,7 +153,7 @@ func TestKind(t *testing.T) {
 func TestPower(t *testing.T) {
 	s := newStack(t)
 	ref := string(s.m.Ref())
-	s.refused(api.ErrHostNotDisabled(), "host.reboot", ref)
+	s.Refused(api.ErrHostNotDisabled(), "host.reboot", ref)
 	s.Must(nil, "host.disable", ref)
 	s.Must(nil, "host.reboot", ref)
 	s.Must(nil, "host.shutdown", ref)
@@ -174,7 +165,7 @@ func TestPower(t *testing.T) {
 		t.Error("not enabled")
 	}
 	s.Covers("host.disable", "host.enable", "host.reboot", "host.shutdown")
-	s.refused(api.ErrHandleInvalid("host", "OpaqueRef:x"), "host.reboot", "OpaqueRef:x")
+	s.Refused(api.ErrHandleInvalid("host", "OpaqueRef:x"), "host.reboot", "OpaqueRef:x")
 }
 
 func TestDisabledOverARestart(t *testing.T) {
@@ -212,9 +203,9 @@ func TestCallPlugin(t *testing.T) {
 		t.Errorf("query-kvm: %s", answer)
 	}
 	s.Covers("host.call_plugin")
-	s.refused(api.ErrXenapiMissingPlugin("evil"), "host.call_plugin", ref, "evil", "f", map[string]string{})
-	s.refused(api.ErrXenapiPluginFailure("unknown function", "", "f"), "host.call_plugin", ref, "hypervisor", "f", map[string]string{})
-	s.refused(api.ErrUUIDInvalid("VM", "nope"), "host.call_plugin", ref, "hypervisor", "query-kvm", map[string]string{"uuid": "nope"})
+	s.Refused(api.ErrXenapiMissingPlugin("evil"), "host.call_plugin", ref, "evil", "f", map[string]string{})
+	s.Refused(api.ErrXenapiPluginFailure("unknown function", "", "f"), "host.call_plugin", ref, "hypervisor", "f", map[string]string{})
+	s.Refused(api.ErrUUIDInvalid("VM", "nope"), "host.call_plugin", ref, "hypervisor", "query-kvm", map[string]string{"uuid": "nope"})
 }
 
 func TestFreeMemory(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"cairn/toolstack/certificate/certificatetest"
 	"cairn/toolstack/db"
 	"cairn/toolstack/host/hosttest"
+	"cairn/toolstack/wire/wiretest"
 )
 
 func TestClock(t *testing.T) {
@@ -58,7 +59,7 @@ func TestLogs(t *testing.T) {
 	if s.Must(&text, "host.dmesg", s.m.Ref()); text != "" {
 		t.Errorf("after they were cleared: %q", text)
 	}
-	s.refused(api.ErrHandleInvalid("host", "OpaqueRef:x"), "host.get_log", "OpaqueRef:x")
+	s.Refused(api.ErrHandleInvalid("host", "OpaqueRef:x"), "host.get_log", "OpaqueRef:x")
 	s.Covers("host.get_log", "host.dmesg", "host.dmesg_clear")
 }
 
@@ -98,18 +99,18 @@ func TestEvacuation(t *testing.T) {
 	s.Must(nil, "host.evacuate", s.m.Ref())
 	vm := api.NewVM()
 	vm.ResidentOn, vm.PowerState = s.m.Ref(), api.VMPowerStateRunning
-	ref := insert(s, vm)
+	ref := wiretest.Insert(s.Server, vm)
 	s.Must(&found, "host.get_vms_which_prevent_evacuation", s.m.Ref())
 	if len(found) != 1 || !slices.Equal(found[ref.String()], []string{"NO_HOSTS_AVAILABLE"}) {
 		t.Errorf("with a VM: %v", found)
 	}
 	cannot := api.ErrCannotEvacuateHost("NO_HOSTS_AVAILABLE")
-	s.refused(cannot, "host.assert_can_evacuate", s.m.Ref())
-	s.refused(cannot, "host.evacuate", s.m.Ref())
+	s.Refused(cannot, "host.assert_can_evacuate", s.m.Ref())
+	s.Refused(cannot, "host.evacuate", s.m.Ref())
 	other := api.NewHost()
 	other.Enabled = true
-	insert(s, other)
-	s.refused(api.ErrCannotEvacuateHost("NOT_IMPLEMENTED,VM.pool_migrate"), "host.assert_can_evacuate", s.m.Ref())
+	wiretest.Insert(s.Server, other)
+	s.Refused(api.ErrCannotEvacuateHost("NOT_IMPLEMENTED,VM.pool_migrate"), "host.assert_can_evacuate", s.m.Ref())
 	var refs []string
 	if s.Must(&refs, "host.get_uncooperative_resident_VMs", s.m.Ref()); len(refs) != 0 {
 		t.Errorf("uncooperative: %v", refs)
@@ -149,14 +150,14 @@ func TestManagementInterface(t *testing.T) {
 	if n, err := db.Get(s.DB.Snapshot(), p.Network); err != nil || n.NameLabel != "mine" {
 		t.Errorf("the network's name is undone: %+v, %v", n, err)
 	}
-	bare := insert(s, api.NewHost())
-	s.refused(api.ErrHostHasNoManagementIP(), "host.get_management_interface", bare)
+	bare := wiretest.Insert(s.Server, api.NewHost())
+	s.Refused(api.ErrHostHasNoManagementIP(), "host.get_management_interface", bare)
 	s.Covers("host.get_management_interface")
 }
 
 func TestCertificate(t *testing.T) {
 	s := newStack(t)
-	s.refused(api.ErrCertificateDoesNotExist("host"), "host.get_server_certificate", s.m.Ref())
+	s.Refused(api.ErrCertificateDoesNotExist("host"), "host.get_server_certificate", s.m.Ref())
 	for n := range 2 {
 		a := certificatetest.New(t, certificatetest.Options{Name: "host", Leaf: true})
 		for range 2 { // the second time there is nothing to write
@@ -212,7 +213,7 @@ func TestSmallAnswers(t *testing.T) {
 
 func TestRestartAgent(t *testing.T) {
 	s := newStack(t)
-	s.refused(api.ErrHandleInvalid("host", "OpaqueRef:x"), "host.restart_agent", "OpaqueRef:x")
+	s.Refused(api.ErrHandleInvalid("host", "OpaqueRef:x"), "host.restart_agent", "OpaqueRef:x")
 	if n := s.restarts.Load(); n != 0 {
 		t.Errorf("%d restarts", n)
 	}
@@ -225,19 +226,19 @@ func TestRestartAgent(t *testing.T) {
 
 func TestDestroy(t *testing.T) {
 	s := newStack(t)
-	metrics := insert(s, api.NewHostMetrics())
+	metrics := wiretest.Insert(s.Server, api.NewHostMetrics())
 	dead := api.NewHost()
 	dead.Metrics = metrics
-	ref := insert(s, dead)
+	ref := wiretest.Insert(s.Server, dead)
 	cpu, pif, pbd := api.NewHostCPU(), api.NewPIF(), api.NewPBD()
 	cpu.Host, pif.Host, pbd.Host = ref, ref, ref
-	insert(s, cpu)
-	insert(s, pif)
-	insert(s, pbd)
+	wiretest.Insert(s.Server, cpu)
+	wiretest.Insert(s.Server, pif)
+	wiretest.Insert(s.Server, pbd)
 	vm := api.NewVM()
 	vm.ResidentOn = ref
-	resident := insert(s, vm)
-	s.refused(api.ErrHostHasResidentVMs(ref.String()), "host.destroy", ref)
+	resident := wiretest.Insert(s.Server, vm)
+	s.Refused(api.ErrHostHasResidentVMs(ref.String()), "host.destroy", ref)
 	if err := s.DB.Update(t.Context(), func(tx *db.Tx) error { return db.Delete(tx, resident) }); err != nil {
 		t.Fatal(err)
 	}

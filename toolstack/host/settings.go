@@ -147,11 +147,7 @@ func (m *Manager) setPowerOnMode(c *api.Call, ref api.HostRef, mode string, cfg 
 			return api.ErrInvalidValue("power_on_config:"+key, "")
 		}
 	}
-	return m.cfg.DB.Update(c, func(tx *db.Tx) error {
-		h, err := db.Edit(tx, ref)
-		if err != nil {
-			return err
-		}
+	return db.Modify(c, m.cfg.DB, ref, func(tx *db.Tx, h *api.Host) error {
 		kept := maps.Clone(cfg)
 		if kept == nil {
 			kept = map[string]string{}

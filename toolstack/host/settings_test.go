@@ -22,20 +22,11 @@ func (s *stack) unchanged(refusals ...refusal) {
 	s.T.Helper()
 	for _, r := range refusals {
 		before := s.row()
-		s.refused(r.want, r.method, append([]any{s.m.Ref()}, r.args...)...)
+		s.Refused(r.want, r.method, append([]any{s.m.Ref()}, r.args...)...)
 		if s.row() != before {
 			s.T.Errorf("%s(%v) was refused and has written", r.method, r.args)
 		}
 	}
-}
-
-func insert[T any, P api.RecordPtr[T]](s *stack, r *T) api.Ref[T] {
-	s.T.Helper()
-	var ref api.Ref[T]
-	if err := s.DB.Update(s.T.Context(), func(tx *db.Tx) error { ref = db.Insert[T, P](tx, r); return nil }); err != nil {
-		s.T.Fatal(err)
-	}
-	return ref
 }
 
 func TestSettings(t *testing.T) {

@@ -10,8 +10,6 @@
 package network
 
 import (
-	"context"
-
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 )
@@ -25,15 +23,4 @@ func Register(r *api.Registry, d *db.DB) {
 	s.registerVIF(r)
 	s.registerNetwork(r)
 	s.registerPIF(r)
-}
-
-// change edits one record.
-func change[T any, P api.RecordPtr[T]](ctx context.Context, s settings, ref api.Ref[T], f func(tx *db.Tx, r *T) error) error {
-	return s.db.Update(ctx, func(tx *db.Tx) error {
-		r, err := db.Edit[T, P](tx, ref)
-		if err != nil {
-			return err
-		}
-		return f(tx, r)
-	})
 }

@@ -1,7 +1,6 @@
 package network_test
 
 import (
-	"errors"
 	"slices"
 	"testing"
 
@@ -18,36 +17,9 @@ func newStack(t *testing.T) stack {
 	return stack{wiretest.New(t, func(r *api.Registry, d *db.DB) { network.Register(r, d) })}
 }
 
-func insert[T any, P api.RecordPtr[T]](s stack, r *T) (ref api.Ref[T]) {
-	s.T.Helper()
-	err := s.DB.Update(s.T.Context(), func(tx *db.Tx) error { ref = db.Insert[T, P](tx, r); return nil })
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	return ref
-}
-
-func get[T any, P api.RecordPtr[T]](s stack, ref api.Ref[T]) *T {
-	s.T.Helper()
-	r, err := db.Get[T, P](s.DB.Snapshot(), ref)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	return r
-}
-
-func (s stack) refused(want *api.Error, method string, args ...any) {
-	s.T.Helper()
-	_, err := s.Call(method, args...)
-	var e *api.Error
-	if !errors.As(err, &e) || e.Code != want.Code || !slices.Equal(e.Params, want.Params) {
-		s.T.Errorf("%s(%v): got %v, want %v", method, args, err, want)
-	}
-}
-
 func TestVIF(t *testing.T) {
 	s := newStack(t)
-	ref := insert(s, api.NewVIF())
+	ref := wiretest.Insert(s.Server, api.NewVIF())
 	for _, tt := range []struct {
 		method string
 		value  any
@@ -66,69 +38,69 @@ func TestVIF(t *testing.T) {
 		{"VIF.remove_trunks", 10, func(v *api.VIF) bool { return slices.Equal(v.Trunks, []int64{15, 20}) }},
 	} {
 		s.Must(nil, tt.method, ref, tt.value)
-		if v := get(s, ref); !tt.holds(v) {
+		if v := wiretest.Get(s.Server, ref); !tt.holds(v) {
 			t.Errorf("%s(%v) has no effect: %+v", tt.method, tt.value, v)
 		}
 		s.Covers(tt.method)
 	}
-	before := get(s, ref)
+	before := wiretest.Get(s.Server, ref)
 	for method, bad := range map[string]string{
 		"VIF.add_ipv4_allowed": "192.0.2.256", "VIF.remove_ipv4_allowed": "2001:db8::1",
 		"VIF.add_ipv6_allowed": "192.0.2.1", "VIF.remove_ipv6_allowed": "fe80::1%eth0",
 	} {
-		s.refused(api.ErrInvalidIPAddressSpecified(bad), method, ref, bad)
+		s.Refused(api.ErrInvalidIPAddressSpecified(bad), method, ref, bad)
 	}
-	s.refused(api.ErrInvalidIPAddressSpecified("::ffff:192.0.2.1"), "VIF.set_ipv6_allowed", ref, []string{"::1", "::ffff:192.0.2.1"})
-	s.refused(api.ErrVLANTagInvalid("4095"), "VIF.add_trunks", ref, 4095)
-	s.refused(api.ErrVLANTagInvalid("-1"), "VIF.set_trunks", ref, []int{1, -1})
-	if get(s, ref) != before {
+	s.Refused(api.ErrInvalidIPAddressSpecified("::ffff:192.0.2.1"), "VIF.set_ipv6_allowed", ref, []string{"::1", "::ffff:192.0.2.1"})
+	s.Refused(api.ErrVLANTagInvalid("4095"), "VIF.add_trunks", ref, 4095)
+	s.Refused(api.ErrVLANTagInvalid("-1"), "VIF.set_trunks", ref, []int{1, -1})
+	if wiretest.Get(s.Server, ref) != before {
 		t.Error("a refused call has written")
 	}
 	attached := api.NewVIF()
 	attached.CurrentlyAttached = true
-	live := insert(s, attached)
-	s.refused(api.ErrNotImplemented("VIF.set_locking_mode of an attached interface"), "VIF.set_locking_mode", live, "locked")
+	live := wiretest.Insert(s.Server, attached)
+	s.Refused(api.ErrNotImplemented("VIF.set_locking_mode of an attached interface"), "VIF.set_locking_mode", live, "locked")
 }
 
 func TestPurpose(t *testing.T) {
 	s := newStack(t)
-	a, b := insert(s, api.NewNetwork()), insert(s, api.NewNetwork())
+	a, b := wiretest.Insert(s.Server, api.NewNetwork()), wiretest.Insert(s.Server, api.NewNetwork())
 	s.Must(nil, "network.add_purpose", a, "nbd")
 	s.Must(nil, "network.add_purpose", a, "nbd")
-	if p := get(s, a).Purpose; !slices.Equal(p, []api.NetworkPurpose{api.NetworkPurposeNBD}) {
+	if p := wiretest.Get(s.Server, a).Purpose; !slices.Equal(p, []api.NetworkPurpose{api.NetworkPurposeNBD}) {
 		t.Errorf("purposes %v", p)
 	}
-	s.refused(api.ErrNetworkIncompatiblePurposes("insecure_nbd", "nbd"), "network.add_purpose", b, "insecure_nbd")
-	if p := get(s, b).Purpose; len(p) != 0 {
+	s.Refused(api.ErrNetworkIncompatiblePurposes("insecure_nbd", "nbd"), "network.add_purpose", b, "insecure_nbd")
+	if p := wiretest.Get(s.Server, b).Purpose; len(p) != 0 {
 		t.Errorf("purposes %v", p)
 	}
 	s.Must(nil, "network.remove_purpose", a, "nbd")
 	s.Must(nil, "network.add_purpose", b, "insecure_nbd")
-	if p := get(s, b).Purpose; len(get(s, a).Purpose) != 0 || len(p) != 1 {
-		t.Errorf("purposes %v, %v", get(s, a).Purpose, p)
+	if p := wiretest.Get(s.Server, b).Purpose; len(wiretest.Get(s.Server, a).Purpose) != 0 || len(p) != 1 {
+		t.Errorf("purposes %v, %v", wiretest.Get(s.Server, a).Purpose, p)
 	}
 	s.Covers("network.add_purpose", "network.remove_purpose")
 }
 
 func TestDefaultLocking(t *testing.T) {
 	s := newStack(t)
-	n := insert(s, api.NewNetwork())
+	n := wiretest.Insert(s.Server, api.NewNetwork())
 	s.Must(nil, "network.set_default_locking_mode", n, "disabled")
-	if m := get(s, n).DefaultLockingMode; m != api.NetworkDefaultLockingModeDisabled {
+	if m := wiretest.Get(s.Server, n).DefaultLockingMode; m != api.NetworkDefaultLockingModeDisabled {
 		t.Errorf("mode %s", m)
 	}
 	v := api.NewVIF()
 	v.Network, v.CurrentlyAttached, v.LockingMode = n, true, api.VIFLockingModeNetworkDefault
-	vif := insert(s, v)
-	s.refused(api.ErrVIFInUse(n.String(), vif.String()), "network.set_default_locking_mode", n, "unlocked")
+	vif := wiretest.Insert(s.Server, v)
+	s.Refused(api.ErrVIFInUse(n.String(), vif.String()), "network.set_default_locking_mode", n, "unlocked")
 	s.Covers("network.set_default_locking_mode")
 }
 
 func TestDisallowUnplug(t *testing.T) {
 	s := newStack(t)
-	p := insert(s, api.NewPIF())
+	p := wiretest.Insert(s.Server, api.NewPIF())
 	s.Must(nil, "PIF.set_disallow_unplug", p, true)
-	if !get(s, p).DisallowUnplug {
+	if !wiretest.Get(s.Server, p).DisallowUnplug {
 		t.Error("not kept")
 	}
 	s.Covers("PIF.set_disallow_unplug")

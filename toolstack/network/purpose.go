@@ -11,7 +11,7 @@ import (
 func (s settings) registerNetwork(r *api.Registry) {
 	api.HandleNetworkAddPurpose(r, s.addPurpose)
 	api.HandleNetworkRemovePurpose(r, func(c *api.Call, ref api.NetworkRef, value api.NetworkPurpose) error {
-		return change(c, s, ref, func(_ *db.Tx, n *api.Network) error {
+		return db.Modify(c, s.db, ref, func(_ *db.Tx, n *api.Network) error {
 			n.Purpose = slices.DeleteFunc(slices.Clone(n.Purpose), func(p api.NetworkPurpose) bool { return p == value })
 			return nil
 		})
@@ -27,7 +27,7 @@ var opposite = map[api.NetworkPurpose]api.NetworkPurpose{
 }
 
 func (s settings) addPurpose(c *api.Call, ref api.NetworkRef, value api.NetworkPurpose) error {
-	return change(c, s, ref, func(tx *db.Tx, n *api.Network) error {
+	return db.Modify(c, s.db, ref, func(tx *db.Tx, n *api.Network) error {
 		for _, other := range db.All[api.Network](tx) {
 			if slices.Contains(other.Purpose, opposite[value]) {
 				return api.ErrNetworkIncompatiblePurposes(string(value), string(opposite[value]))
@@ -42,7 +42,7 @@ func (s settings) addPurpose(c *api.Call, ref api.NetworkRef, value api.NetworkP
 
 // setDefaultLocking is refused while an interface is attached that follows it.
 func (s settings) setDefaultLocking(c *api.Call, ref api.NetworkRef, value api.NetworkDefaultLockingMode) error {
-	return change(c, s, ref, func(tx *db.Tx, n *api.Network) error {
+	return db.Modify(c, s.db, ref, func(tx *db.Tx, n *api.Network) error {
 		for _, vif := range n.VIFs {
 			v, err := db.Get(tx, vif)
 			if err == nil && v.CurrentlyAttached && v.LockingMode == api.VIFLockingModeNetworkDefault {

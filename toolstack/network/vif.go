@@ -36,7 +36,7 @@ func (s settings) registerVIF(r *api.Registry) {
 
 // vif edits an interface that no guest uses now.
 func (s settings) vif(c *api.Call, ref api.VIFRef, f func(*api.VIF) error) error {
-	return change(c, s, ref, func(_ *db.Tx, v *api.VIF) error {
+	return db.Modify(c, s.db, ref, func(_ *db.Tx, v *api.VIF) error {
 		if v.CurrentlyAttached {
 			return api.ErrNotImplemented(c.Message.Method + " of an attached interface")
 		}

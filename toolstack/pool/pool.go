@@ -59,13 +59,7 @@ func (m *Manager) Register(r *api.Registry) {
 
 // edit changes the pool's row.
 func (m *Manager) edit(ctx context.Context, ref api.PoolRef, change func(*db.Tx, *api.Pool) error) error {
-	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
-		p, err := db.Edit(tx, ref)
-		if err != nil {
-			return err
-		}
-		return change(tx, p)
-	})
+	return db.Modify(ctx, m.cfg.DB, ref, change)
 }
 
 // set makes a handler of what checks a value and puts it into the row.

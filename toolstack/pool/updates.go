@@ -97,11 +97,7 @@ func (m *Manager) addRepository(c *api.Call, r *api.Repository) (ref api.Reposit
 }
 
 func (m *Manager) setKeyPath(c *api.Call, ref api.RepositoryRef, value string) error {
-	return m.cfg.DB.Update(c, func(tx *db.Tx) error {
-		r, err := db.Edit(tx, ref)
-		if err != nil {
-			return err
-		}
+	return db.Modify(c, m.cfg.DB, ref, func(_ *db.Tx, r *api.Repository) error {
 		if value != "" && !keyPath.MatchString(value) {
 			return api.ErrInvalidGpgkeyPath(value)
 		}

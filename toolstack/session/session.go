@@ -292,12 +292,9 @@ func (m *Manager) Check(ref api.SessionRef) error {
 
 // tell changes a session's record; one that has just ended needs none.
 func (m *Manager) tell(ref api.SessionRef, change func(*api.Session)) {
-	m.cfg.DB.Update(context.Background(), func(tx *db.Tx) error {
-		r, err := db.Edit(tx, ref)
-		if err == nil {
-			change(r)
-		}
-		return err
+	db.Modify(context.Background(), m.cfg.DB, ref, func(_ *db.Tx, r *api.Session) error {
+		change(r)
+		return nil
 	})
 }
 

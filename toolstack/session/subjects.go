@@ -76,11 +76,7 @@ func (m *Manager) removeRole(c *api.Call, self api.SubjectRef, role api.RoleRef)
 }
 
 func (m *Manager) editRoles(c *api.Call, self api.SubjectRef, role api.RoleRef, change func(*api.Subject) error) error {
-	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
-		s, err := db.Edit(tx, self)
-		if err != nil {
-			return err
-		}
+	err := db.Modify(c, m.cfg.DB, self, func(_ *db.Tx, s *api.Subject) error {
 		if rbac.ByRef(role) == rbac.None { // a single permission is none to give
 			return api.ErrRoleNotFound()
 		}

@@ -77,7 +77,7 @@ func (s settings) liveHosts(_ *api.Call, ref api.SRRef) ([]api.HostRef, error) {
 // registerPBD binds how a host reaches a repository: changed while it does not.
 func (s settings) registerPBD(r *api.Registry) {
 	api.HandlePBDSetDeviceConfig(r, func(c *api.Call, ref api.PBDRef, value map[string]string) error {
-		return change(c, s, ref, func(_ *db.Tx, p *api.PBD) error {
+		return db.Modify(c, s.db, ref, func(_ *db.Tx, p *api.PBD) error {
 			if p.CurrentlyAttached {
 				return api.ErrOperationNotAllowed("the PBD is attached")
 			}

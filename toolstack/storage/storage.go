@@ -9,8 +9,6 @@
 package storage
 
 import (
-	"context"
-
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 )
@@ -26,20 +24,9 @@ func Register(r *api.Registry, d *db.DB) {
 	s.registerPBD(r)
 }
 
-// change edits one record.
-func change[T any, P api.RecordPtr[T]](ctx context.Context, s settings, ref api.Ref[T], f func(tx *db.Tx, r *T) error) error {
-	return s.db.Update(ctx, func(tx *db.Tx) error {
-		r, err := db.Edit[T, P](tx, ref)
-		if err != nil {
-			return err
-		}
-		return f(tx, r)
-	})
-}
-
 // set makes a handler of what puts a value into a record.
 func set[V any, T any, P api.RecordPtr[T]](s settings, f func(tx *db.Tx, r *T, value V) error) func(*api.Call, api.Ref[T], V) error {
 	return func(c *api.Call, ref api.Ref[T], value V) error {
-		return change[T, P](c, s, ref, func(tx *db.Tx, r *T) error { return f(tx, r, value) })
+		return db.Modify[T, P](c, s.db, ref, func(tx *db.Tx, r *T) error { return f(tx, r, value) })
 	}
 }

@@ -1,7 +1,6 @@
 package storage_test
 
 import (
-	"errors"
 	"slices"
 	"testing"
 
@@ -18,36 +17,9 @@ func newStack(t *testing.T) stack {
 	return stack{wiretest.New(t, func(r *api.Registry, d *db.DB) { storage.Register(r, d) })}
 }
 
-func insert[T any, P api.RecordPtr[T]](s stack, r *T) (ref api.Ref[T]) {
-	s.T.Helper()
-	err := s.DB.Update(s.T.Context(), func(tx *db.Tx) error { ref = db.Insert[T, P](tx, r); return nil })
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	return ref
-}
-
-func get[T any, P api.RecordPtr[T]](s stack, ref api.Ref[T]) *T {
-	s.T.Helper()
-	r, err := db.Get[T, P](s.DB.Snapshot(), ref)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	return r
-}
-
-func (s stack) refused(want *api.Error, method string, args ...any) {
-	s.T.Helper()
-	_, err := s.Call(method, args...)
-	var e *api.Error
-	if !errors.As(err, &e) || e.Code != want.Code || !slices.Equal(e.Params, want.Params) {
-		s.T.Errorf("%s(%v): got %v, want %v", method, args, err, want)
-	}
-}
-
 func TestSR(t *testing.T) {
 	s := newStack(t)
-	ref := insert(s, api.NewSR())
+	ref := wiretest.Insert(s.Server, api.NewSR())
 	for _, tt := range []struct {
 		method string
 		value  any
@@ -61,16 +33,16 @@ func TestSR(t *testing.T) {
 		{"SR.set_virtual_allocation", 6, func(r *api.SR) bool { return r.VirtualAllocation == 6 }},
 	} {
 		s.Must(nil, tt.method, ref, tt.value)
-		if r := get(s, ref); !tt.holds(r) {
+		if r := wiretest.Get(s.Server, ref); !tt.holds(r) {
 			t.Errorf("%s(%v) has no effect: %+v", tt.method, tt.value, r)
 		}
 		s.Covers(tt.method)
 	}
-	before := get(s, ref)
+	before := wiretest.Get(s.Server, ref)
 	for _, field := range []string{"physical_size", "physical_utilisation", "virtual_allocation"} {
-		s.refused(api.ErrInvalidValue(field, "-1"), "SR.set_"+field, ref, -1)
+		s.Refused(api.ErrInvalidValue(field, "-1"), "SR.set_"+field, ref, -1)
 	}
-	if get(s, ref) != before {
+	if wiretest.Get(s.Server, ref) != before {
 		t.Error("a refused call has written")
 	}
 }
@@ -80,25 +52,25 @@ func TestSharedByPBDs(t *testing.T) {
 	metrics := api.NewHostMetrics()
 	metrics.Live = true
 	h := api.NewHost()
-	h.Metrics, h.Enabled = insert(s, metrics), true
-	host, dead := insert(s, h), insert(s, api.NewHost())
-	ref := insert(s, api.NewSR())
+	h.Metrics, h.Enabled = wiretest.Insert(s.Server, metrics), true
+	host, dead := wiretest.Insert(s.Server, h), wiretest.Insert(s.Server, api.NewHost())
+	ref := wiretest.Insert(s.Server, api.NewSR())
 	var pbds []api.PBDRef
 	for _, on := range []api.HostRef{host, dead} {
 		p := api.NewPBD()
 		p.SR, p.Host, p.CurrentlyAttached = ref, on, true
-		pbds = append(pbds, insert(s, p))
+		pbds = append(pbds, wiretest.Insert(s.Server, p))
 	}
 	s.Must(nil, "SR.set_shared", ref, true)
-	s.refused(api.ErrSRHasMultiplePbds(get(s, ref).PBDs[0].String()), "SR.set_shared", ref, false)
+	s.Refused(api.ErrSRHasMultiplePbds(wiretest.Get(s.Server, ref).PBDs[0].String()), "SR.set_shared", ref, false)
 	var live []api.HostRef
 	if s.Must(&live, "SR.get_live_hosts", ref); !slices.Equal(live, []api.HostRef{host}) {
 		t.Errorf("live hosts %v, want %v", live, host)
 	}
-	s.refused(api.ErrOperationNotAllowed("the PBD is attached"), "PBD.set_device_config", pbds[0], map[string]string{})
-	loose := insert(s, api.NewPBD())
+	s.Refused(api.ErrOperationNotAllowed("the PBD is attached"), "PBD.set_device_config", pbds[0], map[string]string{})
+	loose := wiretest.Insert(s.Server, api.NewPBD())
 	s.Must(nil, "PBD.set_device_config", loose, map[string]string{"server": "x"})
-	if c := get(s, loose).DeviceConfig; c["server"] != "x" {
+	if c := wiretest.Get(s.Server, loose).DeviceConfig; c["server"] != "x" {
 		t.Errorf("device_config %v", c)
 	}
 	s.Covers("SR.get_live_hosts", "PBD.set_device_config")
@@ -113,7 +85,7 @@ func TestSupportedTypes(t *testing.T) {
 	for _, kind := range []string{"nfs", "ext", "nfs"} {
 		d := api.NewSM()
 		d.Type = kind
-		insert(s, d)
+		wiretest.Insert(s.Server, d)
 	}
 	if s.Must(&types, "SR.get_supported_types"); !slices.Equal(types, []string{"ext", "nfs"}) {
 		t.Errorf("types %v", types)
@@ -126,13 +98,13 @@ func TestVDI(t *testing.T) {
 	sr := api.NewSR()
 	sr.Type = "ext"
 	disk := api.NewVDI()
-	disk.SR = insert(s, sr)
-	ref, other := insert(s, disk), insert(s, api.NewVDI())
+	disk.SR = wiretest.Insert(s.Server, sr)
+	ref, other := wiretest.Insert(s.Server, disk), wiretest.Insert(s.Server, api.NewVDI())
 	pool := api.NewRef[api.Pool]()
 	driver := api.NewSM()
 	driver.Type, driver.Features = "ext", map[string]int64{"VDI_RESET_ON_BOOT": 2}
-	s.refused(api.ErrSROperationNotSupported(disk.SR.String()), "VDI.set_on_boot", ref, "reset")
-	insert(s, driver)
+	s.Refused(api.ErrSROperationNotSupported(disk.SR.String()), "VDI.set_on_boot", ref, "reset")
+	wiretest.Insert(s.Server, driver)
 	for _, tt := range []struct {
 		method string
 		value  any
@@ -155,12 +127,12 @@ func TestVDI(t *testing.T) {
 		{"VDI.set_cbt_enabled", true, func(r *api.VDI) bool { return r.CBTEnabled }},
 	} {
 		s.Must(nil, tt.method, ref, tt.value)
-		if r := get(s, ref); !tt.holds(r) {
+		if r := wiretest.Get(s.Server, ref); !tt.holds(r) {
 			t.Errorf("%s(%v) has no effect: %+v", tt.method, tt.value, r)
 		}
 		s.Covers(tt.method)
 	}
-	if o := get(s, other); !slices.Equal(o.Snapshots, []api.VDIRef{ref}) {
+	if o := wiretest.Get(s.Server, other); !slices.Equal(o.Snapshots, []api.VDIRef{ref}) {
 		t.Errorf("snapshots of the other disk: %v", o.Snapshots)
 	}
 }
@@ -168,20 +140,20 @@ func TestVDI(t *testing.T) {
 func TestVDIRefused(t *testing.T) {
 	s := newStack(t)
 	disk := api.NewVDI()
-	disk.SR = insert(s, api.NewSR())
-	ref := insert(s, disk)
+	disk.SR = wiretest.Insert(s.Server, api.NewSR())
+	ref := wiretest.Insert(s.Server, disk)
 	vbd := api.NewVBD()
 	vbd.VDI, vbd.CurrentlyAttached = ref, true
-	insert(s, vbd)
-	before := get(s, ref)
+	wiretest.Insert(s.Server, vbd)
+	before := wiretest.Get(s.Server, ref)
 	for _, name := range []string{"set_read_only", "set_sharable", "set_allow_caching"} {
-		s.refused(api.ErrVDIInUse(ref.String(), name), "VDI."+name, ref, true)
+		s.Refused(api.ErrVDIInUse(ref.String(), name), "VDI."+name, ref, true)
 	}
-	s.refused(api.ErrVDIInUse(ref.String(), "set_on_boot"), "VDI.set_on_boot", ref, "persist")
-	s.refused(api.ErrInvalidValue("virtual_size", "-1"), "VDI.set_virtual_size", ref, -1)
-	s.refused(api.ErrInvalidValue("physical_utilisation", "-1"), "VDI.set_physical_utilisation", ref, -1)
-	s.refused(api.ErrHandleInvalid("VDI", "OpaqueRef:x"), "VDI.set_snapshot_of", ref, "OpaqueRef:x")
-	if get(s, ref) != before {
+	s.Refused(api.ErrVDIInUse(ref.String(), "set_on_boot"), "VDI.set_on_boot", ref, "persist")
+	s.Refused(api.ErrInvalidValue("virtual_size", "-1"), "VDI.set_virtual_size", ref, -1)
+	s.Refused(api.ErrInvalidValue("physical_utilisation", "-1"), "VDI.set_physical_utilisation", ref, -1)
+	s.Refused(api.ErrHandleInvalid("VDI", "OpaqueRef:x"), "VDI.set_snapshot_of", ref, "OpaqueRef:x")
+	if wiretest.Get(s.Server, ref) != before {
 		t.Error("a refused call has written")
 	}
 }

@@ -41,7 +41,7 @@ func attached(r db.Reader, disk *api.VDI) (api.VBDRef, bool) {
 // idle sets what may not change under a running VM.
 func (s settings) idle(put func(*api.VDI, bool)) func(*api.Call, api.VDIRef, bool) error {
 	return func(c *api.Call, ref api.VDIRef, value bool) error {
-		return change(c, s, ref, func(tx *db.Tx, r *api.VDI) error {
+		return db.Modify(c, s.db, ref, func(tx *db.Tx, r *api.VDI) error {
 			if _, busy := attached(tx, r); busy {
 				return api.ErrVDIInUse(ref.String(), c.Message.Name())
 			}
@@ -55,7 +55,7 @@ func (s settings) idle(put func(*api.VDI, bool)) func(*api.Call, api.VDIRef, boo
 const resetFeature = "VDI_RESET_ON_BOOT"
 
 func (s settings) setOnBoot(c *api.Call, ref api.VDIRef, value api.OnBoot) error {
-	return change(c, s, ref, func(tx *db.Tx, r *api.VDI) error {
+	return db.Modify(c, s.db, ref, func(tx *db.Tx, r *api.VDI) error {
 		sr, err := db.Get(tx, r.SR)
 		if err != nil {
 			return err

@@ -61,6 +61,6 @@ func TestEndIsRecordedLater(t *testing.T) {
 		return nil
 	}
 	s.refused(api.CodeInternalError, nil, "VM.start", ref, false, false)
-	s.until("no operation left", func() bool { return len(s.record(ref).CurrentOperations) == 0 })
+	s.Until("no operation left", func() bool { return len(s.record(ref).CurrentOperations) == 0 })
 	s.state(ref, api.VMPowerStateRunning)
 }

@@ -51,13 +51,7 @@ func (s schedules) register(r *api.Registry) {
 }
 
 func (s schedules) change(ctx context.Context, ref api.VMSSRef, change func(*api.VMSS) error) error {
-	return s.db.Update(ctx, func(tx *db.Tx) error {
-		v, err := db.Edit(tx, ref)
-		if err != nil {
-			return err
-		}
-		return change(v)
-	})
+	return db.Modify(ctx, s.db, ref, func(_ *db.Tx, v *api.VMSS) error { return change(v) })
 }
 
 func (s schedules) create(c *api.Call, args *api.VMSS) (api.VMSSRef, error) {

@@ -60,11 +60,7 @@ func set[V any](s settings, change func(e *edit, value V) error) func(*api.Call,
 }
 
 func (s settings) change(c *api.Call, ref api.VMRef, change func(*edit) error) error {
-	return s.db.Update(c, func(tx *db.Tx) error {
-		vm, err := db.Edit(tx, ref)
-		if err != nil {
-			return err
-		}
+	return db.Modify(c, s.db, ref, func(tx *db.Tx, vm *api.VM) error {
 		if err := change(&edit{tx, ref, vm}); err != nil {
 			return err
 		}

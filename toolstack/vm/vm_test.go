@@ -112,25 +112,9 @@ func (s *stack) record(ref string) *api.VM {
 	return v
 }
 
-// until waits for a change of the database that makes f true.
-func (s *stack) until(what string, f func() bool) {
-	s.T.Helper()
-	w := s.DB.Watch()
-	defer w.Close()
-	limit := time.After(5 * time.Second)
-	for !f() {
-		select {
-		case <-w.C():
-			w.Changes()
-		case <-limit:
-			s.T.Fatalf("still not: %s", what)
-		}
-	}
-}
-
 func (s *stack) state(ref string, want api.VMPowerState) {
 	s.T.Helper()
-	s.until(string(want), func() bool { return s.record(ref).PowerState == want })
+	s.Until(string(want), func() bool { return s.record(ref).PowerState == want })
 }
 
 // refused checks code and parameters of an error.
@@ -362,7 +346,7 @@ func TestGuestEndsByItself(t *testing.T) {
 			s.Must(nil, "VM.start", ref, false, false)
 			before := s.metrics(ref).StartTime
 			s.hv.End(s.uuid(ref), tt.why)
-			s.until("settled", func() bool {
+			s.Until("settled", func() bool {
 				r := s.record(ref)
 				fresh := tt.want == api.VMPowerStateHalted || s.metrics(ref).StartTime.After(before)
 				return r.PowerState == tt.want && fresh && len(r.CurrentOperations) == 0
@@ -393,7 +377,7 @@ func TestCrashIsRestartedLater(t *testing.T) {
 	s.hv.Forget(s.uuid(ref)) // its end is seen before it is told
 	s.hv.Resync()
 	s.hv.Tell(hypervisor.Event{Kind: hypervisor.Stopped, UUID: s.uuid(ref), Reason: hypervisor.ByCrash})
-	s.until("restarted", func() bool {
+	s.Until("restarted", func() bool {
 		return s.record(ref).PowerState == api.VMPowerStateRunning && s.metrics(ref).StartTime.After(long)
 	})
 }
@@ -420,11 +404,11 @@ func TestHardInterruptsClean(t *testing.T) {
 	s.hv.IgnorePowerButton(s.uuid(ref))
 	var task string
 	s.Must(&task, "Async.VM.clean_shutdown", ref)
-	s.until("clean shutdown in progress", func() bool { return len(s.record(ref).CurrentOperations) == 1 })
+	s.Until("clean shutdown in progress", func() bool { return len(s.record(ref).CurrentOperations) == 1 })
 	s.refused(api.CodeOtherOperationInProgress, []string{"VM", ref, "clean_shutdown", task}, "VM.pause", ref)
 	s.Must(nil, "VM.hard_shutdown", ref)
 	s.state(ref, api.VMPowerStateHalted)
-	s.until("no operation left", func() bool { return len(s.record(ref).CurrentOperations) == 0 })
+	s.Until("no operation left", func() bool { return len(s.record(ref).CurrentOperations) == 0 })
 }
 
 // TestHardRebootInterruptsClean: whatever waits gives way, and the VM runs.
@@ -436,7 +420,7 @@ func TestHardRebootInterruptsClean(t *testing.T) {
 			s.Must(nil, "VM.start", ref, false, false)
 			s.hv.IgnorePowerButton(s.uuid(ref))
 			s.Must(nil, "Async."+method, ref)
-			s.until("in progress", func() bool { return len(s.record(ref).CurrentOperations) == 1 })
+			s.Until("in progress", func() bool { return len(s.record(ref).CurrentOperations) == 1 })
 			s.Must(nil, "VM.hard_reboot", ref)
 			s.state(ref, api.VMPowerStateRunning)
 			if _, runs := s.hv.Spec(s.uuid(ref)); !runs {
@@ -453,9 +437,9 @@ func TestCancelCleanShutdown(t *testing.T) {
 	s.hv.IgnorePowerButton(s.uuid(ref))
 	var task string
 	s.Must(&task, "Async.VM.clean_shutdown", ref)
-	s.until("in progress", func() bool { return len(s.record(ref).CurrentOperations) == 1 })
+	s.Until("in progress", func() bool { return len(s.record(ref).CurrentOperations) == 1 })
 	s.Must(nil, "task.cancel", task)
-	s.until("cancelled", func() bool { return len(s.record(ref).CurrentOperations) == 0 })
+	s.Until("cancelled", func() bool { return len(s.record(ref).CurrentOperations) == 0 })
 	s.state(ref, api.VMPowerStateRunning)
 }
 
@@ -516,7 +500,7 @@ func TestRecovery(t *testing.T) {
 				s.hv.Add(hypervisor.Domain{UUID: s.uuid(ref), State: tt.domain})
 			}
 			s.run(vm.New(s.config))
-			s.until("recovered", func() bool {
+			s.Until("recovered", func() bool {
 				r := s.record(ref)
 				return r.PowerState == tt.want && len(r.CurrentOperations) == 0
 			})

@@ -97,7 +97,7 @@ func seed(f *testing.F, prefix string) {
 			f.Fatal(err)
 		}
 		_, body, _ := strings.Cut(string(text), "\n")
-		f.Add([]byte(body))
+		f.Add([]byte(strings.ReplaceAll(body, "<NUL>", "\x00")))
 	}
 }
 

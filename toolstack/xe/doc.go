@@ -8,7 +8,7 @@
 //   - data/commands.json: the explicit commands and their parameters;
 //   - data/calls.txt: what each explicit command calls, with which arguments,
 //     and how the answer is shown. The few that need more say "code";
-//   - data/errors.txt: the names of error parameters.
+//   - data/errors.txt: the names of error parameters, generated with package api.
 //
 // A run is: settle the command line with ~/.xe and XE_EXTRA_ARGS (args.go,
 // settings.go), log in (dial.go, trust.go), then a generic command (generic.go)

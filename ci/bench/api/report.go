@@ -3,10 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"cairn/ci/bench/document"
 )
 
 // Budgets of the architecture. batching is how long a change waits for others
@@ -59,15 +60,7 @@ func (r *report) publish(doc string) error {
 	fmt.Print(text)
 	fmt.Printf("\nThe run took %s.\n", r.Took.Round(time.Second))
 	if doc != "" {
-		old, err := os.ReadFile(doc)
-		if err != nil {
-			return err
-		}
-		updated, err := replaceSection(string(old), text)
-		if err != nil {
-			return fmt.Errorf("%s: %w", doc, err)
-		}
-		if err := os.WriteFile(doc, []byte(updated), 0o644); err != nil {
+		if err := document.Replace(doc, "api", text); err != nil {
 			return err
 		}
 	}
@@ -119,18 +112,3 @@ func (r *report) table() string {
 }
 
 func mib(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<20)) }
-
-// Markers of the generated part of the document.
-const (
-	sectionBegin = "<!-- bench-api: generated from here -->\n"
-	sectionEnd   = "<!-- bench-api: to here -->\n"
-)
-
-func replaceSection(doc, text string) (string, error) {
-	before, rest, ok := strings.Cut(doc, sectionBegin)
-	_, after, ok2 := strings.Cut(rest, sectionEnd)
-	if !ok || !ok2 {
-		return "", errors.New("markers of the generated section are missing")
-	}
-	return before + sectionBegin + text + sectionEnd + after, nil
-}

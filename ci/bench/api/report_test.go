@@ -53,16 +53,6 @@ func TestTableAndVerdict(t *testing.T) {
 	}
 }
 
-func TestReplaceSection(t *testing.T) {
-	got, err := replaceSection("a\n"+sectionBegin+"old\n"+sectionEnd+"b\n", "new\n")
-	if want := "a\n" + sectionBegin + "new\n" + sectionEnd + "b\n"; err != nil || got != want {
-		t.Errorf("got %q, %v", got, err)
-	}
-	if _, err := replaceSection("no markers", ""); err == nil {
-		t.Error("missing markers are accepted")
-	}
-}
-
 func TestSizes(t *testing.T) {
 	var s sizes
 	if err := s.Set("10,20"); err != nil || s.String() != "10,20" {

@@ -3,13 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"cairn/ci/bench/document"
 	"cairn/ci/lab"
 )
 
@@ -72,15 +72,7 @@ func (r *report) publish(doc string) error {
 	fmt.Print(text)
 	fmt.Printf("\nThe run took %s.\n", r.Took.Round(time.Second))
 	if doc != "" {
-		old, err := os.ReadFile(doc)
-		if err != nil {
-			return err
-		}
-		updated, err := replaceSection(string(old), text)
-		if err != nil {
-			return fmt.Errorf("%s: %w", doc, err)
-		}
-		if err := os.WriteFile(doc, []byte(updated), 0o644); err != nil {
+		if err := document.Replace(doc, "boot", text); err != nil {
 			return err
 		}
 	}
@@ -165,19 +157,4 @@ func cell(list []usage, i int) string {
 		return "|"
 	}
 	return fmt.Sprintf("%s | %.1f", list[i].name, float64(list[i].kib)/1024)
-}
-
-// Markers of the generated part of the document.
-const (
-	sectionBegin = "<!-- bench-boot: generated from here -->\n"
-	sectionEnd   = "<!-- bench-boot: to here -->\n"
-)
-
-func replaceSection(doc, text string) (string, error) {
-	before, rest, ok := strings.Cut(doc, sectionBegin)
-	_, after, ok2 := strings.Cut(rest, sectionEnd)
-	if !ok || !ok2 {
-		return "", errors.New("markers of the generated section are missing")
-	}
-	return before + sectionBegin + text + sectionEnd + after, nil
 }

@@ -46,16 +46,6 @@ func TestTables(t *testing.T) {
 	}
 }
 
-func TestReplaceSection(t *testing.T) {
-	got, err := replaceSection("a\n"+sectionBegin+"old\n"+sectionEnd+"b\n", "new\n")
-	if want := "a\n" + sectionBegin + "new\n" + sectionEnd + "b\n"; err != nil || got != want {
-		t.Errorf("got %q, %v", got, err)
-	}
-	if _, err := replaceSection("no markers", ""); err == nil {
-		t.Error("missing markers are accepted")
-	}
-}
-
 func TestUsed(t *testing.T) {
 	if got, err := used("MemTotal:  2000 kB\nMemFree: 5 kB\nMemAvailable:  1500 kB\n"); err != nil || got != 500 {
 		t.Errorf("got %d, %v", got, err)

@@ -132,21 +132,6 @@ func (s *stack) record(ref api.VMRef) *api.VM {
 	return v
 }
 
-func (s *stack) until(what string, f func() bool) {
-	s.T.Helper()
-	w := s.DB.Watch()
-	defer w.Close()
-	limit := time.After(5 * time.Second)
-	for !f() {
-		select {
-		case <-w.C():
-			w.Changes()
-		case <-limit:
-			s.T.Fatalf("still not: %s", what)
-		}
-	}
-}
-
 // TestPoolIsWhole: every reference leads somewhere, from both sides.
 func TestPoolIsWhole(t *testing.T) {
 	const hosts, vms = 3, 60
@@ -224,7 +209,7 @@ func TestLife(t *testing.T) {
 	}
 	s.Must(nil, "VM.start", running[1], false, false)
 	must(t, s.pool.Crash(s.record(running[2]).UUID))
-	s.until("restarted after a crash", func() bool {
+	s.Until("restarted after a crash", func() bool {
 		v := s.record(running[2])
 		m, err := db.Get(s.DB.Snapshot(), v.Metrics)
 		return err == nil && v.PowerState == api.VMPowerStateRunning && m.StartTime.Year() > 2020

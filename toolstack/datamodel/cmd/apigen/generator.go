@@ -107,7 +107,20 @@ func (g *generator) files() (map[string][]byte, error) {
 		}
 		out[name] = text
 	}
+	out["../xe/data/errors.txt"] = g.errorParams()
 	return out, nil
+}
+
+// errorParams are the names of the parameters of each error that has any: a line
+// of code and names, between tabs.
+func (g *generator) errorParams() []byte {
+	var b bytes.Buffer
+	for _, e := range g.model.Errors {
+		if len(e.Params) > 0 {
+			fmt.Fprintf(&b, "%s\t%s\n", e.Code, strings.Join(e.Params, "\t"))
+		}
+	}
+	return b.Bytes()
 }
 
 func (g *generator) enums(b *bytes.Buffer) {

@@ -1,6 +1,6 @@
 // Command apigen writes the generated part of package api from the datamodel:
 // records, enumerations, errors, tables and the typed forms of binding
-// behaviour to messages.
+// behaviour to messages; and the names of error parameters for package xe.
 package main
 
 import (
