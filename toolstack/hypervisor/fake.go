@@ -22,14 +22,20 @@ type Fake struct {
 	mu      sync.Mutex
 	domains map[string]*fakeDomain
 	deaf    map[string]bool  // guests that ignore the power button
+	holds   map[string]bool  // guests that do not give devices up
 	fail    map[string]error // error of the next call, by method name
+	saved   map[string]fakeSaved
 	kvm     KVM
 }
 
 type fakeDomain struct {
-	spec  Spec
-	state State
-	tty   net.Conn // the guest's end of the console, while somebody is connected
+	spec    Spec // as it is now
+	state   State
+	ioError bool // why it is paused
+	sizes   map[string]int64
+	memory  *MemoryStats
+	tty     net.Conn // the guest's end of the console, while somebody is connected
+	viewers []net.Conn
 }
 
 var _ Hypervisor = (*Fake)(nil)
@@ -38,6 +44,7 @@ var _ Hypervisor = (*Fake)(nil)
 func NewFake() *Fake {
 	return &Fake{
 		domains: map[string]*fakeDomain{}, deaf: map[string]bool{}, fail: map[string]error{},
+		holds: map[string]bool{}, saved: map[string]fakeSaved{},
 		kvm: KVM{Enabled: true, Present: true},
 	}
 }
@@ -84,7 +91,7 @@ func (f *Fake) Resync() { f.events.publish(Event{Kind: Resync}) }
 // Tell sends an event alone, as one that comes later than what it tells of.
 func (f *Fake) Tell(e Event) { f.events.publish(e) }
 
-// Spec returns what a domain was started with.
+// Spec returns what a domain was started with, as changed since.
 func (f *Fake) Spec(uuid string) (Spec, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -92,7 +99,7 @@ func (f *Fake) Spec(uuid string) (Spec, bool) {
 	if !ok {
 		return Spec{}, false
 	}
-	return d.spec, true
+	return d.spec.clone(), true
 }
 
 // Running is what Shutdown would answer, without pressing the button.
@@ -121,7 +128,7 @@ func (f *Fake) Start(ctx context.Context, spec Spec, paused bool) error {
 	if f.domains[spec.UUID] != nil {
 		return fmt.Errorf("start %s: %w", spec.UUID, ErrExists)
 	}
-	d := &fakeDomain{spec: spec, state: Running}
+	d := &fakeDomain{spec: spec.clone(), state: Running}
 	f.domains[spec.UUID] = d
 	f.events.publish(Event{Kind: Started, UUID: spec.UUID})
 	if paused {
@@ -141,7 +148,7 @@ func (f *Fake) Pause(ctx context.Context, uuid string) error {
 // Resume implements Hypervisor.
 func (f *Fake) Resume(ctx context.Context, uuid string) error {
 	return f.on(ctx, "Resume", uuid, Paused, func(d *fakeDomain) {
-		d.state = Running
+		d.state, d.ioError = Running, false
 		d.greet()
 		f.events.publish(Event{Kind: Resumed, UUID: uuid})
 	})
@@ -196,6 +203,9 @@ func (f *Fake) end(uuid string, why Reason) {
 	if d.tty != nil {
 		d.tty.Close()
 	}
+	for _, c := range d.viewers {
+		c.Close()
+	}
 	delete(f.domains, uuid)
 	f.events.publish(Event{Kind: Stopped, UUID: uuid, Reason: why})
 }
@@ -209,7 +219,7 @@ func (f *Fake) List(ctx context.Context) ([]Domain, error) {
 	}
 	var all []Domain
 	for id, d := range f.domains {
-		all = append(all, Domain{UUID: id, Name: id, State: d.state, MemoryBytes: d.spec.MemoryBytes})
+		all = append(all, Domain{UUID: id, Name: id, State: d.state, MemoryBytes: d.spec.MemoryBytes, IOError: d.ioError})
 	}
 	return all, nil
 }

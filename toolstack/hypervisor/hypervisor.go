@@ -68,6 +68,9 @@ type Hypervisor interface {
 	// read stalls the guest's serial port.
 	DialConsole(ctx context.Context, uuid string) (net.Conn, error)
 
+	// Devices change what a running domain has.
+	Devices
+
 	// Subscribe delivers events from now on until cancel is called. The first one
 	// is always a Resync. A subscriber that does not read loses events, gets a
 	// Resync instead, and disturbs nobody.
@@ -102,6 +105,9 @@ type Domain struct {
 	State State
 	// MemoryBytes is what the domain may use at most, without QEMU's own needs.
 	MemoryBytes int64
+	// IOError: it is paused because a disk's write failed, for lack of space as a rule.
+	// Resume repeats the write.
+	IOError bool
 }
 
 // EventKind says what happened.
@@ -114,9 +120,14 @@ const (
 	PausedE EventKind = "paused"
 	Resumed EventKind = "resumed"
 	Stopped EventKind = "stopped"
+	// IOError: a disk's write failed and the guest is paused until Resume, which
+	// repeats the write.
+	IOError EventKind = "io-error"
+	// Unplugged: the guest has let go of a device, perhaps long after it was asked to.
+	Unplugged EventKind = "unplugged"
 )
 
-// Reason says why a domain stopped.
+// Reason says why a domain stopped, or why its disk failed.
 type Reason string
 
 // Reasons of Stopped.
@@ -127,12 +138,20 @@ const (
 	ByDestroy   Reason = "destroyed"
 	ByCrash     Reason = "crashed" // the guest panicked or QEMU died
 	ByMigration Reason = "migrated"
+	BySave      Reason = "saved"
 	ByOther     Reason = "other"
+)
+
+// Reasons of IOError.
+const (
+	NoSpace    Reason = "enospc"
+	OtherError Reason = "error"
 )
 
 // Event is one change of one domain, or a Resync of all.
 type Event struct {
 	Kind   EventKind
 	UUID   string
-	Reason Reason // of Stopped
+	Reason Reason // of Stopped and IOError
+	Device string // of IOError and Unplugged: the VBD's or VIF's UUID, when it is known
 }

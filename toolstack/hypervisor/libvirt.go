@@ -16,6 +16,7 @@ import (
 
 // Libvirt is the real Hypervisor.
 type Libvirt struct {
+	unbuilt
 	cfg   Config
 	owner *owner
 }

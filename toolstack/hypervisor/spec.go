@@ -3,7 +3,6 @@ package hypervisor
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"github.com/google/uuid"
@@ -46,12 +45,43 @@ type Spec struct {
 	VCPUs       int // started with
 	VCPUsMax    int // at least VCPUs
 
-	Boot DirectBoot
+	// MemoryTargetBytes is what the balloon leaves to the guest; 0 is all.
+	MemoryTargetBytes int64
+	// CoresPerSocket divides VCPUsMax; 0 is one.
+	CoresPerSocket int
+
+	Firmware   Firmware
+	Boot       DirectBoot // of Firmware Direct
+	SecureBoot bool       // of UEFI: only signed code boots
+	TPM        bool
+	// BootOrder of BIOS and UEFI: BootDisk, BootCD, BootNetwork.
+	BootOrder []string
+
+	Graphics bool // VGA, VNC and a tablet
+	Disks    []Disk
+	NICs     []NIC
 
 	// RebootDestroys ends the domain when the guest resets itself, where otherwise
 	// it starts again in place.
 	RebootDestroys bool
 }
+
+// Firmware is what starts the guest.
+type Firmware string
+
+// Kinds of firmware.
+const (
+	Direct Firmware = "" // none: a kernel is loaded
+	BIOS   Firmware = "bios"
+	UEFI   Firmware = "uefi"
+)
+
+// Entries of BootOrder.
+const (
+	BootDisk    = "hd"
+	BootCD      = "cdrom"
+	BootNetwork = "network"
+)
 
 // DirectBoot loads a kernel without any firmware's help.
 type DirectBoot struct{ Kernel, Initrd, Args string }
@@ -59,7 +89,7 @@ type DirectBoot struct{ Kernel, Initrd, Args string }
 // Check reports what is wrong with a spec. It is the last check before XML is
 // written; package vm refuses bad records earlier and with better words.
 func (s Spec) Check() error {
-	return errors.Join(s.checkIdentity(), s.checkSize(), s.Boot.check())
+	return errors.Join(s.checkIdentity(), s.checkSize(), s.checkFirmware(), s.checkDevices())
 }
 
 func (s Spec) checkIdentity() error {
@@ -82,15 +112,11 @@ func (s Spec) checkSize() error {
 	if s.VCPUs < 1 || s.VCPUsMax < s.VCPUs || s.VCPUsMax > maxVCPUs {
 		return fmt.Errorf("spec %s: %d of %d vcpus is out of range", s.UUID, s.VCPUs, s.VCPUsMax)
 	}
-	return nil
-}
-
-func (b DirectBoot) check() error {
-	if !filepath.IsAbs(b.Kernel) {
-		return fmt.Errorf("spec: kernel %q is not an absolute path", b.Kernel)
+	if s.MemoryTargetBytes < 0 || s.MemoryTargetBytes > s.MemoryBytes {
+		return fmt.Errorf("spec %s: memory target of %d bytes is out of range", s.UUID, s.MemoryTargetBytes)
 	}
-	if b.Initrd != "" && !filepath.IsAbs(b.Initrd) {
-		return fmt.Errorf("spec: initrd %q is not an absolute path", b.Initrd)
+	if s.CoresPerSocket < 0 || s.CoresPerSocket > 0 && s.VCPUsMax%s.CoresPerSocket != 0 {
+		return fmt.Errorf("spec %s: %d vcpus do not divide into sockets of %d", s.UUID, s.VCPUsMax, s.CoresPerSocket)
 	}
 	return nil
 }
