@@ -6,15 +6,25 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/host/hosttest"
 	"cairn/toolstack/network"
 	"cairn/toolstack/wire/wiretest"
 )
 
-type stack struct{ *wiretest.Server }
+type stack struct {
+	*wiretest.Server
+	hostd *hosttest.Hostd
+	net   *network.Manager
+}
 
 func newStack(t *testing.T) stack {
 	t.Helper()
-	return stack{wiretest.New(t, func(r *api.Registry, d *db.DB) { network.Register(r, d) })}
+	s := stack{hostd: hosttest.New()}
+	s.Server = wiretest.New(t, func(r *api.Registry, d *db.DB) {
+		s.net = network.New(network.Config{DB: d, Hostd: func(api.HostRef) network.Hostd { return s.hostd }})
+		s.net.Register(r)
+	})
+	return s
 }
 
 func TestVIF(t *testing.T) {

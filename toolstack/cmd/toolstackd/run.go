@@ -46,7 +46,13 @@ type config struct {
 	pool pool
 	// Stand-ins for tests; nil for the real ones.
 	fakeHypervisor hypervisor.Hypervisor
-	fakeHostd      host.Hostd
+	fakeHostd      hostd
+}
+
+// hostd is all that is asked of hostd.
+type hostd interface {
+	host.Hostd
+	network.Hostd
 }
 
 // pool is hosts of which this process speaks for all.
@@ -67,11 +73,13 @@ type toolstack struct {
 	cfg      config
 	db       *db.DB
 	hv       hypervisor.Hypervisor
+	hostd    hostd
 	host     *host.Manager
 	pool     *cairnpool.Manager
 	sessions *session.Manager
 	audit    *audit.Log
 	others   []vm.Site // beside the own host
+	networks *network.Manager
 	vms      *vm.Manager
 	consoles *console.Manager
 	server   *wire.Server
@@ -130,12 +138,12 @@ func (t *toolstack) open(ctx context.Context) error {
 		engine, err = openEngine(gctx, t.cfg)
 		return err
 	})
-	hostd := t.cfg.fakeHostd
-	if hostd == nil {
-		hostd = client.New(t.cfg.hostd)
+	t.hostd = t.cfg.fakeHostd
+	if t.hostd == nil {
+		t.hostd = client.New(t.cfg.hostd)
 	}
 	group.Go(func() error {
-		return waitFor(gctx, t.cfg.log, "hostd", func() error { _, err := hostd.Version(gctx); return err })
+		return waitFor(gctx, t.cfg.log, "hostd", func() error { _, err := t.hostd.Version(gctx); return err })
 	})
 	if err := group.Wait(); err != nil {
 		return err
@@ -145,7 +153,7 @@ func (t *toolstack) open(ctx context.Context) error {
 		return fmt.Errorf("database: %w", err)
 	}
 	t.host, err = host.New(host.Config{
-		DB: t.db, Hypervisor: t.hv, Hostd: hostd, StateDir: t.cfg.state, Restart: t.stop, Log: t.cfg.log,
+		DB: t.db, Hypervisor: t.hv, Hostd: t.hostd, StateDir: t.cfg.state, Restart: t.stop, Log: t.cfg.log,
 	})
 	if err == nil {
 		err = t.host.Sync(ctx)
@@ -215,6 +223,7 @@ func (t *toolstack) build() error {
 	t.tasks = task.New(task.Config{
 		DB: t.db, ThisHost: t.host.Ref, Who: sessions.Owner, Log: log.With("component", "task"),
 	})
+	t.networks = network.New(network.Config{DB: t.db, Hostd: t.hostdOf, Log: log.With("component", "network")})
 	consoles := t.ttys(log.With("component", "console"))
 	t.vms = vm.New(vm.Config{
 		DB: t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
@@ -232,7 +241,7 @@ func (t *toolstack) build() error {
 	blobs.Register(registry)
 	t.host.Register(registry)
 	t.pool.Register(registry)
-	network.Register(registry, t.db)
+	t.networks.Register(registry)
 	storage.Register(registry, t.db)
 	t.vms.Register(registry)
 	t.server = wire.NewServer(wire.Config{
@@ -242,6 +251,14 @@ func (t *toolstack) build() error {
 	audited.Handle(t.server)
 	blobs.Handle(t.server)
 	t.consoles.Handle(t.server)
+	return nil
+}
+
+// hostdOf is the hostd of a host; a simulated pool has one for all.
+func (t *toolstack) hostdOf(ref api.HostRef) network.Hostd {
+	if ref == t.host.Ref() || t.cfg.pool != nil {
+		return t.hostd
+	}
 	return nil
 }
 

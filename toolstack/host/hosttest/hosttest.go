@@ -24,6 +24,9 @@ type Hostd struct {
 	Kernel       string   // the kernel's log
 	Synchronized bool
 	Err          error // what every call answers, unless nil
+
+	BridgeRows map[string]client.Bridge // by name
+	PortRows   map[string]client.Port   // by interface
 }
 
 // New is a host of 4 GiB with KVM and two CPUs.

@@ -3,7 +3,6 @@ package sim
 import (
 	"cairn/init/config"
 	"cairn/init/hostd/client"
-	"cairn/toolstack/host"
 	"cairn/toolstack/host/hosttest"
 )
 
@@ -16,7 +15,7 @@ const (
 
 // Hostd answers as the hostd of the first simulated host. Who logs in as root
 // gives a password with this hash.
-func Hostd(passwordHash string) host.Hostd {
+func Hostd(passwordHash string) *hosttest.Hostd {
 	h := hosttest.New()
 	h.Set(func(h *hosttest.Hostd) {
 		h.Document.Hostname = hostname(0)

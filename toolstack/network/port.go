@@ -1,0 +1,114 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"cairn/init/hostd/client"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+// Plug makes ready on a host what a VIF needs: its network's bridge, and the rules
+// for its port. The interface itself is the hypervisor's to make, from the answer.
+// It is idempotent.
+func (m *Manager) Plug(ctx context.Context, host api.HostRef, vif api.VIFRef) (hypervisor.NIC, error) {
+	hostd, err := m.at(host)
+	if err != nil {
+		return hypervisor.NIC{}, err
+	}
+	m.ports.Lock()
+	defer m.ports.Unlock()
+	snap := m.db.Snapshot()
+	v, err := db.Get(snap, vif)
+	if err != nil {
+		return hypervisor.NIC{}, err
+	}
+	n, err := db.Get(snap, v.Network)
+	if err != nil {
+		return hypervisor.NIC{}, err
+	}
+	if err := hostd.PutBridge(ctx, bridgeOf(snap, host, n)); err != nil {
+		return hypervisor.NIC{}, bridgeError(n.Bridge, err)
+	}
+	port := portOf(v, n)
+	if err := hostd.PutPort(ctx, port); err != nil {
+		return hypervisor.NIC{}, fmt.Errorf("port of VIF %s: %w", v.UUID, err)
+	}
+	return hypervisor.NIC{ID: v.UUID, MAC: v.MAC, Bridge: n.Bridge, Tap: port.Interface, MTU: port.MTU}, nil
+}
+
+// Unplug forgets what Plug made ready, once the interface is gone. The bridge
+// stays: it costs nothing. It is idempotent.
+func (m *Manager) Unplug(ctx context.Context, host api.HostRef, vif api.VIFRef) error {
+	v, err := db.Get(m.db.Snapshot(), vif)
+	if err != nil {
+		return err
+	}
+	hostd, err := m.at(host)
+	if err != nil {
+		return err
+	}
+	m.ports.Lock()
+	defer m.ports.Unlock()
+	if err := hostd.DeletePort(ctx, hypervisor.TapName(v.UUID)); err != nil {
+		return fmt.Errorf("port of VIF %s: %w", v.UUID, err)
+	}
+	return nil
+}
+
+// bridgeOf is what a network is on a host: a bridge over the host's NIC in that
+// network, or one without an uplink.
+func bridgeOf(r db.Reader, host api.HostRef, n *api.Network) client.Bridge {
+	b := client.Bridge{Name: n.Bridge, MTU: int(n.MTU)}
+	for _, ref := range n.PIFs {
+		if p, err := db.Get(r, ref); err == nil && p.Host == host && p.Physical {
+			b.Uplink = p.Device
+		}
+	}
+	return b
+}
+
+func bridgeError(bridge string, err error) error {
+	return fmt.Errorf("bridge %s: %w", bridge, err)
+}
+
+// portOf is what a VIF's port should be by its row and its network's.
+func portOf(v *api.VIF, n *api.Network) client.Port {
+	p := client.Port{
+		Interface: hypervisor.TapName(v.UUID), Bridge: n.Bridge, MAC: v.MAC, Mode: client.PortMode(v.LockingMode),
+		RateKBps: rateOf(v), MTU: int(v.MTU),
+	}
+	if v.LockingMode == api.VIFLockingModeNetworkDefault {
+		p.Mode = client.PortMode(n.DefaultLockingMode)
+	}
+	if p.Mode == client.Locked {
+		p.IPv4, p.IPv6 = v.IPv4Allowed, v.IPv6Allowed
+	}
+	if p.MTU <= 0 {
+		p.MTU = int(n.MTU)
+	}
+	return p
+}
+
+// Quality of service: the one algorithm there is, and its parameter, in kilobytes
+// a second.
+const (
+	rateLimit = "ratelimit"
+	rateKey   = "kbps"
+)
+
+// rateOf is a VIF's limit, 0 for none. What is no number limits nothing, as it
+// always has been.
+func rateOf(v *api.VIF) int64 {
+	if v.QosAlgorithmType != rateLimit {
+		return 0
+	}
+	kbps, err := strconv.ParseInt(v.QosAlgorithmParams[rateKey], 10, 64)
+	if err != nil || kbps < 0 {
+		return 0
+	}
+	return kbps
+}
