@@ -144,12 +144,23 @@ func diskFree(s *subject[api.VBD]) error {
 	}
 	for _, other := range vdi.VBDs {
 		v, err := db.Get(s.r, other)
-		shared := err != nil || other == s.ref || !v.CurrentlyAttached || vdi.Sharable
+		shared := err != nil || other == s.ref || !v.CurrentlyAttached && !acquiring(v) || vdi.Sharable
 		if !shared && (v.Mode == api.VBDModeRW || s.rec.Mode == api.VBDModeRW) {
 			return api.ErrVDIInUse(s.rec.VDI.String(), s.op)
 		}
 	}
 	return nil
+}
+
+// acquiring: the disk is being attached at this moment.
+func acquiring(v *api.VBD) bool {
+	for _, op := range v.CurrentOperations {
+		switch op {
+		case api.VBDOperationsAttach, api.VBDOperationsPlug, api.VBDOperationsInsert:
+			return true
+		}
+	}
+	return false
 }
 
 func vifVM(v *api.VIF) api.VMRef  { return v.VM }
@@ -222,3 +233,9 @@ var Network = &Table[api.Network, *api.Network, api.NetworkOperations]{
 
 // truth reads a flag that clients keep as text.
 func truth(text string) bool { return strings.EqualFold(text, "true") }
+
+// DiskFree says whether the disk of a drive may be attached once more, for a
+// machine that takes all its devices at once.
+func DiskFree(r db.Reader, ref api.VBDRef, v *api.VBD, op api.VBDOperations) error {
+	return diskFree(&subject[api.VBD]{r, ref, v, string(op)})
+}

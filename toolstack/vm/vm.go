@@ -42,6 +42,26 @@ type Consoles interface {
 	Renew(ctx context.Context, uuid string) error
 }
 
+// Devices are the disks and NICs of machines, on the host's side and in the rows.
+type Devices interface {
+	// Check says why a machine's disks and networks cannot be had on a host.
+	Check(r db.Reader, host api.HostRef, vm api.VMRef) error
+	// Reserve takes the devices for a domain about to be made, in the transaction
+	// that records that intent; task is the operation's name.
+	Reserve(tx *db.Tx, vm api.VMRef, task string) error
+	// Prepare makes all that is reserved ready, or nothing, and then nothing is
+	// reserved any more.
+	Prepare(ctx context.Context, host api.HostRef, vm api.VMRef) ([]hypervisor.Disk, []hypervisor.NIC, error)
+	// Started and Stopped belong in the transaction that records the domain's start
+	// or its end.
+	Started(tx *db.Tx, vm api.VMRef) error
+	Stopped(tx *db.Tx, vm api.VMRef) error
+	// Release lets go of the host's side of what nothing uses; it is idempotent.
+	Release(ctx context.Context, host api.HostRef, vm api.VMRef) error
+	// Found makes rows and domain agree where a crash left them apart.
+	Found(ctx context.Context, host api.HostRef, vm api.VMRef) error
+}
+
 // Host is what this package needs to know of a host.
 type Host interface {
 	Ref() api.HostRef
@@ -61,6 +81,8 @@ type Config struct {
 	Hypervisor hypervisor.Hypervisor
 	Consoles   Consoles
 	Host       Host
+	// Devices plugs disks and NICs; nil in tests of machines that have none.
+	Devices Devices
 	// Others are further hosts to speak for, of a simulated pool; none otherwise.
 	Others []Site
 	// GuestDir is the only directory kernels and initial RAM disks of guests may

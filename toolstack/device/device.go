@@ -1,0 +1,69 @@
+// Package device is what is plugged into virtual machines: the behaviour of
+// VBDs, a disk or a CD drive each, and of VIFs, their network interfaces.
+//
+// A device lives twice, as a row and, while its machine runs, in the domain.
+// currently_attached says what the domain has and is only ever written by who
+// has just changed or just asked the domain. Between the two stands the host: a
+// disk is attached by the storage, a network port made, before the domain gets
+// them, and let go after the domain has none. current_operations of a device is
+// its lock; the operations attach, plug and insert in it say that the host's side
+// may be made at this moment, so nobody takes it away meanwhile.
+//
+// What a crash of the toolstack leaves is repaired from the domain: Found writes
+// down what it has, and Release lets go of what nothing uses.
+//
+// All methods may be called from many goroutines. Letting go of a disk and
+// making it ready exclude each other, disk by disk.
+package device
+
+import (
+	"context"
+	"log/slog"
+
+	"cairn/journal"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+// Storage makes disks ready on a host.
+type Storage interface {
+	// Attach makes a disk ready and says where it is; it is idempotent.
+	Attach(ctx context.Context, host api.HostRef, vdi api.VDIRef, writable bool) (*hypervisor.Source, error)
+	// Detach undoes Attach; it is idempotent.
+	Detach(ctx context.Context, host api.HostRef, vdi api.VDIRef) error
+}
+
+// Network makes ports for NICs on a host.
+type Network interface {
+	// Plug makes the port a NIC will use, and says what the domain needs to know; it
+	// is idempotent.
+	Plug(ctx context.Context, host api.HostRef, vif api.VIFRef) (hypervisor.NIC, error)
+	// Unplug removes the port; it is idempotent.
+	Unplug(ctx context.Context, host api.HostRef, vif api.VIFRef) error
+}
+
+// Config is what a Manager needs.
+type Config struct {
+	DB      *db.DB
+	Storage Storage
+	Network Network
+	// Hypervisor is the one of a host; nil for a host that is not spoken for.
+	Hypervisor func(api.HostRef) hypervisor.Hypervisor
+	Log        *slog.Logger
+}
+
+// Manager runs the devices of the machines of some hosts.
+type Manager struct {
+	cfg   Config
+	disks keyed[api.VDIRef] // held while the host's side of a disk changes
+	ports keyed[api.VIFRef]
+}
+
+// New returns a Manager; Register makes it serve.
+func New(cfg Config) *Manager {
+	if cfg.Log == nil {
+		cfg.Log = journal.Discard()
+	}
+	return &Manager{cfg: cfg, disks: newKeyed[api.VDIRef](), ports: newKeyed[api.VIFRef]()}
+}
