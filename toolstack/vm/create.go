@@ -8,6 +8,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/vm/template"
 )
 
 // create makes a VM from a client's record. Fields that say what runs, or what
@@ -96,7 +97,8 @@ func (m *Manager) duplicate(c *api.Call, ref api.VMRef, name string, op api.VMOp
 		vm.UUID, vm.NameLabel = api.NewUUID(), name
 		vm.Parent, vm.IsDefaultTemplate = "", false
 		vm.BlockedOperations, vm.Tags = nil, nil
-		delete(vm.OtherConfig, defaultTemplateKey)
+		delete(vm.OtherConfig, template.DefaultKey)
+		delete(vm.OtherConfig, template.StampKey)
 		m.reset(vm)
 		made = insert(tx, vm)
 		return nil

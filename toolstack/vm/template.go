@@ -6,38 +6,72 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/vm/template"
 )
-
-// defaultTemplateKey of VM.other_config marks a template that came with the
-// product; clients look for it.
-const defaultTemplateKey = "default_template"
 
 // DemoTemplate is the name of the template of the demo guest.
 const DemoTemplate = "Cairn demo guest"
 
+// demoKey is its reference_label.
+const demoKey = "cairn-demo-guest"
+
 const demoMemory = 256 << 20
 
-// ensureTemplates makes the default templates that are missing, and leaves those
-// that are there as they are.
+// ensureTemplates makes the default templates that are missing, and renews those
+// of an earlier version that nobody has changed.
 func (m *Manager) ensureTemplates(ctx context.Context) error {
+	wanted := []*api.VM{m.demoTemplate()}
+	for _, t := range template.All() {
+		wanted = append(wanted, t.VM())
+	}
 	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
-		for _, vm := range db.All[api.VM](tx) {
-			if vm.IsDefaultTemplate && vm.NameLabel == DemoTemplate {
-				return nil
+		there := map[string]api.VMRef{}
+		for ref, vm := range db.All[api.VM](tx) {
+			if vm.IsDefaultTemplate && !vm.IsASnapshot {
+				there[templateKey(vm)] = ref
 			}
 		}
-		vm := m.demoTemplate()
-		insert(tx, vm)
+		for _, vm := range wanted {
+			ref, found := there[vm.ReferenceLabel]
+			if !found {
+				vm.UUID = api.NewUUID()
+				m.reset(vm)
+				insert(tx, vm)
+				continue
+			}
+			if err := m.renewTemplate(tx, ref, vm); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 }
 
+// templateKey knows the one template that was there before templates had keys.
+func templateKey(vm *api.VM) string {
+	if vm.ReferenceLabel == "" && vm.NameLabel == DemoTemplate {
+		return demoKey
+	}
+	return vm.ReferenceLabel
+}
+
+func (m *Manager) renewTemplate(tx *db.Tx, ref api.VMRef, from *api.VM) error {
+	vm, err := db.Get(tx, ref)
+	if err != nil || !template.Outdated(vm) {
+		return err
+	}
+	if vm, err = db.Edit(tx, ref); err != nil {
+		return err
+	}
+	template.Renew(vm, from)
+	Derive(ref, vm)
+	return nil
+}
+
 func (m *Manager) demoTemplate() *api.VM {
 	vm := api.NewVM()
-	vm.UUID = api.NewUUID()
-	vm.NameLabel = DemoTemplate
+	vm.NameLabel, vm.ReferenceLabel = DemoTemplate, demoKey
 	vm.NameDescription = "A small Linux guest that greets on its serial console, for trying a host out"
-	vm.IsATemplate, vm.IsDefaultTemplate = true, true
 	vm.MemoryStaticMin, vm.MemoryDynamicMin = demoMemory, demoMemory
 	vm.MemoryDynamicMax, vm.MemoryStaticMax = demoMemory, demoMemory
 	vm.VCPUsMax, vm.VCPUsAtStartup = 1, 1
@@ -46,8 +80,7 @@ func (m *Manager) demoTemplate() *api.VM {
 	vm.PVKernel = m.cfg.GuestDir + "/vmlinuz"
 	vm.PVRamdisk = m.cfg.GuestDir + "/initrd.img"
 	vm.PVArgs = "console=ttyS0 quiet"
-	vm.OtherConfig = map[string]string{defaultTemplateKey: "true", "linux_template": "true"}
+	vm.OtherConfig = map[string]string{"linux_template": "true"}
 	vm.Platform = map[string]string{machineKey: hypervisor.DefaultMachine, "acpi": "1", "apic": "true"}
-	m.reset(vm)
-	return vm
+	return template.Stamp(vm)
 }
