@@ -67,3 +67,24 @@ func New(cfg Config) *Manager {
 	}
 	return &Manager{cfg: cfg, disks: newKeyed[api.VDIRef](), ports: newKeyed[api.VIFRef]()}
 }
+
+// Register binds the behaviour of VBD and VIF.
+func (m *Manager) Register(r *api.Registry) {
+	api.HandleVBDCreate(r, m.createVBD)
+	api.HandleVBDDestroy(r, m.destroyVBD)
+	api.HandleVBDPlug(r, m.plugVBD)
+	api.HandleVBDUnplug(r, m.unplugVBD)
+	api.HandleVBDUnplugForce(r, m.unplugVBDForce)
+	api.HandleVBDUnplugForceNoSafetyCheck(r, m.unplugVBDForce)
+	api.HandleVBDInsert(r, m.insert)
+	api.HandleVBDEject(r, m.eject)
+	api.HandleVBDSetMode(r, m.setMode)
+	api.HandleVBDAssertAttachable(r, m.assertAttachable)
+	r.Override("VBD.set_userdevice", m.setUserdevice)
+	api.HandleVIFCreate(r, m.createVIF)
+	api.HandleVIFDestroy(r, m.destroyVIF)
+	api.HandleVIFPlug(r, m.plugVIF)
+	api.HandleVIFUnplug(r, m.unplugVIF)
+	api.HandleVIFUnplugForce(r, m.unplugVIFForce)
+	api.HandleVIFMove(r, m.moveVIF)
+}

@@ -15,7 +15,7 @@ var vmClass = api.ClassOf[api.VM]()
 // are.
 var leaving = []api.VMOperations{
 	api.VMOperationsCleanShutdown, api.VMOperationsHardShutdown, api.VMOperationsShutdown,
-	api.VMOperationsSuspend, api.VMOperationsPause,
+	api.VMOperationsCleanReboot, api.VMOperationsHardReboot, api.VMOperationsSuspend, api.VMOperationsPause,
 }
 
 // owner answers the machine of a device; one that is not there is HANDLE_INVALID.
@@ -66,7 +66,7 @@ func detached[T any](is func(*T) bool) condition[T] {
 
 func all[T any](conditions ...condition[T]) []condition[T] { return conditions }
 
-// Devices. Machines do not have them yet, so none of these is built.
+// Devices: disks, drives and NICs are built, passing hardware through is not.
 
 func vbdVM(v *api.VBD) api.VMRef  { return v.VM }
 func vbdAttached(v *api.VBD) bool { return v.CurrentlyAttached }
@@ -77,6 +77,10 @@ var vbdPausing = []api.VBDOperations{api.VBDOperationsPause, api.VBDOperationsUn
 var VBD = &Table[api.VBD, *api.VBD, api.VBDOperations]{
 	fields: func(v *api.VBD) (*[]api.VBDOperations, *map[string]api.VBDOperations) {
 		return &v.AllowedOperations, &v.CurrentOperations
+	},
+	built: []api.VBDOperations{
+		api.VBDOperationsAttach, api.VBDOperationsPlug, api.VBDOperationsUnplug, api.VBDOperationsUnplugForce,
+		api.VBDOperationsInsert, api.VBDOperationsEject,
 	},
 	then: all(owner(vbdVM, ownerStays[api.VBD])),
 	rules: []rule[api.VBD, api.VBDOperations]{
@@ -171,7 +175,8 @@ var VIF = &Table[api.VIF, *api.VIF, api.VIFOperations]{
 	fields: func(v *api.VIF) (*[]api.VIFOperations, *map[string]api.VIFOperations) {
 		return &v.AllowedOperations, &v.CurrentOperations
 	},
-	then: all(owner(vifVM, ownerStays[api.VIF])),
+	built: []api.VIFOperations{api.VIFOperationsAttach, api.VIFOperationsPlug, api.VIFOperationsUnplug},
+	then:  all(owner(vifVM, ownerStays[api.VIF])),
 	rules: []rule[api.VIF, api.VIFOperations]{
 		{op: api.VIFOperationsAttach, then: all(detached(vifAttached))},
 		{op: api.VIFOperationsPlug, then: all(ownerIn(vifVM, running), detached(vifAttached), physical)},

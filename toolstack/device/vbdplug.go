@@ -1,0 +1,182 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/operation"
+)
+
+func lower(s api.VMPowerState) string { return strings.ToLower(string(s)) }
+
+func (m *Manager) plugVBD(c *api.Call, ref api.VBDRef) error {
+	w, err := m.beginVBD(c, ref, api.VBDOperationsPlug, func(tx *db.Tx, v *api.VBD) error {
+		vm, err := db.Get(tx, v.VM)
+		if err != nil {
+			return err
+		}
+		return checkDisk(tx, vm.ResidentOn, v.VM, v)
+	})
+	if err != nil {
+		return err
+	}
+	d, err := m.readyDisk(c, w.host, w.vm, w.vbd)
+	if err == nil {
+		err = w.attach(c, d)
+	}
+	if err != nil {
+		failed := w.end(c, err) // what keeps the disk is this operation
+		m.letGo(c, w.host, inside(w.vbd))
+		return failed
+	}
+	return w.end(c, w.settle(c))
+}
+
+// attach gives the domain the disk; without success it has none.
+func (w *vbdWork) attach(ctx context.Context, d hypervisor.Disk) error {
+	err := w.hv.AttachDisk(ctx, w.uuid, d)
+	here := func(hw hypervisor.Hardware) bool { _, there := hw.Disk(d.ID); return there }
+	switch {
+	case err == nil, errors.Is(err, hypervisor.ErrUnknownOutcome) && w.has(ctx, here):
+		return w.record(ctx, func(_ *db.Tx, v *api.VBD) error { attachedVBD(v, true); return nil })
+	default:
+		return w.answer("VBD", w.ref.String(), err)
+	}
+}
+
+// settle looks again when the machine was stopped or restarted while the domain
+// changed: whoever did that may have recorded before this did.
+func (w *vbdWork) settle(ctx context.Context) error {
+	snap := w.m.cfg.DB.Snapshot()
+	vm, err := db.Get(snap, w.machine.ref)
+	if err == nil && w.same(snap) && len(vm.CurrentOperations) == 0 {
+		return nil
+	}
+	there := w.has(ctx, func(hw hypervisor.Hardware) bool { _, ok := hw.Disk(w.vbd.UUID); return ok })
+	err = w.record(ctx, func(_ *db.Tx, v *api.VBD) error { attachedVBD(v, there); return nil })
+	if err == nil && !there {
+		w.m.letGo(ctx, w.host, inside(w.vbd))
+	}
+	return err
+}
+
+func (m *Manager) unplugVBD(c *api.Call, ref api.VBDRef) error {
+	return m.unplugDisk(c, ref, api.VBDOperationsUnplug)
+}
+
+// unplugVBDForce differs in that it asks for no mark that the drive may be
+// unplugged. A guest that holds on cannot be forced: its disk would be torn from
+// under it.
+func (m *Manager) unplugVBDForce(c *api.Call, ref api.VBDRef) error {
+	return m.unplugDisk(c, ref, api.VBDOperationsUnplugForce)
+}
+
+// unplugDisk: the guest lets go, the row says so, and then the host does.
+func (m *Manager) unplugDisk(c *api.Call, ref api.VBDRef, op api.VBDOperations) error {
+	w, err := m.beginVBD(c, ref, op, nil)
+	if err != nil {
+		return err
+	}
+	err = w.hv.DetachDisk(c, w.uuid, w.vbd.UUID)
+	gone := func(hw hypervisor.Hardware) bool { _, there := hw.Disk(w.vbd.UUID); return there }
+	switch {
+	case errors.Is(err, hypervisor.ErrNotFound): // or the machine has stopped
+	case errors.Is(err, hypervisor.ErrUnknownOutcome) && !w.has(c, gone):
+	case err != nil:
+		return w.end(c, w.answer("VBD", ref.String(), err))
+	}
+	err = w.record(c, func(_ *db.Tx, v *api.VBD) error { attachedVBD(v, false); return nil })
+	if err == nil {
+		m.letGo(c, w.host, inside(w.vbd))
+	}
+	return w.end(c, err)
+}
+
+// insert puts a disk image into a drive. The row says so first: a crash in
+// between is finished by Found.
+func (m *Manager) insert(c *api.Call, ref api.VBDRef, vdi api.VDIRef) error {
+	w, err := m.beginVBD(c, ref, api.VBDOperationsInsert, func(tx *db.Tx, v *api.VBD) error {
+		v.VDI, v.Empty = vdi, false
+		return checkMedium(tx, ref, v)
+	})
+	if err != nil {
+		return err
+	}
+	if !w.vbd.CurrentlyAttached || w.hv == nil {
+		return w.end(c, nil)
+	}
+	d, err := m.readyDisk(c, w.host, w.vm, w.vbd)
+	if err == nil {
+		err = w.medium(c, d.Source)
+	}
+	if err == nil {
+		return w.end(c, nil)
+	}
+	uerr := w.record(c, func(_ *db.Tx, v *api.VBD) error { v.VDI, v.Empty = "", true; return nil })
+	if uerr == nil {
+		m.letGo(c, w.host, vdi)
+	}
+	return w.end(c, err)
+}
+
+// eject takes the image out of a drive; the row follows, then the host.
+func (m *Manager) eject(c *api.Call, ref api.VBDRef) error {
+	w, err := m.beginVBD(c, ref, api.VBDOperationsEject, nil)
+	if err != nil {
+		return err
+	}
+	if w.vbd.CurrentlyAttached && w.hv != nil {
+		if err := w.medium(c, nil); err != nil {
+			return w.end(c, err)
+		}
+	}
+	vdi := w.vbd.VDI
+	err = w.record(c, func(_ *db.Tx, v *api.VBD) error { v.VDI, v.Empty = "", true; return nil })
+	if err == nil && w.hv != nil {
+		m.letGo(c, w.host, vdi)
+	}
+	return w.end(c, err)
+}
+
+// medium changes what is in the domain's drive. A machine that stopped meanwhile
+// needs nothing.
+func (w *vbdWork) medium(ctx context.Context, s *hypervisor.Source) error {
+	err := w.hv.ChangeMedia(ctx, w.uuid, w.vbd.UUID, s)
+	other := func(hw hypervisor.Hardware) bool {
+		d, there := hw.Disk(w.vbd.UUID)
+		return there && (d.Source == nil) != (s == nil)
+	}
+	switch {
+	case errors.Is(err, hypervisor.ErrNotFound):
+		return nil
+	case errors.Is(err, hypervisor.ErrUnknownOutcome) && !w.has(ctx, other):
+		return nil
+	case errors.Is(err, hypervisor.ErrBusy):
+		return api.ErrVBDTrayLocked(w.ref.String())
+	default:
+		return w.answer("VBD", w.ref.String(), err)
+	}
+}
+
+// checkMedium says why an image cannot be put into a drive.
+func checkMedium(tx *db.Tx, ref api.VBDRef, v *api.VBD) error {
+	vdi, err := db.Get(tx, v.VDI)
+	if err != nil {
+		return err
+	}
+	if !vdi.Managed {
+		return api.ErrVDINotManaged(v.VDI.String())
+	}
+	if err := operation.DiskFree(tx, ref, v, api.VBDOperationsInsert); err != nil {
+		return err
+	}
+	vm, err := db.Get(tx, v.VM)
+	if err != nil || !v.CurrentlyAttached {
+		return err
+	}
+	return checkDisk(tx, vm.ResidentOn, v.VM, v)
+}

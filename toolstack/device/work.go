@@ -1,0 +1,176 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/operation"
+)
+
+// finishTimeout bounds recording a result after the client's context has ended.
+const finishTimeout = 30 * time.Second
+
+// taskKey names an operation in current_operations; a call without a task gets a
+// name of its own.
+func taskKey(c *api.Call) string {
+	if ref := c.Task.Ref(); !ref.IsNull() {
+		return ref.String()
+	}
+	return api.NewRef[api.Task]().String()
+}
+
+// machine is where a device's machine is.
+type machine struct {
+	ref  api.VMRef
+	uuid string
+	host api.HostRef
+	hv   hypervisor.Hypervisor // nil: no domain, rows are all there is
+	born time.Time             // start of the domain
+}
+
+// machineOf finds the domain of a machine that runs.
+func (m *Manager) machineOf(r db.Reader, ref api.VMRef) (machine, error) {
+	vm, err := db.Get(r, ref)
+	if err != nil {
+		return machine{}, err
+	}
+	x := machine{ref: ref, uuid: vm.UUID, host: vm.ResidentOn}
+	if vm.PowerState != api.VMPowerStateRunning && vm.PowerState != api.VMPowerStatePaused {
+		return x, nil
+	}
+	if x.hv = m.cfg.Hypervisor(vm.ResidentOn); x.hv == nil {
+		return x, api.ErrHostOffline(vm.ResidentOn.String())
+	}
+	x.born = born(r, vm)
+	return x, nil
+}
+
+func born(r db.Reader, vm *api.VM) time.Time {
+	metrics, err := db.Get(r, vm.Metrics)
+	if err != nil {
+		return time.Time{}
+	}
+	return metrics.StartTime
+}
+
+// same reports whether the machine still has the domain it had.
+func (x machine) same(r db.Reader) bool {
+	vm, err := db.Get(r, x.ref)
+	if err != nil {
+		return false
+	}
+	awake := vm.PowerState == api.VMPowerStateRunning || vm.PowerState == api.VMPowerStatePaused
+	return awake && vm.ResidentOn == x.host && born(r, vm).Equal(x.born)
+}
+
+// vbdWork is an operation in progress on a drive.
+type vbdWork struct {
+	machine
+	m    *Manager
+	ref  api.VBDRef
+	vbd  *api.VBD // as it was, with what the intent changed
+	vm   *api.VM
+	op   api.VBDOperations
+	task string
+}
+
+// beginVBD checks an operation and enters it, with its intent, in one transaction.
+func (m *Manager) beginVBD(c *api.Call, ref api.VBDRef, op api.VBDOperations, intent func(*db.Tx, *api.VBD) error) (*vbdWork, error) {
+	w := &vbdWork{m: m, ref: ref, op: op, task: taskKey(c)}
+	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
+		v, err := operation.VBD.Begin(tx, ref, op, w.task)
+		if err != nil {
+			return err
+		}
+		if intent != nil {
+			if err := intent(tx, v); err != nil {
+				return err
+			}
+			operation.VBD.Renew(tx, ref, v)
+		}
+		if w.machine, err = m.machineOf(tx, v.VM); err != nil {
+			return err
+		}
+		w.vm, err = db.Get(tx, v.VM)
+		w.vbd = v.Clone()
+		return err
+	})
+	return w, err
+}
+
+// record writes a result and keeps the operation.
+func (w *vbdWork) record(ctx context.Context, result func(*db.Tx, *api.VBD) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	return db.Modify(ctx, w.m.cfg.DB, w.ref, func(tx *db.Tx, v *api.VBD) error {
+		if err := result(tx, v); err != nil {
+			return err
+		}
+		operation.VBD.Renew(tx, w.ref, v)
+		return nil
+	})
+}
+
+// end takes the operation out of the row. The first error is the answer.
+func (w *vbdWork) end(ctx context.Context, failed error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	err := w.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		v, err := operation.VBD.End(tx, w.ref, w.task)
+		if err == nil {
+			operation.VBD.Renew(tx, w.ref, v)
+		}
+		return err
+	})
+	if failed != nil {
+		w.m.cfg.Log.Warn("vbd-operation-failed", "op", w.op, "uuid", w.vbd.UUID, "err", failed)
+		return failed
+	}
+	return err
+}
+
+// letGo detaches a disk that is in no drive any more. A failure is left to the
+// next reconcile: the guest is rid of the disk.
+func (m *Manager) letGo(ctx context.Context, host api.HostRef, vdi api.VDIRef) {
+	if vdi.IsNull() || host.IsNull() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if err := m.releaseDisk(ctx, host, vdi); err != nil {
+		m.cfg.Log.Warn("vdi-detach-later", "vdi", vdi, "err", err)
+	}
+}
+
+// has looks whether the domain has a device after an answer was lost. What cannot
+// be told counts as had: nobody else may get the disk then.
+func (x machine) has(ctx context.Context, is func(hypervisor.Hardware) bool) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	hw, err := x.hv.Hardware(ctx, x.uuid)
+	if errors.Is(err, hypervisor.ErrNotFound) {
+		return false
+	}
+	return err != nil || is(hw)
+}
+
+// answer turns an error of the hypervisor into the API's.
+func (x machine) answer(class string, ref string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, hypervisor.ErrBusy):
+		return api.ErrDeviceDetachTimeout(class, ref)
+	case errors.Is(err, hypervisor.ErrUnsupported):
+		return api.ErrOperationNotAllowed("not possible while the VM runs: " + err.Error())
+	case errors.Is(err, hypervisor.ErrNotFound):
+		return api.ErrVMBadPowerState(x.ref.String(), "running", "halted")
+	default:
+		return fmt.Errorf("%s %s: %w", class, ref, err)
+	}
+}
