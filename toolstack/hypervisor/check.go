@@ -115,6 +115,10 @@ func (d Disk) check() error {
 		return fmt.Errorf("spec: disk %s: device %q is not a place", d.ID, d.Device)
 	case !goodSerial.MatchString(d.Serial):
 		return fmt.Errorf("spec: disk %s: serial %q has odd characters or is too long", d.ID, d.Serial)
+	case d.CD && d.Bus != SATA:
+		return fmt.Errorf("spec: disk %s: a CD drive on %s", d.ID, d.Bus)
+	case d.ReadOnly && d.Bus == SATA && !d.CD: // no ATA disk has a write-protect tab
+		return fmt.Errorf("spec: disk %s: a read-only disk on SATA", d.ID)
 	case d.Source == nil && !d.CD:
 		return fmt.Errorf("spec: disk %s: only a CD drive can be empty", d.ID)
 	case d.Source == nil:
@@ -165,6 +169,18 @@ func (n NIC) check() error {
 		return fmt.Errorf("spec: nic %s: model %q is unknown", n.ID, n.Model)
 	}
 	return nil
+}
+
+// rewired says whether o is the same NIC but for its bridge and link.
+func (n NIC) rewired(o NIC) bool {
+	norm := func(n NIC) NIC {
+		n.Bridge, n.LinkDown, n.MAC = "", false, strings.ToLower(n.MAC)
+		if n.Model == "" {
+			n.Model = Virtio
+		}
+		return n
+	}
+	return norm(n) == norm(o)
 }
 
 // clone copies a source with all beneath it.

@@ -23,6 +23,13 @@ type Config struct {
 	ConsoleOwner string
 	LogDir       string // console logs, written by virtlogd
 
+	// GraphicsDir holds one VNC socket per running VM with graphics. QEMU itself
+	// makes those, so it must be able to write there; the caller reaches them because
+	// files in the directory take over its group.
+	GraphicsDir string
+	// NVRAMDir holds the UEFI variables of each VM that has some.
+	NVRAMDir string
+
 	Log *slog.Logger
 	// Limits replaces the time limits in tests.
 	Limits Limits
@@ -33,6 +40,8 @@ type Limits struct {
 	Call    time.Duration // a query
 	Job     time.Duration // what makes QEMU start, stop or answer
 	Connect time.Duration
+	Save    time.Duration // what moves all of a guest's memory
+	Unplug  time.Duration // what a guest gets to give up a device
 	// Back-off between attempts to connect: doubles from Min to Max.
 	BackoffMin, BackoffMax time.Duration
 }
@@ -43,6 +52,8 @@ var defaultLimits = Limits{
 	Call:       90 * time.Second,
 	Job:        120 * time.Second,
 	Connect:    10 * time.Second,
+	Save:       time.Hour,
+	Unplug:     30 * time.Second,
 	BackoffMin: 20 * time.Millisecond,
 	BackoffMax: 100 * time.Millisecond,
 }
@@ -55,6 +66,8 @@ const (
 	DefaultConsoleDir   = "/run/libvirt/qemu"
 	DefaultConsoleOwner = "+64055:+990"
 	DefaultLogDir       = "/var/log/libvirt/qemu"
+	DefaultGraphicsDir  = "/run/libvirt/vnc"
+	DefaultNVRAMDir     = "/var/lib/libvirt/qemu/nvram"
 )
 
 // DefaultConfig is the configuration of a Cairn host.
@@ -75,6 +88,8 @@ func (c Config) withDefaults() Config {
 	set(&c.Emulator, DefaultEmulator)
 	set(&c.ConsoleDir, DefaultConsoleDir)
 	set(&c.LogDir, DefaultLogDir)
+	set(&c.GraphicsDir, DefaultGraphicsDir)
+	set(&c.NVRAMDir, DefaultNVRAMDir)
 	if c.Log == nil {
 		c.Log = journal.Discard()
 	}

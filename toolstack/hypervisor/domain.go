@@ -14,7 +14,7 @@ import (
 const metadataNS = "urn:cairn:domain"
 
 // layoutVersion counts changes of what domainXML writes for the same Spec.
-const layoutVersion = 1
+const layoutVersion = 2
 
 // The guest reads these with dmidecode and may key licences to them: they are
 // part of a machine's identity and never change.
@@ -28,26 +28,28 @@ const maxTitle = 128
 
 // domainXML writes the domain for a spec.
 //
-// What is not there is left out on purpose: no video and no USB, which only
-// cost boot time until a VM has a graphical console, and no watchdog, which
-// would stop a guest that never asked for one.
+// What is not there is left out on purpose: without a graphical console no video
+// and no USB, which only cost boot time, and no watchdog, which would stop a guest
+// that never asked for one.
 func (c Config) domainXML(s Spec) (string, error) {
 	if err := s.Check(); err != nil {
 		return "", err
 	}
 	d := libvirtxml.Domain{
-		Type:     string(s.Kind),
-		Name:     s.UUID,
-		UUID:     s.UUID,
-		Title:    title(s.Title),
-		Metadata: metadata(),
-		Memory:   &libvirtxml.DomainMemory{Value: kib(s.MemoryBytes), Unit: "KiB"},
-		VCPU:     vcpus(s),
-		SysInfo:  sysinfo(),
-		OS:       bootOS(s),
-		Features: features(),
-		CPU:      cpu(s.Kind),
-		Clock:    clock(s.Kind),
+		Type:          string(s.Kind),
+		Name:          s.UUID,
+		UUID:          s.UUID,
+		Title:         title(s.Title),
+		Metadata:      metadata(),
+		Memory:        &libvirtxml.DomainMemory{Value: kib(s.MemoryBytes), Unit: "KiB"},
+		CurrentMemory: memoryTarget(s),
+		VCPU:          vcpus(s),
+		IOThreads:     iothread,
+		SysInfo:       sysinfo(),
+		OS:            c.bootOS(s),
+		Features:      features(s),
+		CPU:           cpu(s),
+		Clock:         clock(s.Kind),
 		// The toolstack decides what follows a power-off or a crash: it alone knows
 		// whether this host may still run the VM. Only a guest's own reset is done in
 		// place, because it must work while the toolstack is away.
@@ -73,6 +75,14 @@ func metadata() *libvirtxml.DomainMetadata {
 	}
 }
 
+// memoryTarget is where the balloon goes as soon as the guest has a driver.
+func memoryTarget(s Spec) *libvirtxml.DomainCurrentMemory {
+	if s.MemoryTargetBytes == 0 {
+		return nil
+	}
+	return &libvirtxml.DomainCurrentMemory{Value: kib(s.MemoryTargetBytes), Unit: "KiB"}
+}
+
 func vcpus(s Spec) *libvirtxml.DomainVCPU {
 	v := &libvirtxml.DomainVCPU{Placement: "static", Value: uint(s.VCPUsMax)}
 	if s.VCPUs < s.VCPUsMax {
@@ -90,32 +100,17 @@ func sysinfo() []libvirtxml.DomainSysInfo {
 	}}}
 }
 
-func bootOS(s Spec) *libvirtxml.DomainOS {
-	return &libvirtxml.DomainOS{
-		Type:    &libvirtxml.DomainOSType{Arch: "x86_64", Machine: s.Machine, Type: "hvm"},
-		Kernel:  s.Boot.Kernel,
-		Initrd:  s.Boot.Initrd,
-		Cmdline: s.Boot.Args,
-		SMBios:  &libvirtxml.DomainSMBios{Mode: "sysinfo"},
-	}
-}
-
-func features() *libvirtxml.DomainFeatureList {
-	return &libvirtxml.DomainFeatureList{
-		ACPI: &libvirtxml.DomainFeature{}, // the power button of a clean shutdown
-		APIC: &libvirtxml.DomainFeatureAPIC{},
-		// VMware's I/O port: a guest has no business finding it.
-		VMPort: &libvirtxml.DomainFeatureState{State: "off"},
-	}
-}
-
 // cpu passes the host's CPU through. A pool of unlike hosts will need a common
 // model; until it can migrate, the fastest CPU is the right one.
-func cpu(k Kind) *libvirtxml.DomainCPU {
-	if k == Emulated {
-		return &libvirtxml.DomainCPU{Mode: "maximum", Check: "none", Migratable: "on"}
+func cpu(s Spec) *libvirtxml.DomainCPU {
+	c := &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none", Migratable: "on"}
+	if s.Kind == Emulated {
+		c.Mode = "maximum"
 	}
-	return &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none", Migratable: "on"}
+	if n := s.CoresPerSocket; n > 0 {
+		c.Topology = &libvirtxml.DomainCPUTopology{Sockets: s.VCPUsMax / n, Cores: n, Threads: 1}
+	}
+	return c
 }
 
 // clock catches up lost RTC ticks and does without HPET, as every KVM guest of
@@ -139,18 +134,26 @@ func onReboot(s Spec) string {
 	return "restart"
 }
 
+// statsPeriod is how often, in seconds, the guest reports on its memory.
+const statsPeriod = 5
+
 func (c Config) devices(s Spec) *libvirtxml.DomainDeviceList {
-	return &libvirtxml.DomainDeviceList{
+	d := &libvirtxml.DomainDeviceList{
 		Emulator:    c.Emulator,
-		Controllers: []libvirtxml.DomainController{{Type: "usb", Model: "none"}},
+		Controllers: controllers(s),
 		Serials:     []libvirtxml.DomainSerial{c.serial(s)},
-		MemBalloon:  &libvirtxml.DomainMemBalloon{Model: "virtio", FreePageReporting: "on"},
+		MemBalloon: &libvirtxml.DomainMemBalloon{
+			Model: "virtio", FreePageReporting: "on", Stats: &libvirtxml.DomainMemBalloonStats{Period: statsPeriod},
+		},
 		RNGs: []libvirtxml.DomainRNG{{
 			Model:   "virtio",
 			Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}},
 		}},
 		Panics: []libvirtxml.DomainPanic{{Model: "isa"}}, // tells a crash from a power-off
 	}
+	c.plugged(s, d)
+	c.graphics(s, d)
+	return d
 }
 
 // serial is COM1 on a unix socket. libvirtd makes the socket before QEMU runs,

@@ -216,9 +216,7 @@ func (f *Fake) UpdateNIC(ctx context.Context, uuid string, n NIC) error {
 		if err := n.check(); err != nil {
 			return err
 		}
-		same := *was
-		same.Bridge, same.LinkDown = n.Bridge, n.LinkDown
-		if same != n {
+		if !was.rewired(n) {
 			return ErrUnsupported
 		}
 		*was = n

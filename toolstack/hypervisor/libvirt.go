@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
-	"syscall"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
 	"github.com/google/uuid"
@@ -16,7 +13,6 @@ import (
 
 // Libvirt is the real Hypervisor.
 type Libvirt struct {
-	unbuilt
 	cfg   Config
 	owner *owner
 }
@@ -156,18 +152,7 @@ func (l *Libvirt) QueryKVM(ctx context.Context, uuid string) (KVM, error) {
 
 // DialConsole implements Hypervisor.
 func (l *Libvirt) DialConsole(ctx context.Context, id string) (net.Conn, error) {
-	if _, err := domainRef(id); err != nil { // before it becomes part of a path
-		return nil, err
-	}
-	d := net.Dialer{Timeout: l.cfg.Limits.Connect}
-	conn, err := d.DialContext(ctx, "unix", filepath.Join(l.cfg.Root, l.cfg.consolePath(id)))
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("%w: console of %s: %w", ErrNotFound, id, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("console of %s: %w", id, err)
-	}
-	return conn, nil
+	return l.dialSocket(ctx, "console", id, l.cfg.consolePath(id))
 }
 
 // List implements Hypervisor. One round trip answers for all domains; NOWAIT
@@ -195,11 +180,15 @@ func (l *Libvirt) List(ctx context.Context) ([]Domain, error) {
 // domainFrom reads one record; a domain that is gone already is left out.
 func domainFrom(r golibvirt.DomainStatsRecord) (Domain, bool) {
 	d := Domain{UUID: uuid.UUID(r.Dom.UUID).String(), Name: r.Dom.Name}
+	reason := golibvirt.DomainPausedUnknown
 	for _, p := range r.Params {
 		switch v := p.Value.I.(type) {
 		case int32:
-			if p.Field == golibvirt.DomainStatsStateState {
+			switch p.Field {
+			case golibvirt.DomainStatsStateState:
 				d.State = stateOf(golibvirt.DomainState(v))
+			case golibvirt.DomainStatsStateReason:
+				reason = golibvirt.DomainPausedReason(v)
 			}
 		case uint64:
 			if p.Field == golibvirt.DomainStatsBalloonMaximum {
@@ -207,6 +196,7 @@ func domainFrom(r golibvirt.DomainStatsRecord) (Domain, bool) {
 			}
 		}
 	}
+	d.IOError = d.State == Paused && reason == golibvirt.DomainPausedIoerror
 	return d, d.State != ""
 }
 
@@ -241,6 +231,27 @@ func eventFrom(m golibvirt.DomainEventLifecycleMsg) (Event, bool) {
 	return e, true
 }
 
+// deviceEventFrom reads an event of a device's.
+func deviceEventFrom(m any) (Event, bool) {
+	switch m := m.(type) {
+	case *golibvirt.DomainEventCallbackIOErrorReasonMsg:
+		if golibvirt.DomainEventIOErrorAction(m.Msg.Action) != golibvirt.DomainEventIoErrorPause {
+			return Event{}, false // the guest was told, and deals with it
+		}
+		e := Event{Kind: IOError, UUID: uuid.UUID(m.Msg.Dom.UUID).String(), Device: aliasID(m.Msg.DevAlias), Reason: OtherError}
+		if m.Msg.Reason == string(NoSpace) {
+			e.Reason = NoSpace
+		}
+		return e, true
+	case *golibvirt.DomainEventCallbackDeviceRemovedMsg:
+		return Event{
+			Kind: Unplugged, UUID: uuid.UUID(m.Msg.Dom.UUID).String(), Device: aliasID(m.Msg.DevAlias),
+		}, true
+	default:
+		return Event{}, false
+	}
+}
+
 // reasonOf: libvirt reports QEMU dying without a word as "failed".
 func reasonOf(d golibvirt.DomainEventStoppedDetailType) Reason {
 	switch d {
@@ -252,6 +263,8 @@ func reasonOf(d golibvirt.DomainEventStoppedDetailType) Reason {
 		return ByCrash
 	case golibvirt.DomainEventStoppedMigrated:
 		return ByMigration
+	case golibvirt.DomainEventStoppedSaved:
+		return BySave
 	default:
 		return ByOther
 	}

@@ -2,36 +2,262 @@ package hypervisor
 
 import (
 	"context"
+	"encoding/xml"
+	"errors"
 	"fmt"
-	"net"
+	"time"
+
+	golibvirt "github.com/digitalocean/go-libvirt"
+	"libvirt.org/go/libvirtxml"
 )
 
-// unbuilt refuses what libvirt is not yet asked for.
-type unbuilt struct{}
+// Hardware implements Devices.
+func (l *Libvirt) Hardware(ctx context.Context, uuid string) (Hardware, error) {
+	var x string
+	err := l.job(ctx, "hardware", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) (err error) {
+		x, err = c.DomainGetXMLDesc(d, 0)
+		return err
+	})
+	if err != nil {
+		return Hardware{}, err
+	}
+	var d libvirtxml.Domain
+	if err := d.Unmarshal(x); err != nil {
+		return Hardware{}, fmt.Errorf("domain %s: %w", uuid, err)
+	}
+	return hardwareFrom(d), nil
+}
 
-func (unbuilt) no(what string) error { return fmt.Errorf("%s: %w", what, ErrUnsupported) }
+// AttachDisk implements Devices.
+func (l *Libvirt) AttachDisk(ctx context.Context, uuid string, d Disk) error {
+	if err := d.check(); err != nil {
+		return err
+	}
+	if d.Bus != SCSI {
+		return fmt.Errorf("attach disk %s: on %s: %w", d.ID, d.Bus, ErrUnsupported)
+	}
+	h, err := l.Hardware(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	for _, other := range h.Disks {
+		if other.ID == d.ID || other.Device == d.Device {
+			return fmt.Errorf("attach disk %s as %s: %w", d.ID, d.Device, ErrExists)
+		}
+	}
+	return l.attach(ctx, "attach disk", uuid, diskXML(d, 0))
+}
 
-func (u unbuilt) Hardware(context.Context, string) (Hardware, error) {
-	return Hardware{}, u.no("hardware")
+// AttachNIC implements Devices.
+func (l *Libvirt) AttachNIC(ctx context.Context, uuid string, n NIC) error {
+	if err := n.check(); err != nil {
+		return err
+	}
+	h, err := l.Hardware(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	if _, there := h.NIC(n.ID); there {
+		return fmt.Errorf("attach nic %s: %w", n.ID, ErrExists)
+	}
+	return l.attach(ctx, "attach nic", uuid, nicXML(n, 0))
 }
-func (u unbuilt) AttachDisk(context.Context, string, Disk) error          { return u.no("attach disk") }
-func (u unbuilt) DetachDisk(context.Context, string, string) error        { return u.no("detach disk") }
-func (u unbuilt) AttachNIC(context.Context, string, NIC) error            { return u.no("attach nic") }
-func (u unbuilt) DetachNIC(context.Context, string, string) error         { return u.no("detach nic") }
-func (u unbuilt) UpdateNIC(context.Context, string, NIC) error            { return u.no("update nic") }
-func (u unbuilt) SetVCPUs(context.Context, string, int) error             { return u.no("set vcpus") }
-func (u unbuilt) SetMemoryTarget(context.Context, string, int64) error    { return u.no("set memory") }
-func (u unbuilt) Snapshot(context.Context, string, []Overlay) error       { return u.no("snapshot") }
-func (u unbuilt) Save(context.Context, string, string) error              { return u.no("save") }
-func (u unbuilt) Restore(context.Context, string, Spec, bool) error       { return u.no("restore") }
-func (u unbuilt) Screenshot(context.Context, string) ([]byte, error)      { return nil, u.no("screenshot") }
-func (u unbuilt) DialVNC(context.Context, string) (net.Conn, error)       { return nil, u.no("vnc") }
-func (u unbuilt) Erase(context.Context, string) error                     { return u.no("erase") }
-func (u unbuilt) ResizeDisk(context.Context, string, string, int64) error { return u.no("resize disk") }
-func (u unbuilt) ChangeMedia(context.Context, string, string, *Source) error {
-	return u.no("change media")
+
+func (l *Libvirt) attach(ctx context.Context, what, uuid string, device any) error {
+	x, err := xml.Marshal(device)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return l.job(ctx, what, uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
+		return c.DomainAttachDeviceFlags(d, string(x), uint32(golibvirt.DomainDeviceModifyLive))
+	})
 }
-func (u unbuilt) MemoryStats(context.Context, string) (MemoryStats, error) {
-	return MemoryStats{}, u.no("memory stats")
+
+// DetachDisk implements Devices.
+func (l *Libvirt) DetachDisk(ctx context.Context, uuid, id string) error {
+	disk, err := l.disk(ctx, uuid, id)
+	if err != nil {
+		return err
+	}
+	if disk.Bus != SCSI {
+		return fmt.Errorf("detach disk %s: from %s: %w", id, disk.Bus, ErrUnsupported)
+	}
+	return l.detach(ctx, uuid, id, func(h Hardware) bool { _, there := h.Disk(id); return there })
 }
-func (u unbuilt) Commit(context.Context, string, string, func(float64)) error { return u.no("commit") }
+
+// DetachNIC implements Devices.
+func (l *Libvirt) DetachNIC(ctx context.Context, uuid, id string) error {
+	there := func(h Hardware) bool { _, there := h.NIC(id); return there }
+	h, err := l.Hardware(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	if !there(h) {
+		return fmt.Errorf("nic %s: %w", id, ErrNotFound)
+	}
+	return l.detach(ctx, uuid, id, there)
+}
+
+func (l *Libvirt) disk(ctx context.Context, uuid, id string) (Disk, error) {
+	h, err := l.Hardware(ctx, uuid)
+	if err != nil {
+		return Disk{}, err
+	}
+	d, there := h.Disk(id)
+	if !there {
+		return Disk{}, fmt.Errorf("disk %s of %s: %w", id, uuid, ErrNotFound)
+	}
+	return d, nil
+}
+
+// detach asks for a device and waits for the event that it is gone. Events may be
+// lost, so whenever that is said, and at the end, the domain itself is looked at.
+func (l *Libvirt) detach(ctx context.Context, uuid, id string, there func(Hardware) bool) error {
+	events, unsubscribe := l.Subscribe()
+	defer unsubscribe()
+	asked := l.job(ctx, "detach "+id, uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
+		return c.DomainDetachDeviceAlias(d, userAlias+id, uint32(golibvirt.DomainAffectLive))
+	})
+	if asked != nil && !errors.Is(asked, ErrUnknownOutcome) {
+		return asked
+	}
+	gone := func() (bool, error) {
+		h, err := l.Hardware(ctx, uuid)
+		return err == nil && !there(h), err
+	}
+	limit := time.NewTimer(l.cfg.Limits.Unplug)
+	defer limit.Stop()
+	for {
+		select {
+		case e := <-events:
+			switch {
+			case e.Kind == Unplugged && e.UUID == uuid && e.Device == id:
+				return nil
+			case e.Kind == Resync || e.Kind == Stopped && e.UUID == uuid:
+				if done, err := gone(); done || err != nil {
+					return err
+				}
+			}
+		case <-limit.C:
+			if done, err := gone(); done || err != nil {
+				return err
+			}
+			return fmt.Errorf("detach %s from %s: %w: the guest has not let go for %s", id, uuid, ErrBusy, l.cfg.Limits.Unplug)
+		case <-ctx.Done():
+			return fmt.Errorf("detach %s from %s: %w: %w", id, uuid, ErrUnknownOutcome, context.Cause(ctx))
+		}
+	}
+}
+
+// ChangeMedia implements Devices. It does not ask a guest that has locked the tray.
+func (l *Libvirt) ChangeMedia(ctx context.Context, uuid, id string, s *Source) error {
+	disk, err := l.disk(ctx, uuid, id)
+	if err != nil {
+		return err
+	}
+	if !disk.CD {
+		return fmt.Errorf("disk %s is no CD drive: %w", id, ErrUnsupported)
+	}
+	disk.Source = s
+	if err := disk.check(); err != nil {
+		return err
+	}
+	return l.update(ctx, "change media", uuid, diskXML(disk, 0), golibvirt.DomainDeviceModifyLive|golibvirt.DomainDeviceModifyForce)
+}
+
+// UpdateNIC implements Devices.
+func (l *Libvirt) UpdateNIC(ctx context.Context, uuid string, n NIC) error {
+	if err := n.check(); err != nil {
+		return err
+	}
+	h, err := l.Hardware(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	was, there := h.NIC(n.ID)
+	if !there {
+		return fmt.Errorf("nic %s of %s: %w", n.ID, uuid, ErrNotFound)
+	}
+	if !was.rewired(n) {
+		return fmt.Errorf("nic %s: only bridge and link change: %w", n.ID, ErrUnsupported)
+	}
+	x := nicXML(n, 0)
+	x.ROM = nil // as it is
+	if !n.LinkDown {
+		x.Link = &libvirtxml.DomainInterfaceLink{State: "up"}
+	}
+	return l.update(ctx, "update nic", uuid, x, golibvirt.DomainDeviceModifyLive)
+}
+
+func (l *Libvirt) update(ctx context.Context, what, uuid string, device any, flags golibvirt.DomainDeviceModifyFlags) error {
+	x, err := xml.Marshal(device)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return l.job(ctx, what, uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
+		return c.DomainUpdateDeviceFlags(d, string(x), flags)
+	})
+}
+
+// ResizeDisk implements Devices.
+func (l *Libvirt) ResizeDisk(ctx context.Context, uuid, id string, bytes int64) error {
+	if bytes <= 0 {
+		return fmt.Errorf("disk %s: size %d", id, bytes)
+	}
+	disk, err := l.disk(ctx, uuid, id)
+	if err != nil {
+		return err
+	}
+	return l.job(ctx, "resize disk "+id, uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
+		return c.DomainBlockResize(d, disk.Device, uint64(bytes), golibvirt.DomainBlockResizeBytes)
+	})
+}
+
+// SetVCPUs implements Devices.
+func (l *Libvirt) SetVCPUs(ctx context.Context, uuid string, n int) error {
+	if n < 1 || n > maxVCPUs {
+		return fmt.Errorf("%d vcpus is out of range", n)
+	}
+	return l.job(ctx, "set vcpus", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
+		return c.DomainSetVcpusFlags(d, uint32(n), uint32(golibvirt.DomainVCPULive))
+	})
+}
+
+// SetMemoryTarget implements Devices.
+func (l *Libvirt) SetMemoryTarget(ctx context.Context, uuid string, bytes int64) error {
+	if bytes < 1 {
+		return fmt.Errorf("memory target of %d bytes is out of range", bytes)
+	}
+	return l.job(ctx, "set memory target", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
+		return c.DomainSetMemoryFlags(d, uint64(kib(bytes)), uint32(golibvirt.DomainMemLive))
+	})
+}
+
+// MemoryStats implements Devices.
+func (l *Libvirt) MemoryStats(ctx context.Context, uuid string) (MemoryStats, error) {
+	var stats []golibvirt.DomainMemoryStat
+	err := l.job(ctx, "memory stats", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) (err error) {
+		stats, err = c.DomainMemoryStats(d, uint32(golibvirt.DomainMemoryStatNr), 0)
+		return err
+	})
+	return memoryFrom(stats), err
+}
+
+func memoryFrom(stats []golibvirt.DomainMemoryStat) (m MemoryStats) {
+	for _, s := range stats {
+		bytes := int64(s.Val) << 10
+		switch golibvirt.DomainMemoryStatTags(s.Tag) {
+		case golibvirt.DomainMemoryStatActualBalloon:
+			m.Actual = bytes
+		case golibvirt.DomainMemoryStatAvailable:
+			m.Total = bytes
+		case golibvirt.DomainMemoryStatUnused:
+			m.Free = bytes
+		case golibvirt.DomainMemoryStatUsable:
+			m.Usable = bytes
+		case golibvirt.DomainMemoryStatRss:
+			m.RSS = bytes
+		}
+	}
+	return m
+}

@@ -16,6 +16,10 @@ import (
 // only wait where no limit can see them.
 const maxCalls = 5
 
+// maxLong of them may be taken by what moves a guest's memory, which can take
+// minutes: the others stay free for everything else.
+const maxLong = 2
+
 // owner keeps one connection to libvirtd alive. One goroutine makes, watches and
 // replaces it; calls borrow it. A connection is used for one life only: the
 // library is not safe to reconnect, and a fresh object costs nothing.
@@ -34,6 +38,7 @@ type owner struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	slots  chan struct{}
+	longs  chan struct{} // of slots, those that long calls may take
 	events broker
 
 	mu      sync.Mutex
@@ -46,13 +51,14 @@ type link struct {
 	rpc       *golibvirt.Libvirt
 	conn      *watchedConn
 	lifecycle <-chan golibvirt.DomainEventLifecycleMsg
+	devices   [2]<-chan any // I/O errors, removed devices
 }
 
 func newOwner(cfg Config) *owner {
 	ctx, cancel := context.WithCancel(context.Background())
 	o := &owner{
 		cfg: cfg, cancel: cancel, done: make(chan struct{}),
-		slots: make(chan struct{}, maxCalls), changed: make(chan struct{}),
+		slots: make(chan struct{}, maxCalls), longs: make(chan struct{}, maxLong), changed: make(chan struct{}),
 	}
 	go o.run(ctx)
 	return o
@@ -102,6 +108,7 @@ func (o *owner) live(ctx context.Context, k *link) {
 // follow relays events until the connection is dead, and then lets the library's
 // own goroutine run dry.
 func (o *owner) follow(k *link) {
+	defer func() { go k.runDry() }()
 	for {
 		select {
 		case m, ok := <-k.lifecycle:
@@ -112,13 +119,34 @@ func (o *owner) follow(k *link) {
 			if e, ok := eventFrom(m); ok {
 				o.events.publish(e)
 			}
+		case m, ok := <-k.devices[0]:
+			o.device(k, m, ok)
+		case m, ok := <-k.devices[1]:
+			o.device(k, m, ok)
 		case <-k.conn.dead:
-			go func() {
-				for range k.lifecycle {
-				}
-			}()
 			return
 		}
+	}
+}
+
+func (o *owner) device(k *link, m any, open bool) {
+	if !open {
+		k.kill()
+	}
+	if e, ok := deviceEventFrom(m); ok {
+		o.events.publish(e)
+	}
+}
+
+// runDry reads what the library still wants to tell, until it closes the channels.
+func (k *link) runDry() {
+	for _, c := range k.devices {
+		go func() {
+			for range c {
+			}
+		}()
+	}
+	for range k.lifecycle {
 	}
 }
 
@@ -139,12 +167,24 @@ func (o *owner) dial(ctx context.Context) (*link, error) {
 		conn.kill()
 		return nil, fmt.Errorf("libvirt: log in: %w", err)
 	}
-	// Never cancelled: see owner.
-	if k.lifecycle, err = k.rpc.LifecycleEvents(context.Background()); err != nil {
+	if err := k.listen(); err != nil {
 		conn.kill()
 		return nil, fmt.Errorf("libvirt: subscribe: %w", err)
 	}
 	return k, nil
+}
+
+// listen subscribes to events. Subscriptions are never cancelled: see owner.
+func (k *link) listen() (err error) {
+	if k.lifecycle, err = k.rpc.LifecycleEvents(context.Background()); err != nil {
+		return err
+	}
+	for i, id := range []golibvirt.DomainEventID{golibvirt.DomainEventIDIoErrorReason, golibvirt.DomainEventIDDeviceRemoved} {
+		if k.devices[i], err = k.rpc.SubscribeEvents(context.Background(), id, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (k *link) kill() { k.conn.kill() }
@@ -196,6 +236,17 @@ func (o *owner) call(ctx context.Context, l limit, what string, f func(*golibvir
 	return o.callOn(ctx, k, l, what, f)
 }
 
+// long is call for what may take minutes.
+func (o *owner) long(ctx context.Context, l limit, what string, f func(*golibvirt.Libvirt) error) error {
+	select {
+	case o.longs <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w: %w", what, ErrUnavailable, context.Cause(ctx))
+	}
+	defer func() { <-o.longs }()
+	return o.call(ctx, l, what, f)
+}
+
 func (o *owner) callOn(ctx context.Context, k *link, l limit, what string, f func(*golibvirt.Libvirt) error) error {
 	select {
 	case o.slots <- struct{}{}:
@@ -236,10 +287,12 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
 	switch golibvirt.ErrorNumber(e.Code) {
-	case golibvirt.ErrNoDomain:
+	case golibvirt.ErrNoDomain, golibvirt.ErrDeviceMissing:
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	case golibvirt.ErrOperationInvalid:
 		return fmt.Errorf("%w: %w", ErrBadState, err)
+	case golibvirt.ErrBlockCopyActive, golibvirt.ErrResourceBusy, golibvirt.ErrOperationTimeout:
+		return fmt.Errorf("%w: %w", ErrBusy, err) // the last: another job holds the domain
 	default:
 		return err
 	}
