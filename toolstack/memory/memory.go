@@ -1,0 +1,85 @@
+// Package memory keeps account of the memory of hosts and shares it among guests.
+//
+// The ledger is the rows. A guest that is about to run (scheduled_to_be_resident_on)
+// holds its static_max; one that runs holds the larger of what its balloon says it
+// has (VM_metrics.memory_actual) and what it may grow to (VM.memory_target); each
+// holds its overhead besides. A guest whose balloon has never answered counts with
+// static_max, which it may use before its driver loads. Whoever takes memory checks
+// the ledger and enters himself in one transaction, so no byte is given twice, and a
+// crash leaves the ledger as true as it was.
+//
+// A Policy says who should have how much. It is pure: it hears the time and what was
+// observed, and answers with changes.
+//
+//   - Never more is promised than there is: a target is raised only by bytes nobody
+//     holds. A guest can still take by itself, by restarting without its balloon; it
+//     then counts with what it has, and the others make room.
+//   - Targets are always between dynamic_min and dynamic_max.
+//   - All guests with a live balloon get the same fraction of their dynamic range.
+//   - What frees comes first: the bytes of a lowered target count as held until an
+//     observation made after the lowering says the guest has given them.
+//   - A guest that does not move for five seconds is inactive. It counts with what it
+//     has and may grow by a small step only, so it neither holds up nor starves others;
+//     with its first move it is back.
+//   - While nothing changes from outside, targets come to rest.
+//
+// The order in which a Manager acts keeps the ledger on the safe side of the
+// hypervisor: a raise is written first and told second, a lowering is told first and
+// written when it was seen.
+//
+// All methods of Manager may be called from many goroutines.
+package memory
+
+import (
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+)
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+)
+
+// Overhead is what QEMU needs beside the guest's memory: its heap and device models,
+// its stacks per vCPU, and page tables and dirty bitmaps in proportion to the memory.
+func Overhead(staticMax, vcpus int64) int64 { return 48*mib + vcpus*mib + staticMax/128 }
+
+// Footprint is what a VM may take of its host from its first instruction on.
+func Footprint(vm *api.VM) int64 {
+	return vm.MemoryStaticMax + Overhead(vm.MemoryStaticMax, vm.VCPUsMax)
+}
+
+// Free is what nobody holds of a host's memory for guests, by the ledger. It is
+// negative while guests have more than they should.
+func Free(r db.Reader, host api.HostRef, total int64) int64 {
+	for _, vm := range db.All[api.VM](r) {
+		if g, ok := entry(r, vm, host); ok {
+			total -= g.hold()
+		}
+	}
+	return total
+}
+
+// entry is a VM's line in a host's ledger; ok is false when it has none.
+func entry(r db.Reader, vm *api.VM, host api.HostRef) (g Guest, ok bool) {
+	arriving := vm.ScheduledToBeResidentOn == host
+	if vm.IsControlDomain || !arriving && vm.ResidentOn != host {
+		return Guest{}, false
+	}
+	g = Guest{
+		StaticMax: vm.MemoryStaticMax, Min: vm.MemoryDynamicMin, Max: vm.MemoryDynamicMax,
+		Overhead: Overhead(vm.MemoryStaticMax, vm.VCPUsMax),
+		Actual:   vm.MemoryStaticMax, Promise: min(vm.MemoryTarget, vm.MemoryStaticMax), Arriving: arriving,
+	}
+	if metrics, err := db.Get(r, vm.Metrics); err == nil && metrics.MemoryActual > 0 {
+		g.Actual = min(metrics.MemoryActual, g.StaticMax)
+	}
+	g.Asked = g.Promise
+	return g, true
+}
+
+// Room is what a host has for one more guest.
+type Room struct {
+	Free int64 // at once
+	Most int64 // after all others have given what they can
+}
