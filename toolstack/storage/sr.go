@@ -9,15 +9,15 @@ import (
 )
 
 // registerSR binds the settings of repositories.
-func (s settings) registerSR(r *api.Registry) {
-	api.HandleSRSetNameLabel(r, set(s, func(_ *db.Tx, r *api.SR, value string) error { r.NameLabel = value; return nil }))
-	api.HandleSRSetNameDescription(r, set(s, func(_ *db.Tx, r *api.SR, value string) error { r.NameDescription = value; return nil }))
-	api.HandleSRSetShared(r, set(s, setShared))
-	api.HandleSRSetPhysicalSize(r, set(s, size("physical_size", func(r *api.SR) *int64 { return &r.PhysicalSize })))
-	api.HandleSRSetPhysicalUtilisation(r, set(s, size("physical_utilisation", func(r *api.SR) *int64 { return &r.PhysicalUtilisation })))
-	api.HandleSRSetVirtualAllocation(r, set(s, size("virtual_allocation", func(r *api.SR) *int64 { return &r.VirtualAllocation })))
-	api.HandleSRGetSupportedTypes(r, s.supportedTypes)
-	api.HandleSRGetLiveHosts(r, s.liveHosts)
+func (m *Manager) registerSR(r *api.Registry) {
+	api.HandleSRSetNameLabel(r, set(m, func(_ *db.Tx, r *api.SR, value string) error { r.NameLabel = value; return nil }))
+	api.HandleSRSetNameDescription(r, set(m, func(_ *db.Tx, r *api.SR, value string) error { r.NameDescription = value; return nil }))
+	api.HandleSRSetShared(r, set(m, setShared))
+	api.HandleSRSetPhysicalSize(r, set(m, size("physical_size", func(r *api.SR) *int64 { return &r.PhysicalSize })))
+	api.HandleSRSetPhysicalUtilisation(r, set(m, size("physical_utilisation", func(r *api.SR) *int64 { return &r.PhysicalUtilisation })))
+	api.HandleSRSetVirtualAllocation(r, set(m, size("virtual_allocation", func(r *api.SR) *int64 { return &r.VirtualAllocation })))
+	api.HandleSRGetSupportedTypes(r, m.supportedTypes)
+	api.HandleSRGetLiveHosts(r, m.liveHosts)
 }
 
 // setShared: what several hosts are attached to is shared.
@@ -41,9 +41,9 @@ func size[T any](field string, at func(*T) *int64) func(*db.Tx, *T, int64) error
 }
 
 // supportedTypes are those that a storage driver is there for.
-func (s settings) supportedTypes(*api.Call) ([]string, error) {
+func (m *Manager) supportedTypes(*api.Call) ([]string, error) {
 	types := []string{}
-	for _, driver := range db.All[api.SM](s.db.Snapshot()) {
+	for _, driver := range db.All[api.SM](m.cfg.DB.Snapshot()) {
 		types = append(types, driver.Type)
 	}
 	slices.Sort(types)
@@ -51,8 +51,8 @@ func (s settings) supportedTypes(*api.Call) ([]string, error) {
 }
 
 // liveHosts are hosts that live and have the repository attached.
-func (s settings) liveHosts(_ *api.Call, ref api.SRRef) ([]api.HostRef, error) {
-	snap := s.db.Snapshot()
+func (m *Manager) liveHosts(_ *api.Call, ref api.SRRef) ([]api.HostRef, error) {
+	snap := m.cfg.DB.Snapshot()
 	r, err := db.Get(snap, ref)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (s settings) liveHosts(_ *api.Call, ref api.SRRef) ([]api.HostRef, error) {
 		if err != nil || !h.Enabled {
 			continue
 		}
-		if m, err := db.Get(snap, h.Metrics); err == nil && m.Live {
+		if metrics, err := db.Get(snap, h.Metrics); err == nil && metrics.Live {
 			hosts = append(hosts, p.Host)
 		}
 	}
@@ -75,9 +75,9 @@ func (s settings) liveHosts(_ *api.Call, ref api.SRRef) ([]api.HostRef, error) {
 }
 
 // registerPBD binds how a host reaches a repository: changed while it does not.
-func (s settings) registerPBD(r *api.Registry) {
+func (m *Manager) registerPBD(r *api.Registry) {
 	api.HandlePBDSetDeviceConfig(r, func(c *api.Call, ref api.PBDRef, value map[string]string) error {
-		return db.Modify(c, s.db, ref, func(_ *db.Tx, p *api.PBD) error {
+		return db.Modify(c, m.cfg.DB, ref, func(_ *db.Tx, p *api.PBD) error {
 			if p.CurrentlyAttached {
 				return api.ErrOperationNotAllowed("the PBD is attached")
 			}

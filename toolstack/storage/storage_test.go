@@ -14,7 +14,7 @@ type stack struct{ *wiretest.Server }
 
 func newStack(t *testing.T) stack {
 	t.Helper()
-	return stack{wiretest.New(t, func(r *api.Registry, d *db.DB) { storage.Register(r, d) })}
+	return stack{wiretest.New(t, func(r *api.Registry, d *db.DB) { storage.New(storage.Config{DB: d}).Register(r) })}
 }
 
 func TestSR(t *testing.T) {

@@ -9,23 +9,23 @@ import (
 
 // registerVDI binds the settings of disks. Those from set_missing on are for
 // storage drivers, which report what they found.
-func (s settings) registerVDI(r *api.Registry) {
-	api.HandleVDISetNameLabel(r, set(s, func(_ *db.Tx, r *api.VDI, value string) error { r.NameLabel = value; return nil }))
-	api.HandleVDISetNameDescription(r, set(s, func(_ *db.Tx, r *api.VDI, value string) error { r.NameDescription = value; return nil }))
-	api.HandleVDISetReadOnly(r, s.idle(func(r *api.VDI, value bool) { r.ReadOnly = value }))
-	api.HandleVDISetSharable(r, s.idle(func(r *api.VDI, value bool) { r.Sharable = value }))
-	api.HandleVDISetAllowCaching(r, s.idle(func(r *api.VDI, value bool) { r.AllowCaching = value }))
-	api.HandleVDISetOnBoot(r, s.setOnBoot)
+func (m *Manager) registerVDI(r *api.Registry) {
+	api.HandleVDISetNameLabel(r, set(m, func(_ *db.Tx, r *api.VDI, value string) error { r.NameLabel = value; return nil }))
+	api.HandleVDISetNameDescription(r, set(m, func(_ *db.Tx, r *api.VDI, value string) error { r.NameDescription = value; return nil }))
+	api.HandleVDISetReadOnly(r, m.idle(func(r *api.VDI, value bool) { r.ReadOnly = value }))
+	api.HandleVDISetSharable(r, m.idle(func(r *api.VDI, value bool) { r.Sharable = value }))
+	api.HandleVDISetAllowCaching(r, m.idle(func(r *api.VDI, value bool) { r.AllowCaching = value }))
+	api.HandleVDISetOnBoot(r, m.setOnBoot)
 
-	api.HandleVDISetMissing(r, set(s, func(_ *db.Tx, r *api.VDI, value bool) error { r.Missing = value; return nil }))
-	api.HandleVDISetManaged(r, set(s, func(_ *db.Tx, r *api.VDI, value bool) error { r.Managed = value; return nil }))
-	api.HandleVDISetVirtualSize(r, set(s, size("virtual_size", func(r *api.VDI) *int64 { return &r.VirtualSize })))
-	api.HandleVDISetPhysicalUtilisation(r, set(s, size("physical_utilisation", func(r *api.VDI) *int64 { return &r.PhysicalUtilisation })))
-	api.HandleVDISetIsASnapshot(r, set(s, func(_ *db.Tx, r *api.VDI, value bool) error { r.IsASnapshot = value; return nil }))
-	api.HandleVDISetSnapshotOf(r, set(s, setSnapshotOf))
-	api.HandleVDISetSnapshotTime(r, set(s, func(_ *db.Tx, r *api.VDI, value time.Time) error { r.SnapshotTime = value; return nil }))
-	api.HandleVDISetMetadataOfPool(r, set(s, setMetadataOfPool))
-	api.HandleVDISetCBTEnabled(r, set(s, func(_ *db.Tx, r *api.VDI, value bool) error { r.CBTEnabled = value; return nil }))
+	api.HandleVDISetMissing(r, set(m, func(_ *db.Tx, r *api.VDI, value bool) error { r.Missing = value; return nil }))
+	api.HandleVDISetManaged(r, set(m, func(_ *db.Tx, r *api.VDI, value bool) error { r.Managed = value; return nil }))
+	api.HandleVDISetVirtualSize(r, set(m, size("virtual_size", func(r *api.VDI) *int64 { return &r.VirtualSize })))
+	api.HandleVDISetPhysicalUtilisation(r, set(m, size("physical_utilisation", func(r *api.VDI) *int64 { return &r.PhysicalUtilisation })))
+	api.HandleVDISetIsASnapshot(r, set(m, func(_ *db.Tx, r *api.VDI, value bool) error { r.IsASnapshot = value; return nil }))
+	api.HandleVDISetSnapshotOf(r, set(m, setSnapshotOf))
+	api.HandleVDISetSnapshotTime(r, set(m, func(_ *db.Tx, r *api.VDI, value time.Time) error { r.SnapshotTime = value; return nil }))
+	api.HandleVDISetMetadataOfPool(r, set(m, setMetadataOfPool))
+	api.HandleVDISetCBTEnabled(r, set(m, func(_ *db.Tx, r *api.VDI, value bool) error { r.CBTEnabled = value; return nil }))
 }
 
 // attached finds a VM that uses a disk now.
@@ -39,9 +39,9 @@ func attached(r db.Reader, disk *api.VDI) (api.VBDRef, bool) {
 }
 
 // idle sets what may not change under a running VM.
-func (s settings) idle(put func(*api.VDI, bool)) func(*api.Call, api.VDIRef, bool) error {
+func (m *Manager) idle(put func(*api.VDI, bool)) func(*api.Call, api.VDIRef, bool) error {
 	return func(c *api.Call, ref api.VDIRef, value bool) error {
-		return db.Modify(c, s.db, ref, func(tx *db.Tx, r *api.VDI) error {
+		return db.Modify(c, m.cfg.DB, ref, func(tx *db.Tx, r *api.VDI) error {
 			if _, busy := attached(tx, r); busy {
 				return api.ErrVDIInUse(ref.String(), c.Message.Name())
 			}
@@ -54,8 +54,8 @@ func (s settings) idle(put func(*api.VDI, bool)) func(*api.Call, api.VDIRef, boo
 // resetFeature is what a driver must be able to do to forget what a VM wrote.
 const resetFeature = "VDI_RESET_ON_BOOT"
 
-func (s settings) setOnBoot(c *api.Call, ref api.VDIRef, value api.OnBoot) error {
-	return db.Modify(c, s.db, ref, func(tx *db.Tx, r *api.VDI) error {
+func (m *Manager) setOnBoot(c *api.Call, ref api.VDIRef, value api.OnBoot) error {
+	return db.Modify(c, m.cfg.DB, ref, func(tx *db.Tx, r *api.VDI) error {
 		sr, err := db.Get(tx, r.SR)
 		if err != nil {
 			return err

@@ -242,7 +242,7 @@ func (t *toolstack) build() error {
 	t.host.Register(registry)
 	t.pool.Register(registry)
 	t.networks.Register(registry)
-	storage.Register(registry, t.db)
+	storage.New(storage.Config{DB: t.db}).Register(registry)
 	t.vms.Register(registry)
 	t.server = wire.NewServer(wire.Config{
 		DB: t.db, Registry: registry, Sessions: sessions, Tasks: t.tasks, Log: log.With("component", "api"),

@@ -1,0 +1,68 @@
+package storage
+
+import (
+	"context"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+)
+
+// stepKey of a row's sm_config is the step of a coalesce its volume is in.
+const stepKey = "cairn:coalesce"
+
+// stepLive: a running domain writes the disk's top layer into the one below.
+const stepLive = "live"
+
+// settleCommit: the domain has moved to the layer below, or it still writes to the
+// top one. When it is gone the top layer is right: see pivot.
+func (m *Manager) settleCommit(ctx context.Context, at repository, vdi api.VDIRef, disk *api.VDI) error {
+	path, _, err := m.topOf(ctx, vdi)
+	if err != nil {
+		return err
+	}
+	_, below, ok := parent(m.cfg.DB.Snapshot(), disk)
+	moved := false
+	if ok && path != "" {
+		v, err := at.hostd.Volume(ctx, at.uuid, below.Location)
+		if err != nil && !absent(err) {
+			return err
+		}
+		moved = err == nil && v.Path == path
+	}
+	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		if moved {
+			return sink(tx, vdi)
+		}
+		disk, err := db.Edit(tx, vdi)
+		if err == nil {
+			disk.SMConfig = amend(disk.SMConfig, stepKey, "")
+		}
+		return err
+	})
+}
+
+// sink moves a disk to the layer below, which holds all its data; the row of that
+// layer describes the former top one, and is garbage.
+func sink(tx *db.Tx, vdi api.VDIRef) error {
+	disk, err := db.Edit(tx, vdi)
+	if err != nil {
+		return err
+	}
+	ref, _, ok := parent(tx, disk)
+	if !ok {
+		return backend(backendVDIUnavailable, "The VDI is not available [opterr=it has no layer below]")
+	}
+	below, err := db.Edit(tx, ref)
+	if err != nil {
+		return err
+	}
+	if err := adopt(tx, disk, below.UUID); err != nil {
+		return err
+	}
+	under, format := below.SMConfig[parentKey], below.SMConfig[formatKey]
+	disk.Location, below.Location = below.Location, disk.Location
+	disk.PhysicalUtilisation, below.PhysicalUtilisation = below.PhysicalUtilisation, disk.PhysicalUtilisation
+	below.SMConfig = amend(amend(amend(below.SMConfig, parentKey, disk.UUID), formatKey, disk.SMConfig[formatKey]), stateKey, stateGarbage)
+	disk.SMConfig = amend(amend(amend(disk.SMConfig, parentKey, under), formatKey, format), stepKey, "")
+	return nil
+}

@@ -1,0 +1,146 @@
+package storage
+
+import (
+	"context"
+	"errors"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+// use is a disk of a running domain.
+type use struct {
+	host   api.HostRef
+	vm, id string // uuids of the VM and of the VBD
+}
+
+// usesOf are the domains that may have a disk: those of VMs that are said to run.
+func usesOf(r db.Reader, disk *api.VDI) (all []use) {
+	for _, ref := range disk.VBDs {
+		b, err := db.Get(r, ref)
+		if err != nil {
+			continue
+		}
+		vm, err := db.Get(r, b.VM)
+		if err != nil || vm.ResidentOn.IsNull() {
+			continue
+		}
+		all = append(all, use{vm.ResidentOn, vm.UUID, b.UUID})
+	}
+	return all
+}
+
+// liveOf switches the one domain that has a disk attached; nil when none has.
+func (m *Manager) liveOf(vdi api.VDIRef) (Live, error) {
+	snap := m.cfg.DB.Snapshot()
+	disk, err := db.Get(snap, vdi)
+	if err != nil {
+		return nil, err
+	}
+	if len(users(disk)) == 0 || disk.OnBoot == api.OnBootReset {
+		return nil, nil
+	}
+	uses := usesOf(snap, disk)
+	if len(uses) != 1 || m.cfg.Domains(uses[0].host) == nil {
+		return nil, api.ErrVDIInUse(vdi.String(), "snapshot")
+	}
+	return func(ctx context.Context, overlays map[api.VDIRef]hypervisor.Source) error {
+		return m.cfg.Domains(uses[0].host).Snapshot(ctx, uses[0].vm, []hypervisor.Overlay{{ID: uses[0].id, Source: overlays[vdi]}})
+	}, nil
+}
+
+// topOf is the path a domain writes a disk to; "" when no domain has the disk.
+func (m *Manager) topOf(ctx context.Context, vdi api.VDIRef) (string, use, error) {
+	snap := m.cfg.DB.Snapshot()
+	disk, err := db.Get(snap, vdi)
+	if err != nil {
+		return "", use{}, err
+	}
+	for _, u := range usesOf(snap, disk) {
+		d := m.cfg.Domains(u.host)
+		if d == nil {
+			continue
+		}
+		hardware, err := d.Hardware(ctx, u.vm)
+		if errors.Is(err, hypervisor.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return "", use{}, err
+		}
+		if has, yes := hardware.Disk(u.id); yes && has.Source != nil {
+			return has.Source.Path, u, nil
+		}
+	}
+	return "", use{}, nil
+}
+
+// openStep reports whether a running domain was being switched when this was last
+// heard of.
+func openStep(r db.Reader, disk *api.VDI) bool {
+	if disk.SMConfig[stepKey] == stepLive {
+		return true
+	}
+	_, layer := switchingOf(r, disk)
+	return layer != nil
+}
+
+func switchingOf(r db.Reader, disk *api.VDI) (api.VDIRef, *api.VDI) {
+	for ref, v := range children(r, disk) {
+		if v.SMConfig[stateKey] == stateSwitching {
+			return ref, v
+		}
+	}
+	return "", nil
+}
+
+// settle ends an open step of a disk by looking at what the domain has. A disk
+// without an open step is left alone.
+func (m *Manager) settle(ctx context.Context, at repository, vdi api.VDIRef) error {
+	snap := m.cfg.DB.Snapshot()
+	disk, err := db.Get(snap, vdi)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	if ref, layer := switchingOf(snap, disk); layer != nil {
+		return m.settleSwitch(ctx, at, vdi, ref, layer)
+	}
+	if disk.SMConfig[stepKey] == stepLive {
+		return m.settleCommit(ctx, at, vdi, disk)
+	}
+	return nil
+}
+
+// settleSwitch: a domain that is gone may have written to the overlay. Read through
+// it the disk is right in any case, so then the overlay stays.
+func (m *Manager) settleSwitch(ctx context.Context, at repository, vdi, ref api.VDIRef, layer *api.VDI) error {
+	path, _, err := m.topOf(ctx, vdi)
+	if err != nil {
+		return err
+	}
+	v, err := at.hostd.Volume(ctx, at.uuid, layer.Location)
+	if err != nil && !absent(err) {
+		return err
+	}
+	if absent(err) || path != "" && path != v.Path {
+		m.cfg.Log.Info("snapshot-undone", "vdi", vdi)
+		if err := db.Modify(ctx, m.cfg.DB, ref, func(_ *db.Tx, r *api.VDI) error {
+			r.SMConfig = amend(r.SMConfig, stateKey, stateGarbage)
+			return nil
+		}); err != nil {
+			return err
+		}
+		return m.sweep(ctx, at, ref)
+	}
+	m.cfg.Log.Info("snapshot-half-done", "vdi", vdi, "layer", layer.Location)
+	err = m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		_, _, err := rise(tx, vdi, ref)
+		return err
+	})
+	if err == nil {
+		m.settled(ref)
+		m.poke()
+	}
+	return err
+}

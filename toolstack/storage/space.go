@@ -1,0 +1,161 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"cairn/init/hostd/client"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+)
+
+// fullAlert is the name of the alert for a repository without space.
+const fullAlert = "SM_GC_NO_SPACE"
+
+// publicConfig is what of a client's sm_config is kept: the keys with a meaning
+// here are not for clients to write.
+func publicConfig(given map[string]string) map[string]string {
+	c := map[string]string{}
+	for key, value := range given {
+		if key == parentKey || key == formatKey || key == MarkKey || strings.HasPrefix(key, hostKey) || strings.HasPrefix(key, "cairn:") {
+			continue
+		}
+		c[key] = value
+	}
+	return c
+}
+
+// after makes the figures of a repository and what is kept with its volumes true
+// after an operation. That does not fail the operation.
+func (m *Manager) after(ctx context.Context, at repository, refs ...api.VDIRef) {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	m.label(ctx, at.hostd, at.uuid, refs...)
+	if err := m.measure(ctx, at, false); err != nil {
+		m.cfg.Log.Warn("repository-figures", "repository", at.uuid, "err", err)
+	}
+	m.poke()
+}
+
+// measure writes how large a repository is and how full, and with volumes how much
+// each of them takes.
+func (m *Manager) measure(ctx context.Context, at repository, volumes bool) error {
+	r, err := at.hostd.Repository(ctx, at.uuid)
+	if err != nil {
+		return err
+	}
+	used := map[string]int64{}
+	if volumes {
+		all, err := at.hostd.Volumes(ctx, at.uuid)
+		if err != nil {
+			return err
+		}
+		for _, v := range all {
+			used[v.Name] = v.Used
+		}
+	}
+	if err := m.recordFigures(ctx, at.ref, r, used); err != nil {
+		return ignoreGone(err)
+	}
+	return m.watchSpace(ctx, at, r)
+}
+
+// recordFigures writes only what has changed.
+func (m *Manager) recordFigures(ctx context.Context, ref api.SRRef, r client.Repository, used map[string]int64) error {
+	snap := m.cfg.DB.Snapshot()
+	sr, err := db.Get(snap, ref)
+	if err != nil {
+		return err
+	}
+	changed := map[api.VDIRef]int64{}
+	for v, disk := range db.All[api.VDI](snap) {
+		if now, known := used[disk.Location]; known && disk.SR == ref && disk.PhysicalUtilisation != now {
+			changed[v] = now
+		}
+	}
+	if len(changed) == 0 && sr.PhysicalSize == r.Total && sr.PhysicalUtilisation == r.Used && sr.VirtualAllocation == allocation(snap, ref) {
+		return nil
+	}
+	return db.Modify(ctx, m.cfg.DB, ref, func(tx *db.Tx, sr *api.SR) error {
+		sr.PhysicalSize, sr.PhysicalUtilisation = r.Total, r.Used
+		sr.VirtualAllocation = allocation(tx, ref)
+		for v, now := range changed {
+			if _, err := db.Get(tx, v); err != nil {
+				continue
+			}
+			disk, err := db.Edit(tx, v)
+			if err != nil {
+				return err
+			}
+			disk.PhysicalUtilisation = now
+		}
+		return nil
+	})
+}
+
+// allocation is what the disks of a repository may grow to.
+func allocation(r db.Reader, ref api.SRRef) (sum int64) {
+	for _, v := range db.All[api.VDI](r) {
+		if v.SR == ref && v.Managed {
+			sum += v.VirtualSize
+		}
+	}
+	return sum
+}
+
+// A repository is full when less than a twentieth is left; it is no longer when a
+// tenth is, so that the alert does not flutter.
+const (
+	fullAt  = 20
+	roomyAt = 10
+)
+
+// watchSpace raises an alert once when a repository becomes full.
+func (m *Manager) watchSpace(ctx context.Context, at repository, r client.Repository) error {
+	if r.ReadOnly || r.Total == 0 || at.kind == client.TypeDummy {
+		return nil
+	}
+	switch {
+	case r.Free < r.Total/fullAt:
+		return m.tellFull(ctx, at, fmt.Sprintf("%d of %d bytes are free", r.Free, r.Total))
+	case r.Free > r.Total/roomyAt:
+		m.mu.Lock()
+		delete(m.full, at.ref)
+		m.mu.Unlock()
+	}
+	return nil
+}
+
+// noSpace tells of an operation that failed for lack of space.
+func (m *Manager) noSpace(ctx context.Context, at repository, err error) {
+	if !hasCode(err, client.CodeNoSpace) {
+		return
+	}
+	if err := m.tellFull(ctx, at, err.Error()); err != nil {
+		m.cfg.Log.Warn("alert", "name", fullAlert, "err", err)
+	}
+}
+
+func (m *Manager) tellFull(ctx context.Context, at repository, why string) error {
+	m.mu.Lock()
+	told := m.full[at.ref]
+	m.full[at.ref] = true
+	m.mu.Unlock()
+	if told || m.cfg.Alerts == nil {
+		return nil
+	}
+	m.cfg.Log.Warn("repository-full", "repository", at.uuid, "why", why)
+	_, err := m.cfg.Alerts.Raise(ctx, fullAlert, api.ClsSR, at.uuid, "The storage repository has no space left: "+why)
+	return err
+}
+
+// OutOfSpace tells of a guest that was paused because its disk could not grow. It
+// returns the repository the disk is in.
+func (m *Manager) OutOfSpace(ctx context.Context, vdi api.VDIRef) (api.SRRef, error) {
+	at, err := m.reachDisk(vdi, "")
+	if err != nil {
+		return "", err
+	}
+	return at.ref, m.tellFull(ctx, at, "a machine waits for space to write")
+}
