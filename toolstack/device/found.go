@@ -14,7 +14,7 @@ import (
 // what the domain has, then what is neither in the domain nor about to be is let
 // go, and drives hold what their rows say. Devices with an operation in progress
 // are left to it.
-func (m *Manager) Found(ctx context.Context, host api.HostRef, ref api.VMRef) error {
+func (m *Manager) Found(ctx context.Context, host api.HostRef, ref api.VMRef, hw hypervisor.Hardware) error {
 	vm, err := db.Get(m.cfg.DB.Snapshot(), ref)
 	if err != nil {
 		return err
@@ -22,10 +22,6 @@ func (m *Manager) Found(ctx context.Context, host api.HostRef, ref api.VMRef) er
 	hv := m.cfg.Hypervisor(host)
 	if hv == nil {
 		return fmt.Errorf("host %s: %w", host, hypervisor.ErrUnavailable)
-	}
-	hw, err := hv.Hardware(ctx, vm.UUID)
-	if err != nil {
-		return err
 	}
 	if err := m.record(ctx, ref, hw); err != nil {
 		return err

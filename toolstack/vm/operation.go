@@ -42,6 +42,11 @@ func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also fu
 				return err
 			}
 		}
+		if makesDomain[op] {
+			if err := m.cfg.Devices.Reserve(tx, ref, o.task); err != nil {
+				return err
+			}
+		}
 		operation.VM.Enter(tx, ref, vm, op, o.task)
 		o.uuid, o.site = vm.UUID, m.siteOf(vm)
 		m.bump(ref)
@@ -65,6 +70,7 @@ func taskKey(c *api.Call) string {
 // become changes what the operation is, half-way: a reboot whose domain has ended
 // is a start, which nothing may interrupt. It fails when it was itself interrupted:
 // after a hard shutdown the VM shall not come back, after a hard reboot only once.
+// The devices go from the domain that was to the one that will be.
 func (o *running) become(ctx context.Context, op api.VMOperations) error {
 	return o.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		vm, err := db.Edit(tx, o.vm)
@@ -81,6 +87,12 @@ func (o *running) become(ctx context.Context, op api.VMOperations) error {
 			if task != o.task && by == op {
 				return api.ErrOtherOperationInProgress("VM", o.vm.String(), string(by), task)
 			}
+		}
+		if err := o.m.cfg.Devices.Stopped(tx, o.vm); err != nil {
+			return err
+		}
+		if err := o.m.cfg.Devices.Reserve(tx, o.vm, o.task); err != nil {
+			return err
 		}
 		operation.VM.Enter(tx, o.vm, vm, op, o.task)
 		o.op = op

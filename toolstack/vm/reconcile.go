@@ -71,6 +71,8 @@ func (m *Manager) note(e hypervisor.Event) {
 		m.stops[e.UUID] = e.Reason
 	case hypervisor.Started:
 		delete(m.stops, e.UUID)
+	case hypervisor.Resync:
+		m.look = true
 	}
 }
 
@@ -109,9 +111,11 @@ func (m *Manager) recoverOperations(ctx context.Context) error {
 // reconcile compares every row that runs here, or should, with the domains.
 func (m *Manager) reconcile(ctx context.Context) error {
 	epochs, stops := m.noted()
+	look := m.looking()
 	domains, err := m.domains(ctx)
 	if err != nil {
 		m.putBack(stops)
+		m.lookAgain()
 		return err
 	}
 	for ref, vm := range db.All[api.VM](m.cfg.DB.Snapshot()) {
@@ -121,7 +125,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 		d, there := domains[vm.UUID]
 		delete(domains, vm.UUID)
 		d.UUID = vm.UUID
-		f := finding{domain: d, there: there, why: stops[vm.UUID], epoch: epochs[ref]}
+		f := finding{domain: d, there: there, why: stops[vm.UUID], epoch: epochs[ref], look: look}
 		if err := m.settle(ctx, ref, vm, f); err != nil {
 			return fmt.Errorf("vm %s: %w", vm.UUID, err)
 		}
@@ -159,6 +163,7 @@ type finding struct {
 	there  bool
 	why    hypervisor.Reason // it stopped, when it did
 	epoch  uint64
+	look   bool // at its devices
 }
 
 // noted takes what is known before looking: an operation that begins or ends
@@ -257,10 +262,13 @@ func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, 
 	if f.domain.State == hypervisor.Paused {
 		want = api.VMPowerStatePaused
 	}
-	if vm.PowerState == want && vm.ResidentOn == site.ref() {
-		return nil
+	if err := m.watchSpace(ctx, vm, f.domain); err != nil {
+		return err
 	}
-	_, err := m.settled(ctx, ref, f, func(tx *db.Tx, vm *api.VM) error {
+	if vm.PowerState == want && vm.ResidentOn == site.ref() {
+		return m.inspected(ctx, ref, f)
+	}
+	done, err := m.settled(ctx, ref, f, func(tx *db.Tx, vm *api.VM) error {
 		m.cfg.Log.Info("vm-state", "uuid", vm.UUID, "was", vm.PowerState, "is", want)
 		if vm.ResidentOn != site.ref() {
 			return m.recordStarted(tx, site, ref, vm, want == api.VMPowerStatePaused)
@@ -268,13 +276,24 @@ func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, 
 		vm.PowerState = want
 		return nil
 	})
-	return err
+	if err != nil || !done {
+		return err
+	}
+	return m.inspected(ctx, ref, f)
+}
+
+func (m *Manager) inspected(ctx context.Context, ref api.VMRef, f finding) error {
+	if !f.look {
+		return nil
+	}
+	return m.inspect(ctx, ref, f.domain)
 }
 
 // settleAbsent records the end of a domain and follows the VM's wishes for it.
 func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {
+	delete(m.starved, vm.UUID)
 	if vm.PowerState == api.VMPowerStateSuspended || vm.ResidentOn.IsNull() || m.site(vm.ResidentOn) == nil {
-		return nil
+		return m.releaseAstray(ctx, ref, vm)
 	}
 	if m.awaitsReason(vm.UUID, f.why) {
 		return nil
@@ -287,6 +306,12 @@ func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f
 		return err
 	}
 	m.cfg.Log.Info("vm-stopped", "uuid", vm.UUID, "reason", f.why, "restart", restart)
+	m.tellEnd(ctx, vm, f.why)
+	if err := m.cfg.Devices.Release(ctx, vm.ResidentOn, ref); err != nil {
+		m.cfg.Log.Warn("vm-devices-later", "uuid", vm.UUID, "err", err)
+		m.leave(ref)
+		m.retry(ctx)
+	}
 	if restart {
 		go m.restart(ctx, ref)
 	}

@@ -89,6 +89,7 @@ func capable(sites []*Site) []*Site {
 func (m *Manager) place(r db.Reader, sites []*Site, ref api.VMRef, vm *api.VM, op api.VMOperations) (*Site, error) {
 	free := m.freeMemory(r, sites, ref)
 	need, best := footprint(vm), (*Site)(nil)
+	why := error(api.ErrNoHostsAvailable())
 	for _, s := range sites {
 		host, err := db.Get(r, s.ref())
 		if err != nil {
@@ -99,6 +100,12 @@ func (m *Manager) place(r db.Reader, sites []*Site, ref api.VMRef, vm *api.VM, o
 			return nil, api.ErrHostDisabled(s.ref().String())
 		case !host.Enabled:
 			continue
+		}
+		if err := m.cfg.Devices.Check(r, s.ref(), ref); err != nil {
+			why = err
+			continue
+		}
+		switch {
 		case s.ref() == vm.Affinity && need <= free[s.ref()]:
 			return s, nil
 		case best == nil || free[s.ref()] > free[best.ref()]:
@@ -106,7 +113,7 @@ func (m *Manager) place(r db.Reader, sites []*Site, ref api.VMRef, vm *api.VM, o
 		}
 	}
 	if best == nil {
-		return nil, api.ErrNoHostsAvailable()
+		return nil, why
 	}
 	if left := free[best.ref()]; need > left {
 		return nil, api.ErrHostNotEnoughFreeMemory(strconv.FormatInt(need, 10), strconv.FormatInt(max(left, 0), 10))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"cairn/toolstack/api"
@@ -48,7 +49,7 @@ func (m *Manager) startAs(c *api.Call, ref api.VMRef, want api.HostRef, op api.V
 		return err
 	}
 	c.Task.Set(0.1)
-	err = m.launch(c, o.site, spec, startPaused)
+	err = m.bringUp(c, o, spec, startPaused)
 	return o.end(c, hvError(o.vm, err), func(tx *db.Tx, vm *api.VM) error {
 		vm.ScheduledToBeResidentOn = ""
 		if err != nil {
@@ -59,10 +60,11 @@ func (m *Manager) startAs(c *api.Call, ref api.VMRef, want api.HostRef, op api.V
 }
 
 // launch makes the domain and lets it go. The console is attached in between, so
-// not a byte of the guest's is missed. Without success no domain is left.
-func (m *Manager) launch(ctx context.Context, site *Site, spec hypervisor.Spec, startPaused bool) error {
+// not a byte of the guest's is missed. Without success no domain is left; certain
+// is false where one may still be there, or appear.
+func (m *Manager) launch(ctx context.Context, site *Site, spec hypervisor.Spec, startPaused bool) (certain bool, err error) {
 	m.forgetStop(spec.UUID) // of the domain before
-	err := site.Hypervisor.Start(ctx, spec, true)
+	err = site.Hypervisor.Start(ctx, spec, true)
 	if err == nil {
 		m.pardon(spec.UUID) // libvirt knows one domain of a UUID: this one
 		if cerr := m.cfg.Consoles.Renew(ctx, spec.UUID); cerr != nil {
@@ -72,18 +74,18 @@ func (m *Manager) launch(ctx context.Context, site *Site, spec hypervisor.Spec, 
 			err = site.Hypervisor.Resume(ctx, spec.UUID)
 		}
 	} else if !errors.Is(err, hypervisor.ErrUnknownOutcome) {
-		return err // there is no domain of ours
+		return true, err // there is no domain of ours
 	}
-	if err != nil {
-		m.rollBack(ctx, site, spec.UUID, errors.Is(err, hypervisor.ErrUnknownOutcome))
+	if err == nil {
+		return true, nil
 	}
-	return err
+	return m.rollBack(ctx, site, spec.UUID, errors.Is(err, hypervisor.ErrUnknownOutcome)), err
 }
 
 // rollBack ends a domain whose start is answered with an error. Where that is
 // not possible now, the reconciler does it. A start whose outcome is unknown may
 // still be under way: that no domain is there yet does not mean that none will be.
-func (m *Manager) rollBack(ctx context.Context, site *Site, uuid string, unknown bool) {
+func (m *Manager) rollBack(ctx context.Context, site *Site, uuid string, unknown bool) (certain bool) {
 	m.doom(uuid)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
@@ -91,8 +93,10 @@ func (m *Manager) rollBack(ctx context.Context, site *Site, uuid string, unknown
 	switch {
 	case err == nil, !unknown && errors.Is(err, hypervisor.ErrNotFound):
 		m.pardon(uuid)
+		return true
 	default:
 		m.cfg.Log.Warn("vm-start-undo-later", "uuid", uuid, "err", err)
+		return false
 	}
 }
 
@@ -131,18 +135,20 @@ func (m *Manager) specOf(ref api.VMRef, vm *api.VM, sites []*Site) (hypervisor.S
 		return hypervisor.Spec{}, api.ErrVMHvmRequired(ref.String())
 	}
 	kind, _ := able[0].Host.Kind()
-	if err := checkSizes(vm); err != nil {
-		return hypervisor.Spec{}, err
-	}
-	boot, err := m.bootOf(vm)
+	err := checkSizes(vm)
 	if err != nil {
 		return hypervisor.Spec{}, err
 	}
-	return hypervisor.Spec{
+	spec := hypervisor.Spec{
 		UUID: vm.UUID, Title: vm.NameLabel, Kind: kind, Machine: machineOf(vm),
 		MemoryBytes: vm.MemoryStaticMax, VCPUs: int(vm.VCPUsAtStartup), VCPUsMax: int(vm.VCPUsMax),
-		Boot: boot, RebootDestroys: vm.ActionsAfterReboot == api.OnNormalExitDestroy,
-	}, nil
+		RebootDestroys: vm.ActionsAfterReboot == api.OnNormalExitDestroy,
+	}
+	if err := m.bootOf(vm, &spec); err != nil {
+		return hypervisor.Spec{}, err
+	}
+	spec.CoresPerSocket, err = coresPerSocket(vm)
+	return spec, err
 }
 
 // machineKey of VM.platform pins the machine type for the VM's whole life.
@@ -167,7 +173,11 @@ func (m *Manager) recordStarted(tx *db.Tx, site *Site, ref api.VMRef, vm *api.VM
 	if err := m.recordMetrics(tx, vm); err != nil {
 		return err
 	}
-	return m.recordConsole(tx, site, ref)
+	if err := m.cfg.Devices.Started(tx, ref); err != nil {
+		return err
+	}
+	recordConsoles(tx, site, ref, vm)
+	return nil
 }
 
 func (m *Manager) recordMetrics(tx *db.Tx, vm *api.VM) error {
@@ -186,19 +196,25 @@ func (m *Manager) recordMetrics(tx *db.Tx, vm *api.VM) error {
 	return nil
 }
 
-// recordConsole gives a running VM its console row. Its location names the row,
-// as clients fetch it from there.
-func (m *Manager) recordConsole(tx *db.Tx, site *Site, ref api.VMRef) error {
-	for _, c := range db.All[api.Console](tx) {
-		if c.VM == ref {
-			return nil
+// recordConsoles gives a running VM the rows of its consoles: a terminal, and a
+// screen where firmware draws one. The location names the row, as clients fetch
+// it from there.
+func recordConsoles(tx *db.Tx, site *Site, ref api.VMRef, vm *api.VM) {
+	protocols := []api.ConsoleProtocol{api.ConsoleProtocolVt100}
+	if vm.HVMBootPolicy != "" {
+		protocols = []api.ConsoleProtocol{api.ConsoleProtocolRfb, api.ConsoleProtocolVt100}
+	}
+	for _, console := range vm.Consoles {
+		if c, err := db.Get(tx, console); err == nil {
+			protocols = slices.DeleteFunc(protocols, func(p api.ConsoleProtocol) bool { return p == c.Protocol })
 		}
 	}
-	c := api.NewConsole()
-	c.UUID, c.VM, c.Protocol = api.NewUUID(), ref, api.ConsoleProtocolVt100
-	c.Location = fmt.Sprintf("https://%s/console?uuid=%s", site.Host.Address(), c.UUID)
-	db.Insert(tx, c)
-	return nil
+	for _, p := range protocols {
+		c := api.NewConsole()
+		c.UUID, c.VM, c.Protocol = api.NewUUID(), ref, p
+		c.Location = fmt.Sprintf("https://%s/console?uuid=%s", site.Host.Address(), c.UUID)
+		db.Insert(tx, c)
+	}
 }
 
 // recordHalted makes the row say that nothing runs.
@@ -206,6 +222,9 @@ func (m *Manager) recordHalted(tx *db.Tx, ref api.VMRef, vm *api.VM) error {
 	vm.PowerState = api.VMPowerStateHalted
 	vm.ResidentOn, vm.ScheduledToBeResidentOn = "", ""
 	vm.Domid = -1
+	if err := m.cfg.Devices.Stopped(tx, ref); err != nil {
+		return err
+	}
 	for console, c := range db.All[api.Console](tx) {
 		if c.VM == ref {
 			if err := db.Delete(tx, console); err != nil {

@@ -49,6 +49,9 @@ func (m *Manager) stopAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop f
 	}
 	c.Task.Set(0.1)
 	err = asCancelled(c, stop(o))
+	if err == nil {
+		o.letGo(c)
+	}
 	return o.end(c, err, func(tx *db.Tx, vm *api.VM) error {
 		if err != nil {
 			return nil
@@ -125,7 +128,7 @@ func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop
 		return o.end(c, stopped, nil)
 	}
 	m.forgetStop(o.uuid)
-	failed := m.launch(c, o.site, spec, false)
+	failed := m.bringUp(c, o, spec, false)
 	return o.end(c, hvError(ref, failed), func(tx *db.Tx, vm *api.VM) error {
 		if failed != nil {
 			return m.recordHalted(tx, ref, vm)

@@ -59,7 +59,12 @@ type Devices interface {
 	// Release lets go of the host's side of what nothing uses; it is idempotent.
 	Release(ctx context.Context, host api.HostRef, vm api.VMRef) error
 	// Found makes rows and domain agree where a crash left them apart.
-	Found(ctx context.Context, host api.HostRef, vm api.VMRef) error
+	Found(ctx context.Context, host api.HostRef, vm api.VMRef, has hypervisor.Hardware) error
+}
+
+// Alerts tells operators.
+type Alerts interface {
+	Raise(ctx context.Context, name string, cls api.Cls, uuid, body string) (api.MessageRef, error)
 }
 
 // Host is what this package needs to know of a host.
@@ -83,6 +88,13 @@ type Config struct {
 	Host       Host
 	// Devices plugs disks and NICs; nil in tests of machines that have none.
 	Devices Devices
+	// Alerts hears of crashes and full disks; may be nil.
+	Alerts Alerts
+	// Sleep waits between the steps of an appliance; nil is real time.
+	Sleep func(context.Context, time.Duration) error
+	// SpaceRetry paces attempts to let a guest go on whose disk had no space; 0 is
+	// five seconds.
+	SpaceRetry time.Duration
 	// Others are further hosts to speak for, of a simulated pool; none otherwise.
 	Others []Site
 	// GuestDir is the only directory kernels and initial RAM disks of guests may
@@ -112,10 +124,13 @@ type Manager struct {
 	stops  map[string]hypervisor.Reason // why domains stopped, not yet reconciled
 	doomed map[string]time.Time         // until when domains are ended whose start was answered with an error
 	known  map[string]bool              // foreign domains already reported
+	astray map[api.VMRef]bool           // devices of machines without a domain, to be let go of
+	look   bool                         // events may have been lost: look at each domain's devices
 
 	// Only Run touches these.
 	unfinished map[api.VMRef]api.VMOperations // by a former process; nil after the first reconcile
 	missing    map[string]time.Time           // since when domains are gone without a reason
+	starved    map[string]time.Time           // domains paused because a disk could not be written: when to try again
 }
 
 // New returns a Manager; Register and Run make it work.
@@ -126,6 +141,15 @@ func New(cfg Config) *Manager {
 	if cfg.GuestDir == "" {
 		cfg.GuestDir = DefaultGuestDir
 	}
+	if cfg.Devices == nil {
+		cfg.Devices = noDevices{}
+	}
+	if cfg.SpaceRetry == 0 {
+		cfg.SpaceRetry = spaceRetry
+	}
+	if cfg.Sleep == nil {
+		cfg.Sleep = sleep
+	}
 	if cfg.ShutdownTimeout == 0 {
 		cfg.ShutdownTimeout = defaultShutdownTimeout
 	}
@@ -133,6 +157,7 @@ func New(cfg Config) *Manager {
 		cfg: cfg, sites: sitesOf(cfg), wake: make(chan struct{}, 1),
 		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
 		doomed: map[string]time.Time{}, known: map[string]bool{}, missing: map[string]time.Time{},
+		astray: map[api.VMRef]bool{}, starved: map[string]time.Time{},
 	}
 }
 
@@ -157,6 +182,7 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleVMUpdateAllowedOperations(r, m.updateAllowedOperations)
 	api.HandleVMAssertCanBootHere(r, m.assertCanBootHere)
 	api.HandleVMGetPossibleHosts(r, m.getPossibleHosts)
+	api.HandleVMSetVCPUsNumberLive(r, m.setVCPUsNumberLive)
 	m.registerSizes(r)
 	m.registerSettings(r)
 }

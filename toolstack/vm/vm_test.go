@@ -225,7 +225,15 @@ func TestStartIsRefused(t *testing.T) {
 			must(t, os.Mkdir(s.guests+"/dir", 0o755))
 			r.PVKernel = s.guests + "/dir"
 		}, api.CodeValueNotSupported, 3},
-		{"firmware boot", func(_ *stack, r *api.VM) { r.HVMBootPolicy = "BIOS order" }, api.CodeValueNotSupported, 3},
+		{"nothing to boot from", func(_ *stack, r *api.VM) { r.HVMBootPolicy = "BIOS order" }, api.CodeOperationNotAllowed, 1},
+		{"boot order", func(_ *stack, r *api.VM) {
+			r.HVMBootPolicy, r.HVMBootParams = "BIOS order", map[string]string{"order": "cx"}
+		}, api.CodeValueNotSupported, 3},
+		{"firmware", func(_ *stack, r *api.VM) {
+			r.HVMBootPolicy, r.HVMBootParams = "BIOS order", map[string]string{"firmware": "coreboot"}
+		}, api.CodeValueNotSupported, 3},
+		{"boot policy", func(_ *stack, r *api.VM) { r.HVMBootPolicy = "any" }, api.CodeValueNotSupported, 3},
+		{"cores", func(_ *stack, r *api.VM) { r.Platform = map[string]string{"cores-per-socket": "3"} }, api.CodeInvalidValue, 2},
 		{"memory order", func(_ *stack, r *api.VM) { r.MemoryDynamicMin = r.MemoryStaticMax + 1 }, api.CodeMemoryConstraintViolationOrder, 0},
 		{"vcpus", func(_ *stack, r *api.VM) { r.VCPUsAtStartup = 2 }, api.CodeValueNotSupported, 3},
 		{"machine", func(_ *stack, r *api.VM) { r.Platform = map[string]string{"machine-type": "q35"} }, api.CodeInternalError, 1},

@@ -1,0 +1,182 @@
+package vm
+
+import (
+	"context"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+// noDevices is for machines that have none.
+type noDevices struct{}
+
+func (noDevices) Check(db.Reader, api.HostRef, api.VMRef) error         { return nil }
+func (noDevices) Reserve(*db.Tx, api.VMRef, string) error               { return nil }
+func (noDevices) Started(*db.Tx, api.VMRef) error                       { return nil }
+func (noDevices) Stopped(*db.Tx, api.VMRef) error                       { return nil }
+func (noDevices) Release(context.Context, api.HostRef, api.VMRef) error { return nil }
+func (noDevices) Found(context.Context, api.HostRef, api.VMRef, hypervisor.Hardware) error {
+	return nil
+}
+
+func (noDevices) Prepare(context.Context, api.HostRef, api.VMRef) ([]hypervisor.Disk, []hypervisor.NIC, error) {
+	return nil, nil, nil
+}
+
+// makesDomain are the operations that take a machine's devices when they begin.
+var makesDomain = map[api.VMOperations]bool{
+	api.VMOperationsStart: true, api.VMOperationsStartOn: true,
+	api.VMOperationsResume: true, api.VMOperationsResumeOn: true,
+}
+
+// bringUp makes the devices ready and the domain, and lets it go. Without success
+// nothing is kept of either, or where that cannot be known now, is given up by
+// the reconciler.
+func (m *Manager) bringUp(ctx context.Context, o *running, spec hypervisor.Spec, startPaused bool) error {
+	var err error
+	if spec.Disks, spec.NICs, err = m.cfg.Devices.Prepare(ctx, o.site.ref(), o.vm); err != nil {
+		return err
+	}
+	certain := true
+	if err = bootable(spec); err == nil {
+		certain, err = m.launch(ctx, o.site, spec, startPaused)
+	}
+	switch {
+	case err == nil:
+	case certain:
+		o.letGo(ctx)
+	default:
+		m.leave(o.vm)
+	}
+	return err
+}
+
+// letGo records that there is no domain and lets go of the host's side of the
+// devices, while the operation still keeps others away. It does nothing when
+// another operation has taken over.
+func (o *running) letGo(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	overtaken := false
+	err := o.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		vm, err := db.Get(tx, o.vm)
+		if err != nil {
+			return err
+		}
+		if overtaken = takenOver(vm, o); overtaken {
+			return nil
+		}
+		return o.m.cfg.Devices.Stopped(tx, o.vm)
+	})
+	if err == nil && !overtaken {
+		err = o.m.cfg.Devices.Release(ctx, o.site.ref(), o.vm)
+	}
+	if err != nil {
+		o.m.cfg.Log.Warn("vm-devices-later", "uuid", o.uuid, "err", err)
+		o.m.leave(o.vm)
+	}
+}
+
+// takenOver: whoever interrupted an operation answers for the devices.
+func takenOver(vm *api.VM, o *running) bool {
+	if _, _, yes := interrupted(vm, o.op); yes {
+		return true
+	}
+	for task, op := range vm.CurrentOperations {
+		if task != o.task && makesDomain[op] {
+			return true
+		}
+	}
+	return false
+}
+
+// leave has the reconciler let go of a machine's devices once it has seen that
+// there is no domain.
+func (m *Manager) leave(ref api.VMRef) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.astray[ref] = true
+}
+
+// releaseAstray lets go of what a machine without a domain still has on its host.
+// In the first reconcile that may be any.
+func (m *Manager) releaseAstray(ctx context.Context, ref api.VMRef, vm *api.VM) error {
+	m.mu.Lock()
+	left := m.astray[ref]
+	m.mu.Unlock()
+	if !left && (m.unfinished == nil || len(vm.VBDs)+len(vm.VIFs) == 0) {
+		return nil
+	}
+	if left {
+		if err := m.noDomain(ctx, ref); err != nil {
+			return err
+		}
+	}
+	if err := m.cfg.Devices.Release(ctx, m.siteOf(vm).ref(), ref); err != nil {
+		m.cfg.Log.Warn("vm-devices-later", "uuid", vm.UUID, "err", err)
+		m.leave(ref)
+		m.retry(ctx)
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.astray, ref)
+	return nil
+}
+
+// noDomain ends the reservations of a start that was given up.
+func (m *Manager) noDomain(ctx context.Context, ref api.VMRef) error {
+	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		vm, err := db.Get(tx, ref)
+		if err != nil || len(vm.CurrentOperations) > 0 || vm.PowerState != api.VMPowerStateHalted {
+			return err
+		}
+		return m.cfg.Devices.Stopped(tx, ref)
+	})
+}
+
+// inspect makes the rows of a domain's hardware true, after events may have been
+// lost. What cannot be done now is tried again.
+func (m *Manager) inspect(ctx context.Context, ref api.VMRef, d located) error {
+	hw, err := d.site.Hypervisor.Hardware(ctx, d.UUID)
+	if err == nil {
+		err = m.recordVCPUs(ctx, ref, hw.VCPUs)
+	}
+	if err == nil {
+		err = m.cfg.Devices.Found(ctx, d.site.ref(), ref, hw)
+	}
+	if err != nil {
+		m.cfg.Log.Warn("vm-devices-later", "uuid", d.UUID, "err", err)
+		m.lookAgain()
+		m.retry(ctx)
+	}
+	return nil
+}
+
+func (m *Manager) lookAgain() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.look = true
+}
+
+// looking takes the wish to look at all devices.
+func (m *Manager) looking() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	was := m.look
+	m.look = false
+	return was
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,79 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/hypervisor"
+)
+
+// Names of alerts.
+const (
+	alertCrashed  = "VM_CRASHED"
+	alertShutdown = "VM_SHUTDOWN"
+	alertAlarm    = "ALARM"
+)
+
+// raise tells operators of something about a VM.
+func (m *Manager) raise(ctx context.Context, name string, vm *api.VM, body string) {
+	if m.cfg.Alerts == nil {
+		return
+	}
+	if _, err := m.cfg.Alerts.Raise(ctx, name, api.ClsVM, vm.UUID, body); err != nil {
+		m.cfg.Log.Warn("alert-failed", "name", name, "uuid", vm.UUID, "err", err)
+	}
+}
+
+// tellEnd tells of an end that nobody asked for.
+func (m *Manager) tellEnd(ctx context.Context, vm *api.VM, why hypervisor.Reason) {
+	switch why {
+	case hypervisor.ByCrash:
+		m.raise(ctx, alertCrashed, vm, "VM '"+vm.NameLabel+"' has crashed: its guest failed, or its emulator was killed")
+	case hypervisor.ByGuest:
+		m.raise(ctx, alertShutdown, vm, "VM '"+vm.NameLabel+"' has powered itself off")
+	}
+}
+
+// spaceRetry: an attempt repeats the write that failed, so it is the one sure way
+// to know whether there is space again.
+const spaceRetry = 5 * time.Second
+
+// watchSpace tells once that a guest was paused because a disk could not be
+// written, and lets it go on as soon as that works.
+func (m *Manager) watchSpace(ctx context.Context, vm *api.VM, d located) error {
+	next, known := m.starved[vm.UUID]
+	now := time.Now()
+	switch {
+	case !d.IOError && known && now.After(next):
+		delete(m.starved, vm.UUID) // it has written since the last attempt
+		return nil
+	case !d.IOError, known && now.Before(next):
+		return nil
+	}
+	m.starved[vm.UUID] = now.Add(m.cfg.SpaceRetry)
+	m.again(ctx, m.cfg.SpaceRetry)
+	if known {
+		return m.goOn(ctx, d)
+	}
+	m.cfg.Log.Warn("vm-io-error", "uuid", vm.UUID)
+	m.raise(ctx, alertAlarm, vm, "VM '"+vm.NameLabel+
+		"' is paused: its disk could not be written, as a rule because its storage is full. It goes on once there is space")
+	return nil
+}
+
+// goOn lets a guest repeat the write.
+func (m *Manager) goOn(ctx context.Context, d located) error {
+	err := d.site.Hypervisor.Resume(ctx, d.UUID)
+	if errors.Is(err, hypervisor.ErrNotFound) || errors.Is(err, hypervisor.ErrBadState) {
+		return nil // somebody was faster
+	}
+	return err
+}
+
+// again wakes the reconciler after a while.
+func (m *Manager) again(ctx context.Context, after time.Duration) {
+	t := time.AfterFunc(after, m.poke)
+	context.AfterFunc(ctx, func() { t.Stop() })
+}
