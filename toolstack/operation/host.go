@@ -173,6 +173,10 @@ var Appliance = &Table[api.VMAppliance, *api.VMAppliance, api.VMApplianceOperati
 	fields: func(a *api.VMAppliance) (*[]api.VMApplianceOperation, *map[string]api.VMApplianceOperation) {
 		return &a.AllowedOperations, &a.CurrentOperations
 	},
+	built: []api.VMApplianceOperation{
+		api.VMApplianceOperationStart, api.VMApplianceOperationCleanShutdown,
+		api.VMApplianceOperationHardShutdown, api.VMApplianceOperationShutdown,
+	},
 	rules: []rule[api.VMAppliance, api.VMApplianceOperation]{
 		{op: api.VMApplianceOperationStart, then: all(anyVM("not running", awake))},
 		{op: api.VMApplianceOperationCleanShutdown, then: all(anyVM("running", atRest))},

@@ -107,7 +107,7 @@ var vmBuilt = []api.VMOperations{
 	api.VMOperationsCleanShutdown, api.VMOperationsCleanReboot, api.VMOperationsShutdown,
 	api.VMOperationsHardReboot, api.VMOperationsHardShutdown, api.VMOperationsPowerStateReset,
 	api.VMOperationsClone, api.VMOperationsCopy, api.VMOperationsProvision, api.VMOperationsDestroy,
-	api.VMOperationsChangingVCPUs, api.VMOperationsChangingStaticRange, api.VMOperationsChangingMemoryLimits,
+	api.VMOperationsChangingVCPUs, api.VMOperationsChangingVCPUsLive, api.VMOperationsChangingStaticRange, api.VMOperationsChangingMemoryLimits,
 	api.VMOperationsChangingDynamicRange, api.VMOperationsChangingShadowMemory, api.VMOperationsChangingNVRAM,
 }
 
