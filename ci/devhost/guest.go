@@ -18,7 +18,8 @@ const Greeting = "testguest ready"
 
 // BuildGuest writes vmlinuz and initrd.img into dir: the tree's kernel with a user
 // space of one program. Typed on its console, "poweroff", "reboot" and "panic" do
-// what they say; any other line x is answered by "echo x".
+// what they say, and the commands of image/guest/agent too; any other line x is
+// answered by "echo x".
 func BuildGuest(ctx context.Context, tree, dir string) error {
 	kernel, err := one(filepath.Join(tree, "boot/vmlinuz-*"))
 	if err != nil {
@@ -40,10 +41,16 @@ func BuildGuest(ctx context.Context, tree, dir string) error {
 	return writeInitrd(tree, program, filepath.Join(dir, "initrd.img"))
 }
 
-// modules make the power button work, and a panic known to the hypervisor.
+// modules make the power button work, a panic known to the hypervisor, and devices
+// seen. The guest loads them in the order of their numbers, which is this one.
 var modules = []string{
 	"drivers/acpi/button.ko", "drivers/input/evdev.ko",
 	"drivers/misc/pvpanic/pvpanic.ko", "drivers/misc/pvpanic/pvpanic-mmio.ko",
+	"drivers/scsi/scsi_common.ko", "drivers/scsi/scsi_mod.ko", "drivers/scsi/virtio_scsi.ko", "drivers/scsi/sd_mod.ko",
+	"drivers/ata/libata.ko", "drivers/ata/libahci.ko", "drivers/ata/ahci.ko",
+	"drivers/cdrom/cdrom.ko", "drivers/scsi/sr_mod.ko", "fs/isofs/isofs.ko",
+	"net/core/failover.ko", "drivers/net/net_failover.ko", "drivers/net/virtio_net.ko",
+	"drivers/net/ethernet/intel/e1000e/e1000e.ko", "drivers/virtio/virtio_balloon.ko",
 }
 
 func writeInitrd(tree, program, path string) error {
@@ -55,12 +62,12 @@ func writeInitrd(tree, program, path string) error {
 		cpio.Directory("dev", 0o755), cpio.CharDev("dev/console", 0o600, 5, 1),
 		cpio.StaticFile("init", string(init), 0o755),
 	}
-	for _, m := range modules {
+	for i, m := range modules {
 		data, err := module(tree, m)
 		if err != nil {
 			return err
 		}
-		records = append(records, cpio.StaticFile(filepath.Base(m), string(data), 0o644))
+		records = append(records, cpio.StaticFile(fmt.Sprintf("%02d-%s", i, filepath.Base(m)), string(data), 0o644))
 	}
 	var buf bytes.Buffer
 	w := cpio.Newc.Writer(&buf)

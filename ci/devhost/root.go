@@ -130,7 +130,7 @@ func (p plan) writable(root string) error {
 			return err
 		}
 	}
-	if err := p.ownState(); err != nil {
+	if err := errors.Join(p.ownState(), p.graphicsDir()); err != nil {
 		return err
 	}
 	link := filepath.Join(p.Dir, "var/run")
@@ -147,6 +147,16 @@ func (p plan) ownState() error {
 		return err
 	}
 	return os.Chown(dir, ToolstackID, ToolstackID)
+}
+
+// graphicsDir is where QEMU makes the sockets of graphical consoles. They take over
+// the directory's group, which is the toolstack's; on a host PID 1 makes it.
+func (p plan) graphicsDir() error {
+	dir := filepath.Join(p.Dir, "run/libvirt/vnc")
+	if err := os.MkdirAll(dir, 0o755); err != nil || !p.Root {
+		return err
+	}
+	return errors.Join(os.Chown(dir, 0, ToolstackID), os.Chmod(dir, fs.ModeSetgid|0o770))
 }
 
 // ToolstackID is the user and group cairn, as in the image.

@@ -27,7 +27,8 @@ const shell = "gosh"
 var guestModules = []string{
 	"button", "evdev",
 	"virtio_ring", "virtio", "virtio_pci", "virtio_pci_legacy_dev", "virtio_pci_modern_dev",
-	"virtio_balloon", "virtio-rng", "virtio_blk", "virtio_net", "net_failover", "failover",
+	"virtio_balloon", "virtio-rng", "virtio_blk", "virtio_net", "net_failover", "failover", "e1000e",
+	"scsi_common", "scsi_mod", "virtio_scsi", "sd_mod", "libata", "libahci", "ahci", "cdrom", "sr_mod", "isofs",
 }
 
 // hotModules are those of stage 1 that nearly every boot loads. They lie in the

@@ -1,20 +1,31 @@
 // Command testguest is the whole user space of the guest that the hypervisor's
-// conformance test boots: it greets, echoes lines of its serial console, and
+// conformance test boots: it greets, obeys or echoes lines of its serial console, and
 // powers off when the power button is pressed.
 package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"cairn/image/guest/agent"
 )
 
 func main() {
 	must(os.MkdirAll("/dev", 0o755))
 	_ = unix.Mount("devtmpfs", "/dev", "devtmpfs", 0, "") // the kernel may have done it
-	for _, m := range []string{"/button.ko", "/evdev.ko", "/pvpanic.ko", "/pvpanic-mmio.ko"} {
+	for _, kind := range []string{"proc", "sysfs"} {
+		at := map[string]string{"proc": "/proc", "sysfs": "/sys"}[kind]
+		must(os.MkdirAll(at, 0o755))
+		must(unix.Mount(kind, at, kind, 0, ""))
+	}
+	modules, err := filepath.Glob("/[0-9][0-9]-*.ko")
+	must(err)
+	for _, m := range modules {
 		f, err := os.Open(m)
 		must(err)
 		must(unix.FinitModule(int(f.Fd()), "", 0))
@@ -32,7 +43,9 @@ func main() {
 		case "panic":
 			os.Exit(1) // init's death is the kernel's panic
 		default:
-			fmt.Fprintf(tty, "echo %s\r\n", line)
+			if errors.Is(agent.Run(tty, line), agent.ErrUnknown) {
+				fmt.Fprintf(tty, "echo %s\r\n", line)
+			}
 		}
 	}
 	select {}

@@ -1,6 +1,9 @@
 package catalogue
 
-import "time"
+import (
+	"io/fs"
+	"time"
+)
 
 // waitForAPI is how long what nobody needs for the API waits for it to answer.
 // It keeps driver loading and time keeping out of the way of a boot, and is a
@@ -143,7 +146,11 @@ func libvirtd() Service {
 		OOMScore:     -500,
 		Limits:       []Limit{debianNoFile, {MemLock, 64 << 20, 64 << 20}},
 		// LOGS is empty at first; virtlogd makes a guest's log, not its directory.
-		Dirs: []Dir{{"/var/log/libvirt/qemu", 0o750, Owner{"root", "root"}}},
+		// Sockets of graphical consoles are QEMU's, and take over the directory's group.
+		Dirs: []Dir{
+			{"/var/log/libvirt/qemu", 0o750, Owner{"root", "root"}},
+			{"/run/libvirt/vnc", fs.ModeSetgid | 0o770, Owner{"libvirt-qemu", "cairn"}},
+		},
 		Programs: []string{
 			"/usr/bin/qemu-system-x86_64",
 			"/usr/bin/qemu-img",
@@ -169,6 +176,11 @@ func libvirtd() Service {
 			"/usr/share/qemu/multiboot_dma.bin",
 			"/usr/share/qemu/pvh.bin",
 			"/usr/share/qemu/keymaps/en-us",
+			// UEFI for guests, plain and with secure boot, and what their variables begin as.
+			"/usr/share/OVMF/OVMF_CODE_4M.fd",
+			"/usr/share/OVMF/OVMF_VARS_4M.fd",
+			"/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+			"/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
 		},
 		Unit: "/usr/lib/systemd/system/libvirtd.service",
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,10 +9,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cairn/image/guest/agent"
 )
 
-// live is the guest's life: heartbeats until a key, a shell until it ends.
-func live(console *os.File, keys <-chan struct{}, next chan<- struct{}, off <-chan string) error {
+// live is the guest's life: heartbeats until a line is typed, which is a command of
+// a test's, or starts a shell.
+func live(console *os.File, lines <-chan string, next chan<- struct{}, off <-chan string) error {
 	tick := time.NewTicker(time.Second)
 	next <- struct{}{}
 	for n := 1; ; {
@@ -19,13 +23,14 @@ func live(console *os.File, keys <-chan struct{}, next chan<- struct{}, off <-ch
 		case <-tick.C:
 			fmt.Fprintf(console, "cairn-demo-guest heartbeat n=%d\n", n)
 			n++
-		case <-keys:
-			done := make(chan error, 1)
-			go func() { done <- shell(console) }()
+		case line := <-lines:
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				obey(console, line)
+			}()
 			select {
-			case err := <-done:
-				orphans()
-				fmt.Fprintf(console, "cairn-demo-guest shell-ended status=%v\n", status(err))
+			case <-done:
 			case why := <-off:
 				return powerOff(console, why)
 			}
@@ -36,14 +41,28 @@ func live(console *os.File, keys <-chan struct{}, next chan<- struct{}, off <-ch
 	}
 }
 
-// readKeys waits for one key per round; between rounds the shell reads.
-func readKeys(console io.Reader, keys chan<- struct{}, next <-chan struct{}) {
-	b := make([]byte, 64)
+// obey runs a command, or a shell when the line is none.
+func obey(console *os.File, line string) {
+	if !errors.Is(agent.Run(console, line), agent.ErrUnknown) {
+		return
+	}
+	err := shell(console)
+	orphans()
+	fmt.Fprintf(console, "cairn-demo-guest shell-ended status=%v\n", status(err))
+}
+
+// maxLine is what a terminal collects before Enter.
+const maxLine = 4096
+
+// readLines waits for one line per round; between rounds the shell reads.
+func readLines(console io.Reader, lines chan<- string, next <-chan struct{}) {
+	b := make([]byte, maxLine)
 	for range next {
-		if _, err := console.Read(b); err != nil {
+		n, err := console.Read(b)
+		if err != nil {
 			return
 		}
-		keys <- struct{}{}
+		lines <- string(b[:n])
 	}
 }
 

@@ -1,8 +1,9 @@
 // Command init is the whole user space of Cairn's demo guest besides u-root's
 // commands. It says that it is ready, then gives a sign of life each second on
 // the serial console, and offers a shell there: Enter starts it and silences
-// the heartbeat, `exit` brings the heartbeat back. The ACPI power button
-// powers the guest off in order.
+// the heartbeat, `exit` brings the heartbeat back. A line that is a command of
+// package agent is obeyed instead. The ACPI power button powers the guest off in
+// order.
 package main
 
 import (
@@ -18,7 +19,10 @@ import (
 // powered off, and nobody waits for the others.
 var (
 	buttonDrivers = []string{"button", "evdev"}
-	otherDrivers  = []string{"virtio_console", "virtio_balloon", "virtio_rng", "virtio_net", "virtio_blk"}
+	otherDrivers  = []string{
+		"virtio_console", "virtio_balloon", "virtio_rng", "virtio_net", "e1000e", "virtio_blk", "virtio_scsi", "sd_mod",
+		"ahci", "sr_mod", "isofs",
+	}
 )
 
 func main() {
@@ -44,8 +48,8 @@ func run() error {
 	watchPower(off)
 	fmt.Fprintf(console, "cairn-demo-guest ready kernel=%s cpu=%q\n", release(), cpu())
 	go loadAll(console, otherDrivers)
-	keys := make(chan struct{})
+	lines := make(chan string)
 	next := make(chan struct{})
-	go readKeys(console, keys, next)
-	return live(console, keys, next, off)
+	go readLines(console, lines, next)
+	return live(console, lines, next, off)
 }

@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pattern is an endless, incompressible and repeatable stream: what fill writes,
+// and what a test compares with. Equal seeds give equal bytes.
+func Pattern(seed int64) io.Reader {
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], uint64(seed))
+	return rand.NewChaCha8(key)
+}
+
+// chunk is how much is read or written at once.
+const chunk = 1 << 20
+
+// device is a disk as the kernel names it.
+type device struct {
+	name, serial string
+	bytes        int64
+}
+
+func blockDevices() ([]device, error) {
+	entries, err := os.ReadDir("/sys/block")
+	if err != nil {
+		return nil, err
+	}
+	var all []device
+	for _, e := range entries {
+		dir := filepath.Join("/sys/block", e.Name())
+		if _, err := os.Stat(filepath.Join(dir, "device")); err != nil {
+			continue // made by software
+		}
+		all = append(all, device{name: e.Name(), serial: serial(dir), bytes: 512 * number64(filepath.Join(dir, "size"))})
+	}
+	return all, nil
+}
+
+// serial reads the number from virtio, or from page 0x80 of SCSI's product data,
+// which has a header of four bytes.
+func serial(dir string) string {
+	if text, err := os.ReadFile(filepath.Join(dir, "serial")); err == nil {
+		return strings.TrimSpace(string(text))
+	}
+	page, err := os.ReadFile(filepath.Join(dir, "device/vpd_pg80"))
+	if err != nil || len(page) < 4 {
+		return ""
+	}
+	return strings.TrimSpace(string(bytes.Trim(page[4:], "\x00")))
+}
+
+func number64(file string) int64 {
+	text, _ := os.ReadFile(file)
+	return integer(strings.TrimSpace(string(text)))
+}
+
+// find is the disk with a name or a serial number.
+func find(what string) (device, error) {
+	all, err := blockDevices()
+	if err != nil {
+		return device{}, err
+	}
+	for _, d := range all {
+		if d.name == what || d.serial == what {
+			return d, nil
+		}
+	}
+	return device{}, fmt.Errorf("no disk %s", what)
+}
+
+func disks(w io.Writer, _ []string) error {
+	all, err := blockDevices()
+	for _, d := range all {
+		fmt.Fprintf(w, "disk name=%s serial=%s bytes=%d\n", d.name, d.serial, d.bytes)
+	}
+	return err
+}
+
+func sum(w io.Writer, words []string) error {
+	d, err := find(words[0])
+	if err != nil {
+		return err
+	}
+	f, err := os.Open("/dev/" + d.name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := forget(f); err != nil {
+		return err
+	}
+	h := sha256.New()
+	n, err := io.CopyBuffer(h, onlyReader{f}, make([]byte, chunk))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "sum name=%s serial=%s bytes=%d sha256=%x\n", d.name, d.serial, n, h.Sum(nil))
+	return nil
+}
+
+// onlyReader hides what would make io.Copy go another way.
+type onlyReader struct{ io.Reader }
+
+// forget makes the kernel read the device again, whatever it remembers.
+func forget(f *os.File) error {
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0); err != nil {
+		return fmt.Errorf("%s: flush: %w", f.Name(), err)
+	}
+	return nil
+}
+
+func fill(w io.Writer, words []string) error {
+	d, err := find(words[0])
+	if err != nil {
+		return err
+	}
+	size, at := integer(words[2])<<20, int64(0)
+	if len(words) > 3 {
+		at = integer(words[3]) << 20
+	}
+	if at+size > d.bytes {
+		return fmt.Errorf("%s has %d bytes only", d.name, d.bytes)
+	}
+	f, err := os.OpenFile("/dev/"+d.name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	to := io.MultiWriter(io.NewOffsetWriter(f, at), h)
+	if _, err := io.CopyBuffer(to, io.LimitReader(Pattern(integer(words[1])), size), make([]byte, chunk)); err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), forget(f)); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "fill name=%s serial=%s at=%d bytes=%d sha256=%x\n", d.name, d.serial, at, size, h.Sum(nil))
+	return nil
+}
+
+// cd is where a CD is mounted.
+const cd = "/cd"
+
+func mountCD(w io.Writer, words []string) error {
+	name := "sr0"
+	if len(words) > 0 {
+		d, err := find(words[0])
+		if err != nil {
+			return err
+		}
+		name = d.name
+	}
+	if err := os.MkdirAll(cd, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("/dev/"+name, cd, "iso9660", unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", name, err)
+	}
+	files, err := os.ReadDir(cd)
+	for _, f := range files {
+		fmt.Fprintf(w, "cd file=%q dir=%v\n", f.Name(), f.IsDir())
+	}
+	return err
+}
+
+func unmountCD(io.Writer, []string) error { return unix.Unmount(cd, 0) }
