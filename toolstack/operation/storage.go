@@ -1,6 +1,8 @@
 package operation
 
 import (
+	"slices"
+
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 )
@@ -37,12 +39,20 @@ var vdiRules = []vdiRule{
 	{op: api.VDIOperationsRevertFrom, feature: "VDI_REVERT"},
 }
 
+// vdiBuilt are the operations on disks that this version performs.
+var vdiBuilt = []api.VDIOperations{
+	api.VDIOperationsClone, api.VDIOperationsCopy, api.VDIOperationsResize, api.VDIOperationsResizeOnline,
+	api.VDIOperationsSnapshot, api.VDIOperationsDestroy, api.VDIOperationsForget, api.VDIOperationsUpdate,
+	api.VDIOperationsSetOnBoot, api.VDIOperationsRevertTo, api.VDIOperationsRevertFrom,
+}
+
 // VDI is the table of disks: a disk that is copied may be used, any other
 // operation has it for itself.
 var VDI = vdiTable()
 
 func vdiTable() *Table[api.VDI, *api.VDI, api.VDIOperations] {
 	t := &Table[api.VDI, *api.VDI, api.VDIOperations]{
+		built: vdiBuilt,
 		fields: func(v *api.VDI) (*[]api.VDIOperations, *map[string]api.VDIOperations) {
 			return &v.AllowedOperations, &v.CurrentOperations
 		},
@@ -177,12 +187,29 @@ var srFeatures = []struct {
 	{api.StorageOperationsPBDDestroy, ""},
 }
 
-// SR is the table of storage repositories: hosts may plug one side by side, all
-// else comes one after another.
+// srBuilt are the operations on repositories that this version performs.
+var srBuilt = slices.Concat(withDisks, []api.StorageOperations{
+	api.StorageOperationsDestroy, api.StorageOperationsForget, api.StorageOperationsPlug, api.StorageOperationsUnplug,
+	api.StorageOperationsPBDCreate, api.StorageOperationsPBDDestroy,
+})
+
+// withDisks are operations that disturb no other on the same repository: disks have
+// locks of their own.
+var withDisks = []api.StorageOperations{
+	api.StorageOperationsScan, api.StorageOperationsUpdate, api.StorageOperationsVDICreate, api.StorageOperationsVDIIntroduce,
+	api.StorageOperationsVDIDestroy, api.StorageOperationsVDIResize, api.StorageOperationsVDIResizeOnline,
+	api.StorageOperationsVDIClone, api.StorageOperationsVDISnapshot, api.StorageOperationsVDICopy,
+	api.StorageOperationsVDIForget, api.StorageOperationsVDISetOnBoot, api.StorageOperationsVDIUpdate,
+	api.StorageOperationsVDIRevert,
+}
+
+// SR is the table of storage repositories: hosts may plug one side by side, and what
+// is done to its disks goes on during a scan; all else comes one after another.
 var SR = srTable()
 
 func srTable() *Table[api.SR, *api.SR, api.StorageOperations] {
 	t := &Table[api.SR, *api.SR, api.StorageOperations]{
+		built: srBuilt,
 		fields: func(r *api.SR) (*[]api.StorageOperations, *map[string]api.StorageOperations) {
 			return &r.AllowedOperations, &r.CurrentOperations
 		},
@@ -190,6 +217,9 @@ func srTable() *Table[api.SR, *api.SR, api.StorageOperations] {
 	for _, f := range srFeatures {
 		r := rule[api.SR, api.StorageOperations]{op: f.op}
 		r.then = all(func(s *subject[api.SR]) error { return able(s.r, s.ref, s.rec, f.feature) })
+		if slices.Contains(withDisks, f.op) {
+			r.beside = withDisks
+		}
 		switch f.op {
 		case api.StorageOperationsPlug:
 			r.beside = []api.StorageOperations{api.StorageOperationsPlug}
