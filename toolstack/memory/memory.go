@@ -38,6 +38,9 @@ import (
 const (
 	kib = 1 << 10
 	mib = 1 << 20
+
+	// leastMemory is below any target, whatever the range: no kernel lives with less.
+	leastMemory = 16 * mib
 )
 
 // Overhead is what QEMU needs beside the guest's memory: its heap and device models,
@@ -71,6 +74,8 @@ func entry(r db.Reader, vm *api.VM, host api.HostRef) (g Guest, ok bool) {
 		Overhead: Overhead(vm.MemoryStaticMax, vm.VCPUsMax),
 		Actual:   vm.MemoryStaticMax, Promise: min(vm.MemoryTarget, vm.MemoryStaticMax), Arriving: arriving,
 	}
+	g.Min = min(max(g.Min, leastMemory), g.StaticMax)
+	g.Max = max(g.Max, g.Min)
 	if metrics, err := db.Get(r, vm.Metrics); err == nil && metrics.MemoryActual > 0 {
 		g.Actual = min(metrics.MemoryActual, g.StaticMax)
 	}

@@ -169,8 +169,8 @@ func (m *motion) observe(now time.Time, g Guest) {
 	m.asked = g.Asked
 }
 
-// divide returns what the elastic guests have to share beyond their minimums, and
-// what their ranges add up to.
+// divide returns what the elastic guests have to share beyond their minimums, less
+// than nothing in need, and what their ranges add up to.
 func (p *Policy) divide(total int64, guests []Guest) (spare, span int64) {
 	spare = total
 	for _, g := range guests {
@@ -184,7 +184,7 @@ func (p *Policy) divide(total int64, guests []Guest) (spare, span int64) {
 			span += g.Max - g.Min
 		}
 	}
-	return min(max(spare, 0), span), span
+	return min(spare, span), span
 }
 
 // admit says which of the guests that wait to start may do so now: those that fit
@@ -223,7 +223,9 @@ func (p *Policy) admit(total int64, guests []Guest, waiting []string) (start, re
 // want is the target a guest should have: its share, in whole MiB beyond its minimum.
 func (p *Policy) want(g Guest, spare, span int64) int64 {
 	share := g.Max
-	if spare < span {
+	if spare < 0 {
+		share = g.Min
+	} else if spare < span {
 		extra := scale(g.Max-g.Min, spare, span)
 		share = g.Min + extra - extra%mib
 	}

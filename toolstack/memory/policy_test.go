@@ -339,7 +339,10 @@ func TestComesToRest(t *testing.T) {
 				continue
 			}
 			share := g.Max
-			if spare < span {
+			switch {
+			case spare < 0:
+				share = g.Min
+			case spare < span:
 				share = g.Min + scale(g.Max-g.Min, spare, span)
 			}
 			if abs(g.Actual-share) > int64(3+len(m.guests))*mib {

@@ -1,0 +1,100 @@
+package memory
+
+import (
+	"context"
+	"slices"
+	"strconv"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+)
+
+// claim is a start that waits for its memory.
+type claim struct {
+	vm     api.VMRef
+	answer chan error // capacity 1
+}
+
+// Claim waits until the memory of a VM, whose row is scheduled to a host, has been
+// freed for it. It fails when that cannot be: then the caller takes the VM out of the
+// ledger again.
+func (m *Manager) Claim(ctx context.Context, host api.HostRef, vm api.VMRef) error {
+	a := m.accounts[host]
+	if a == nil {
+		return api.ErrHostOffline(host.String())
+	}
+	c := &claim{vm: vm, answer: make(chan error, 1)}
+	a.mu.Lock()
+	a.claims = append(a.claims, c)
+	a.mu.Unlock()
+	defer a.withdraw(c)
+	m.admit(a) // most have nothing to wait for
+	m.Poke()
+	select {
+	case err := <-c.answer:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-m.cfg.Clock.After(claimTimeout):
+		return m.refusal(a, vm)
+	}
+}
+
+func (a *account) withdraw(c *claim) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.claims = slices.DeleteFunc(a.claims, func(other *claim) bool { return other == c })
+}
+
+// admit answers those who wait, where there is an answer.
+func (m *Manager) admit(a *account) {
+	a.mu.Lock()
+	if len(a.claims) == 0 {
+		a.mu.Unlock()
+		return
+	}
+	var waiting []string
+	for _, c := range a.claims {
+		waiting = append(waiting, string(c.vm))
+	}
+	start, refuse := a.policy.admit(a.Host.GuestMemory(), a.guests(m.cfg.DB.Snapshot(), ""), waiting)
+	var refused []*claim
+	a.claims = slices.DeleteFunc(a.claims, func(c *claim) bool {
+		switch {
+		case slices.Contains(start, string(c.vm)):
+			c.answer <- nil
+		case slices.Contains(refuse, string(c.vm)):
+			refused = append(refused, c)
+		default:
+			return false
+		}
+		return true
+	})
+	a.mu.Unlock()
+	for _, c := range refused {
+		c.answer <- m.refusal(a, c.vm)
+	}
+}
+
+// refusal says why a VM does not get its memory.
+func (m *Manager) refusal(a *account, ref api.VMRef) error {
+	s := m.cfg.DB.Snapshot()
+	vm, err := db.Get(s, ref)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	guests := a.guests(s, ref)
+	for _, g := range guests {
+		if a.policy.Stuck(g.ID) && g.Actual > g.Asked+tolerance {
+			return api.ErrVMsFailedToCooperate()
+		}
+	}
+	return NotEnough(Footprint(vm), a.Host.GuestMemory()-a.policy.Floor(guests))
+}
+
+// NotEnough is the error of what needs more memory than a host has.
+func NotEnough(need, available int64) *api.Error {
+	return api.ErrHostNotEnoughFreeMemory(strconv.FormatInt(need, 10), strconv.FormatInt(max(available, 0), 10))
+}

@@ -1,0 +1,206 @@
+package memory
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"cairn/journal"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+const (
+	// interval is how often a host at rest is looked at.
+	interval = 10 * time.Second
+	// haste is how often, while guests are on their way or somebody waits.
+	haste = 500 * time.Millisecond
+	// balloonTimeout bounds a question to one guest's balloon.
+	balloonTimeout = 3 * time.Second
+	// claimTimeout bounds a start's wait for memory, where guests move but too slowly.
+	claimTimeout = 2 * time.Minute
+)
+
+// Host is whose memory is accounted.
+type Host interface {
+	Ref() api.HostRef
+	// GuestMemory is what all guests together may use, in bytes.
+	GuestMemory() int64
+}
+
+// Balloons is what this package needs of a host's hypervisor.
+type Balloons interface {
+	SetMemoryTarget(ctx context.Context, uuid string, bytes int64) error
+	MemoryStats(ctx context.Context, uuid string) (hypervisor.MemoryStats, error)
+}
+
+// Site is a host and its guests' balloons.
+type Site struct {
+	Host     Host
+	Balloons Balloons
+}
+
+// Clock is the time; nil in a Config is the real one.
+type Clock interface {
+	Now() time.Time
+	After(d time.Duration) <-chan time.Time
+}
+
+type realClock struct{}
+
+func (realClock) Now() time.Time                         { return time.Now() }
+func (realClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// Config is what a Manager is made of. Clock and Log may be nil.
+type Config struct {
+	DB    *db.DB
+	Sites []Site
+	Clock Clock
+	Log   *slog.Logger
+}
+
+// Manager applies a Policy to each host.
+type Manager struct {
+	cfg      Config
+	accounts map[api.HostRef]*account // never changes
+	wake     chan struct{}            // capacity 1: look now
+}
+
+// account is what is known of one host beside its ledger.
+type account struct {
+	Site
+	turn sync.Mutex // one look at a time
+
+	mu     sync.Mutex
+	policy *Policy
+	told   map[api.VMRef]told
+	claims []*claim // the longest waiting first
+}
+
+// told is what a domain's balloon was told last.
+type told struct {
+	started time.Time // which domain of the VM
+	target  int64
+	live    bool // it answered, when asked last
+}
+
+// New returns a Manager. Without Run it keeps the ledger, and nobody is squeezed.
+func New(cfg Config) *Manager {
+	if cfg.Clock == nil {
+		cfg.Clock = realClock{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = journal.Discard()
+	}
+	m := &Manager{cfg: cfg, accounts: map[api.HostRef]*account{}, wake: make(chan struct{}, 1)}
+	for _, s := range cfg.Sites {
+		m.accounts[s.Host.Ref()] = &account{Site: s, policy: NewPolicy(), told: map[api.VMRef]told{}}
+	}
+	return m
+}
+
+// Poke makes Run look at once: something has changed.
+func (m *Manager) Poke() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run balances all hosts until the context ends.
+func (m *Manager) Run(ctx context.Context) error {
+	for {
+		wait := interval
+		for _, a := range m.accounts {
+			restless, err := m.look(ctx, a)
+			if err != nil && ctx.Err() == nil {
+				m.cfg.Log.Warn("memory-balance", "host", a.Host.Ref(), "err", err)
+			}
+			if restless {
+				wait = haste
+			}
+		}
+		select {
+		case <-m.cfg.Clock.After(wait):
+		case <-m.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Room is what a host has for one more guest, beside the one named.
+func (m *Manager) Room(r db.Reader, host api.HostRef, but api.VMRef) Room {
+	a := m.accounts[host]
+	if a == nil {
+		return Room{}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	total, guests := a.Host.GuestMemory(), a.guests(r, but)
+	return Room{Free: total - Held(guests), Most: total - a.policy.Floor(guests)}
+}
+
+// Cooperative is false for a guest that does not do what its balloon is told.
+func (m *Manager) Cooperative(vm api.VMRef) bool {
+	for _, a := range m.accounts {
+		a.mu.Lock()
+		stuck := a.policy.Stuck(string(vm))
+		a.mu.Unlock()
+		if stuck {
+			return false
+		}
+	}
+	return true
+}
+
+// Live reports whether the balloon of a running VM answers.
+func (m *Manager) Live(vm api.VMRef) bool {
+	for _, a := range m.accounts {
+		a.mu.Lock()
+		t := a.told[vm]
+		a.mu.Unlock()
+		if t.live {
+			return true
+		}
+	}
+	return false
+}
+
+// guests are a host's ledger with what is known of balloons. The caller holds mu.
+func (a *account) guests(r db.Reader, but api.VMRef) []Guest {
+	var all []Guest
+	for ref, vm := range db.All[api.VM](r) {
+		if ref == but {
+			continue
+		}
+		g, ok := entry(r, vm, a.Host.Ref())
+		if !ok {
+			continue
+		}
+		g.ID = string(ref)
+		if t, known := a.told[ref]; known && t.started.Equal(startOf(r, vm)) {
+			g.Live = t.live && balloons(vm)
+			g.Asked = min(t.target, g.Promise)
+		}
+		all = append(all, g)
+	}
+	return all
+}
+
+// startOf tells the domains of a VM apart.
+func startOf(r db.Reader, vm *api.VM) time.Time {
+	metrics, err := db.Get(r, vm.Metrics)
+	if err != nil {
+		return time.Time{}
+	}
+	return metrics.StartTime
+}
+
+// balloons reports whether a VM can have less than static_max at this moment. A
+// paused guest moves nothing.
+func balloons(vm *api.VM) bool {
+	return vm.PowerState == api.VMPowerStateRunning && vm.MemoryDynamicMin < vm.MemoryStaticMax
+}
