@@ -17,6 +17,7 @@ import (
 	"cairn/init/hostd/client"
 	"cairn/init/network"
 	"cairn/init/storage"
+	"cairn/init/storage/tool"
 	"cairn/journal"
 )
 
@@ -41,8 +42,10 @@ func hostdMain() error {
 		Paths: hostd.Paths{
 			Sys: "/sys", Proc: "/proc", Etc: "/etc", Config: "/state/config", Logs: "/var/log", Run: "/run/cairn",
 			KVM: "/dev/kvm", Input: "/dev/input", OSRelease: "/etc/os-release",
+			Dev: "/dev", Mounts: "/run/sr-mount", Repositories: []string{"/state/sr"}, ISOs: []string{"/state/iso", "/usr/share/cairn"},
 		},
 		System: fenced{}, Kernel: kernel, Files: config.OS{}, Listener: listener, Log: journal.New(os.Stderr, "hostd"),
+		Tools: tool.Linux{}, // QEMU is this namespace's root, so its user is the volumes' too
 	}
 	return host.Run(ctx)
 }
@@ -76,6 +79,7 @@ func (fenced) RootDevice() (string, error) { return "", errFenced }
 func (fenced) Mounted(string) (string, error)                 { return "development", nil }
 func (fenced) Prepare(string) error                           { return errFenced }
 func (fenced) Mount(_, _, _ string, _ []storage.Option) error { return errFenced }
+func (fenced) Unmount(string) error                           { return errFenced }
 func (fenced) Bind(_, _ string) error                         { return errFenced }
 func (fenced) LoadModule(string) error                        { return nil }
 func (fenced) LoadNICs() error                                { return nil }

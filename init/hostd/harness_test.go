@@ -70,6 +70,7 @@ func pathsIn(dir string) Paths {
 	return Paths{
 		Sys: dir + "/sys", Proc: dir + "/proc", Etc: dir + "/etc", Config: dir + "/state/config", Logs: dir + "/log",
 		Run: dir + "/run", KVM: dir + "/dev/kvm", Input: dir + "/dev/input", OSRelease: dir + "/os-release",
+		Dev: dir + "/dev", Mounts: dir + "/run/sr-mount", Repositories: []string{dir + "/sr"}, ISOs: []string{dir + "/iso"},
 	}
 }
 
@@ -86,6 +87,11 @@ func (f *fakeSystem) Bind(string, string) error              { return nil }
 func (f *fakeSystem) MkdirAll(p string, m fs.FileMode) error { return os.MkdirAll(f.dir+p, 0o755) }
 func (f *fakeSystem) Mount(source, target, fstype string, _ []storage.Option) error {
 	f.log.Info("mount", "source", source, "target", target)
+	return nil
+}
+
+func (f *fakeSystem) Unmount(target string) error {
+	f.log.Info("unmount", "target", target)
 	return nil
 }
 

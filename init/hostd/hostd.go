@@ -24,8 +24,12 @@ import (
 	"cairn/init/config"
 	"cairn/init/hostd/client"
 	"cairn/init/hostd/inventory"
+	"cairn/init/hostd/job"
 	"cairn/init/network"
 	"cairn/init/storage"
+	"cairn/init/storage/media"
+	"cairn/init/storage/repository"
+	"cairn/init/storage/tool"
 )
 
 // Paths are where things are on the host; a test puts all below one directory.
@@ -38,12 +42,19 @@ type Paths struct {
 	KVM       string // /dev/kvm
 	Input     string // /dev/input
 	OSRelease string
+	Dev       string
+	// Mounts is below which repositories are mounted; Repositories and ISOs are
+	// where those that are directories of the host may be.
+	Mounts             string
+	Repositories, ISOs []string
 }
 
 // System is what hostd does to the machine beyond files; the packages it uses
 // have interfaces of their own.
 type System interface {
 	storage.System
+	// Unmount ends a mount; EBUSY while somebody uses it.
+	Unmount(target string) error
 	// LoadModule loads a kernel module and what it needs.
 	LoadModule(name string) error
 	// LoadNICs loads the drivers of the NICs there are.
@@ -76,15 +87,22 @@ type Host struct {
 	Files    config.FS
 	Listener net.Listener
 	Log      *slog.Logger
+	// Tools runs the programs that work on disks and images; VolumeUser and
+	// VolumeGroup own volumes, as QEMU must open them.
+	Tools                   tool.Runner
+	VolumeUser, VolumeGroup int
 	// WatchdogEvery is how often to ping the supervisor; 0 is never.
 	WatchdogEvery time.Duration
 
 	keeper  keeper
 	network *network.Manager
 	storage storage.Mounts
-	kvm     *kvm
-	banner  banner
-	button  button
+
+	repositories *repository.Manager
+	jobs         *job.Book
+	kvm          *kvm
+	banner       banner
+	button       button
 }
 
 func (h *Host) inventory() inventory.Source {
@@ -105,6 +123,7 @@ func (h *Host) Run(ctx context.Context) error {
 	h.generate()
 	h.network = network.New(h.Kernel, h.leases(), h.Log, h.networkChanged)
 	h.network.Apply(h.settings())
+	h.repositories, h.jobs = h.newRepositories(), job.New(h.Log)
 	server := h.newServer()
 	errs := make(chan error, 2)
 	go func() { errs <- server.Serve(h.Listener) }()
@@ -118,11 +137,25 @@ func (h *Host) Run(ctx context.Context) error {
 	go h.loadDrivers(ctx) // not waited for at the end: a module takes the time it takes
 	work.Go(func() { h.watchDevices(ctx) })
 	work.Go(func() { h.pingWatchdog(ctx) })
+	work.Go(func() { h.repositories.Resume(ctx) })
 	err := wait(ctx, errs)
 	cancel()
+	h.jobs.Close() // which ends the requests that wait for them
 	shutdown(server)
 	work.Wait()
 	return err
+}
+
+func (h *Host) newRepositories() *repository.Manager {
+	return repository.New(repository.Config{
+		Tools: h.Tools, Mounter: h.System, Log: h.Log,
+		Media: media.Source{
+			Sys: h.Paths.Sys, Dev: h.Paths.Dev, Proc: h.Paths.Proc, BootDisk: h.storage.BootDisk, Tools: h.Tools,
+		},
+		MountDir: h.Paths.Mounts, Record: h.Paths.Run + "/repositories.json", LVMDir: h.Paths.Run + "/lvm",
+		FilePrefixes: h.Paths.Repositories, ISOPrefixes: h.Paths.ISOs,
+		User: h.VolumeUser, Group: h.VolumeGroup,
+	})
 }
 
 // wait returns when ctx is done, which is no error, or a part has failed.

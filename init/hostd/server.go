@@ -37,6 +37,7 @@ func (h *Host) newServer() *http.Server {
 	mux.HandleFunc("GET /v1/kernel-log", h.getKernelLog)
 	mux.HandleFunc("DELETE /v1/kernel-log", h.deleteKernelLog)
 	mux.HandleFunc("GET /v1/time", h.getTime)
+	h.routeStorage(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, &client.Error{Status: http.StatusNotFound, Code: client.CodeNotFound, Message: "no such verb: " + r.Method + " " + r.URL.Path})
 	})
@@ -48,6 +49,33 @@ func (h *Host) newServer() *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10,
 	}
+}
+
+// routeStorage are the verbs on repositories and volumes, and on jobs, which the
+// longer of them are.
+func (h *Host) routeStorage(mux *http.ServeMux) {
+	const sr = " /v1/repositories/{sr}"
+	const volume = sr + "/volumes/{name}"
+	mux.HandleFunc("POST /v1/probe", h.postProbe)
+	mux.HandleFunc("GET"+sr, h.getRepository)
+	mux.HandleFunc("POST"+sr+"/format", h.postFormat)
+	mux.HandleFunc("POST"+sr+"/erase", h.postErase)
+	mux.HandleFunc("POST"+sr+"/attach", h.postAttach)
+	mux.HandleFunc("POST"+sr+"/detach", h.postDetach)
+	mux.HandleFunc("GET"+sr+"/volumes", h.getVolumes)
+	mux.HandleFunc("GET"+volume, h.getVolume)
+	mux.HandleFunc("PUT"+volume, h.putVolume)
+	mux.HandleFunc("DELETE"+volume, h.deleteVolume)
+	mux.HandleFunc("POST"+volume+"/resize", h.postResize)
+	mux.HandleFunc("POST"+volume+"/activate", h.postActivate)
+	mux.HandleFunc("POST"+volume+"/deactivate", h.postDeactivate)
+	mux.HandleFunc("POST"+volume+"/rebase", h.postRebase)
+	mux.HandleFunc("PUT"+volume+"/note", h.putNote)
+	mux.HandleFunc("POST"+volume+"/commit", h.postCommit)
+	mux.HandleFunc("POST"+volume+"/check", h.postCheck)
+	mux.HandleFunc("POST"+volume+"/copy", h.postCopy)
+	mux.HandleFunc("GET /v1/jobs/{id}", h.getJob)
+	mux.HandleFunc("DELETE /v1/jobs/{id}", h.deleteJob)
 }
 
 // shutdown lets requests in flight end; the next hostd takes the socket over.

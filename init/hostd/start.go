@@ -17,6 +17,7 @@ import (
 	"cairn/init/config"
 	"cairn/init/hostd/client"
 	"cairn/init/network"
+	"cairn/init/storage/tool"
 	"cairn/journal"
 )
 
@@ -33,7 +34,18 @@ var machine = Paths{
 	KVM:       "/dev/kvm",
 	Input:     "/dev/input",
 	OSRelease: "/usr/lib/os-release",
+	Dev:       "/dev",
+	Mounts:    "/run/sr-mount",
+	// On STATE, and the ISO images that come with the image.
+	Repositories: []string{"/state/sr"},
+	ISOs:         []string{"/state/iso", "/usr/share/cairn"},
 }
+
+// Whom guests run as: libvirt-qemu and kvm of the image's /etc/passwd.
+const (
+	qemuUser  = 64055
+	qemuGroup = 991
+)
 
 // Main runs hostd on this machine until ctx is done or a signal ends it.
 func Main(ctx context.Context) error {
@@ -57,6 +69,7 @@ func Main(ctx context.Context) error {
 	host := &Host{
 		Paths: machine, System: newLinux(machine), Kernel: kernel, Files: config.OS{},
 		Listener: listener, Log: log, WatchdogEvery: limit / 2,
+		Tools: tool.Linux{User: qemuUser, Group: qemuGroup}, VolumeUser: qemuUser, VolumeGroup: qemuGroup,
 	}
 	return host.Run(ctx)
 }

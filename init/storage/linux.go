@@ -58,6 +58,9 @@ func (Linux) Mount(source, target, fstype string, options []Option) error {
 	return unix.Mount(source, target, fstype, flags, data)
 }
 
+// Unmount ends a mount nobody uses; one in use is EBUSY.
+func (Linux) Unmount(target string) error { return unix.Unmount(target, unix.UMOUNT_NOFOLLOW) }
+
 // Bind implements System.
 func (Linux) Bind(source, target string) error {
 	return unix.Mount(source, target, "", unix.MS_BIND, "")

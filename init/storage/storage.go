@@ -96,6 +96,8 @@ var dirs = []dir{
 	{"/state/cairn", 0o755, "/var/lib/cairn"},
 	{"/state/cache/libvirt", 0o755, "/var/cache/libvirt"},
 	{"/state/chrony", 0o755, "/var/lib/chrony"},
+	{"/state/sr", 0o755, ""},
+	{"/state/iso", 0o755, ""},
 	{"/logs", 0o755, "/var/log"},
 }
 
