@@ -117,3 +117,20 @@ func (m *Manager) reconnect(ctx context.Context, host api.HostRef, hv hypervisor
 	m.cfg.Log.Info("vif-moved", "uuid", v.UUID, "was", has.Bridge, "is", want.Bridge)
 	return hv.UpdateNIC(ctx, vm.UUID, want)
 }
+
+// attachedKey of VDI.sm_config, before a host's reference, says that the storage
+// has the disk ready there.
+const attachedKey = "host_"
+
+// Sweep lets go of all disks a host has ready for nobody, as after a crash. The
+// images of suspended machines' memory are not drives' and left alone.
+func (m *Manager) Sweep(ctx context.Context, host api.HostRef) error {
+	var failed []error
+	for ref, vdi := range db.All[api.VDI](m.cfg.DB.Snapshot()) {
+		if vdi.SMConfig[attachedKey+string(host)] == "" || vdi.Type == api.VDITypeSuspend || len(vdi.CurrentOperations) > 0 {
+			continue
+		}
+		failed = append(failed, m.releaseDisk(ctx, host, ref))
+	}
+	return errors.Join(failed...)
+}

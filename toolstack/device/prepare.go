@@ -168,8 +168,21 @@ func (m *Manager) readyDisk(ctx context.Context, host api.HostRef, vm *api.VM, v
 		return d, err
 	}
 	defer release()
+	if err := m.reset(ctx, host, vm, v); err != nil {
+		return d, err
+	}
 	d.Source, err = m.cfg.Storage.Attach(ctx, host, vdi, v.Mode == api.VBDModeRW)
 	return d, err
+}
+
+// reset lets go of a disk that begins anew with each domain. A suspended machine
+// goes on with what it had.
+func (m *Manager) reset(ctx context.Context, host api.HostRef, vm *api.VM, v *api.VBD) error {
+	disk, err := db.Get(m.cfg.DB.Snapshot(), v.VDI)
+	if err != nil || disk.OnBoot != api.OnBootReset || disk.Sharable || v.Mode != api.VBDModeRW || vm.PowerState == api.VMPowerStateSuspended {
+		return nil
+	}
+	return m.cfg.Storage.Detach(ctx, host, v.VDI)
 }
 
 // diskBus of VM.platform puts disks where guests without drivers find them.

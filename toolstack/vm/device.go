@@ -21,6 +21,8 @@ func (noDevices) Found(context.Context, api.HostRef, api.VMRef, hypervisor.Hardw
 	return nil
 }
 
+func (noDevices) Sweep(context.Context, api.HostRef) error { return nil }
+
 func (noDevices) Prepare(context.Context, api.HostRef, api.VMRef) ([]hypervisor.Disk, []hypervisor.NIC, error) {
 	return nil, nil, nil
 }
@@ -149,25 +151,40 @@ func (m *Manager) inspect(ctx context.Context, ref api.VMRef, d located) error {
 	}
 	if err != nil {
 		m.cfg.Log.Warn("vm-devices-later", "uuid", d.UUID, "err", err)
-		m.lookAgain()
+		m.lookAgain(map[string]bool{d.UUID: true}, false)
 		m.retry(ctx)
 	}
 	return nil
 }
 
-func (m *Manager) lookAgain() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.look = true
+// sweepDevices lets go of what a former process had made ready for nobody.
+func (m *Manager) sweepDevices(ctx context.Context) {
+	for _, s := range m.sites {
+		if err := m.cfg.Devices.Sweep(ctx, s.ref()); err != nil {
+			m.cfg.Log.Warn("sweep-devices", "host", s.ref(), "err", err)
+		}
+	}
 }
 
-// looking takes the wish to look at all devices.
-func (m *Manager) looking() bool {
+// lookAgain wishes to look at the devices of some domains, or of all.
+func (m *Manager) lookAgain(look map[string]bool, all bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	was := m.look
-	m.look = false
-	return was
+	m.lookAll = m.lookAll || all
+	for uuid, yes := range look {
+		if yes {
+			m.look[uuid] = true
+		}
+	}
+}
+
+// looking takes the wishes.
+func (m *Manager) looking() (look map[string]bool, all bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	look, all = m.look, m.lookAll
+	m.look, m.lookAll = map[string]bool{}, false
+	return look, all
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

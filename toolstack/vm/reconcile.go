@@ -51,6 +51,7 @@ func (m *Manager) Run(ctx context.Context, ready func()) error {
 			continue
 		}
 		if ready != nil {
+			m.sweepDevices(ctx)
 			ready()
 			ready = nil
 		}
@@ -72,7 +73,9 @@ func (m *Manager) note(e hypervisor.Event) {
 	case hypervisor.Started:
 		delete(m.stops, e.UUID)
 	case hypervisor.Resync:
-		m.look = true
+		m.lookAll = true
+	case hypervisor.Unplugged: // it may be a guest that gives up late what it was asked for
+		m.look[e.UUID] = true
 	}
 }
 
@@ -111,11 +114,11 @@ func (m *Manager) recoverOperations(ctx context.Context) error {
 // reconcile compares every row that runs here, or should, with the domains.
 func (m *Manager) reconcile(ctx context.Context) error {
 	epochs, stops := m.noted()
-	look := m.looking()
+	look, all := m.looking()
 	domains, err := m.domains(ctx)
 	if err != nil {
 		m.putBack(stops)
-		m.lookAgain()
+		m.lookAgain(look, all)
 		return err
 	}
 	for ref, vm := range db.All[api.VM](m.cfg.DB.Snapshot()) {
@@ -125,7 +128,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 		d, there := domains[vm.UUID]
 		delete(domains, vm.UUID)
 		d.UUID = vm.UUID
-		f := finding{domain: d, there: there, why: stops[vm.UUID], epoch: epochs[ref], look: look}
+		f := finding{domain: d, there: there, why: stops[vm.UUID], epoch: epochs[ref], look: all || look[vm.UUID]}
 		if err := m.settle(ctx, ref, vm, f); err != nil {
 			return fmt.Errorf("vm %s: %w", vm.UUID, err)
 		}
@@ -197,6 +200,7 @@ func (m *Manager) settle(ctx context.Context, ref api.VMRef, vm *api.VM, f findi
 		return nil
 	case len(vm.CurrentOperations) > 0:
 		m.keepReason(vm.UUID, f.why)
+		m.lookAgain(map[string]bool{vm.UUID: f.look}, false)
 		return nil
 	case !f.there:
 		return m.settleAbsent(ctx, ref, vm, f)

@@ -24,7 +24,7 @@ func (m *Manager) setVCPUsNumberLive(c *api.Call, ref api.VMRef, n int64) error 
 	}
 	err = o.site.Hypervisor.SetVCPUs(c, o.uuid, int(n))
 	if errors.Is(err, hypervisor.ErrUnknownOutcome) {
-		m.lookAgain()
+		m.lookAgain(map[string]bool{o.uuid: true}, false)
 	}
 	if errors.Is(err, hypervisor.ErrUnsupported) || errors.Is(err, hypervisor.ErrBusy) {
 		err = api.ErrOperationNotAllowed("the guest does not give up vCPUs: " + err.Error())

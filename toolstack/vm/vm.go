@@ -60,6 +60,8 @@ type Devices interface {
 	Release(ctx context.Context, host api.HostRef, vm api.VMRef) error
 	// Found makes rows and domain agree where a crash left them apart.
 	Found(ctx context.Context, host api.HostRef, vm api.VMRef, has hypervisor.Hardware) error
+	// Sweep lets go of all that a host has ready for nobody.
+	Sweep(ctx context.Context, host api.HostRef) error
 }
 
 // Alerts tells operators.
@@ -125,7 +127,9 @@ type Manager struct {
 	doomed map[string]time.Time         // until when domains are ended whose start was answered with an error
 	known  map[string]bool              // foreign domains already reported
 	astray map[api.VMRef]bool           // devices of machines without a domain, to be let go of
-	look   bool                         // events may have been lost: look at each domain's devices
+	look   map[string]bool              // domains whose devices may not be as the rows say
+
+	lookAll bool // events may have been lost: look at every domain's devices
 
 	// Only Run touches these.
 	unfinished map[api.VMRef]api.VMOperations // by a former process; nil after the first reconcile
@@ -157,7 +161,7 @@ func New(cfg Config) *Manager {
 		cfg: cfg, sites: sitesOf(cfg), wake: make(chan struct{}, 1),
 		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
 		doomed: map[string]time.Time{}, known: map[string]bool{}, missing: map[string]time.Time{},
-		astray: map[api.VMRef]bool{}, starved: map[string]time.Time{},
+		astray: map[api.VMRef]bool{}, starved: map[string]time.Time{}, look: map[string]bool{},
 	}
 }
 
