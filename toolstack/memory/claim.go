@@ -26,6 +26,7 @@ func (m *Manager) Claim(ctx context.Context, host api.HostRef, vm api.VMRef) err
 	c := &claim{vm: vm, answer: make(chan error, 1)}
 	a.mu.Lock()
 	a.claims = append(a.claims, c)
+	delete(a.told, vm) // that was another domain
 	a.mu.Unlock()
 	defer a.withdraw(c)
 	m.admit(a) // most have nothing to wait for
@@ -48,16 +49,13 @@ func (a *account) withdraw(c *claim) {
 
 // admit answers those who wait, where there is an answer.
 func (m *Manager) admit(a *account) {
+	guests := a.guests(m.lines(a.Host.Ref()))
 	a.mu.Lock()
-	if len(a.claims) == 0 {
-		a.mu.Unlock()
-		return
-	}
 	var waiting []string
 	for _, c := range a.claims {
 		waiting = append(waiting, string(c.vm))
 	}
-	start, refuse := a.policy.admit(a.Host.GuestMemory(), a.guests(m.cfg.DB.Snapshot(), ""), waiting)
+	start, refuse := a.policy.admit(a.Host.GuestMemory(), guests, waiting)
 	var refused []*claim
 	a.claims = slices.DeleteFunc(a.claims, func(c *claim) bool {
 		switch {
@@ -78,14 +76,14 @@ func (m *Manager) admit(a *account) {
 
 // refusal says why a VM does not get its memory.
 func (m *Manager) refusal(a *account, ref api.VMRef) error {
-	s := m.cfg.DB.Snapshot()
-	vm, err := db.Get(s, ref)
+	vm, err := db.Get(m.cfg.DB.Snapshot(), ref)
 	if err != nil {
 		return err
 	}
+	guests := a.guests(m.lines(a.Host.Ref()))
+	guests = slices.DeleteFunc(guests, func(g Guest) bool { return g.ID == string(ref) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	guests := a.guests(s, ref)
 	for _, g := range guests {
 		if a.policy.Stuck(g.ID) && g.Actual > g.Asked+tolerance {
 			return api.ErrVMsFailedToCooperate()

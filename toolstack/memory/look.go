@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,9 +40,10 @@ func (m *Manager) look(ctx context.Context, a *account) (restless bool, err erro
 		failed = errors.Join(failed, err)
 	}
 	m.admit(a)
+	guests := a.guests(m.lines(a.Host.Ref()))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(changes) > 0 || len(a.claims) > 0 || a.policy.Restless(a.guests(m.cfg.DB.Snapshot(), "")), failed
+	return len(changes) > 0 || len(a.claims) > 0 || a.policy.Restless(guests), failed
 }
 
 // askAtOnce bounds how many guests are asked at the same time.
@@ -60,19 +62,18 @@ func (m *Manager) ask(ctx context.Context, a *account) map[api.VMRef]observation
 	seen := map[api.VMRef]observation{}
 	var group errgroup.Group
 	group.SetLimit(askAtOnce)
-	s := m.cfg.DB.Snapshot()
-	for ref, vm := range db.All[api.VM](s) {
-		if vm.ResidentOn != a.Host.Ref() || !vm.ScheduledToBeResidentOn.IsNull() || vm.IsControlDomain || !balloons(vm) {
+	for _, l := range m.lines(a.Host.Ref()) {
+		if l.Arriving || !balloons(l.vm) {
 			continue
 		}
 		group.Go(func() error {
-			o, err := a.observe(ctx, ref, vm, startOf(s, vm))
+			o, err := a.observe(ctx, l)
 			if err == nil {
 				mu.Lock()
 				defer mu.Unlock()
-				seen[ref] = o
+				seen[l.ref] = o
 			} else if !errors.Is(err, hypervisor.ErrNotFound) {
-				m.cfg.Log.Warn("memory-ask", "uuid", vm.UUID, "err", err)
+				m.cfg.Log.Warn("memory-ask", "uuid", l.vm.UUID, "err", err)
 			}
 			return nil
 		})
@@ -81,31 +82,31 @@ func (m *Manager) ask(ctx context.Context, a *account) map[api.VMRef]observation
 	return seen
 }
 
-func (a *account) observe(ctx context.Context, ref api.VMRef, vm *api.VM, started time.Time) (o observation, err error) {
-	if o.told, err = a.introduce(ctx, ref, vm, started); err != nil {
+func (a *account) observe(ctx context.Context, l line) (o observation, err error) {
+	if o.told, err = a.introduce(ctx, l); err != nil {
 		return o, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, balloonTimeout)
 	defer cancel()
-	stats, err := a.Balloons.MemoryStats(ctx, vm.UUID)
-	o.actual, o.live = observe(vm, stats)
+	stats, err := a.Balloons.MemoryStats(ctx, l.vm.UUID)
+	o.actual, o.live = observe(l.Guest, stats)
 	return o, err
 }
 
 // introduce tells a domain seen for the first time the target its row promises: what
 // a former process told it is not known.
-func (a *account) introduce(ctx context.Context, ref api.VMRef, vm *api.VM, started time.Time) (told, error) {
+func (a *account) introduce(ctx context.Context, l line) (told, error) {
 	a.mu.Lock()
-	t, known := a.told[ref]
+	t, known := a.told[l.ref]
 	a.mu.Unlock()
-	if known && t.started.Equal(started) {
+	if known && t.started.Equal(l.started) {
 		return t, nil
 	}
-	t = told{started: started, target: min(vm.MemoryTarget, vm.MemoryStaticMax)}
-	if t.target < leastMemory {
-		return t, fmt.Errorf("vm %s: a memory target of %d bytes", vm.UUID, t.target)
+	if l.Promise < leastMemory {
+		return t, fmt.Errorf("vm %s: a memory target of %d bytes", l.vm.UUID, l.Promise)
 	}
-	return t, a.tell(ctx, ref, vm.UUID, t)
+	t = told{started: l.started, target: l.Promise}
+	return t, a.tell(ctx, l.ref, l.vm.UUID, t)
 }
 
 // tell sets a balloon's target and remembers it. After an error it is not known what
@@ -130,39 +131,30 @@ const disbelief = 128 * mib
 
 // observe makes a guest's memory of statistics. What a balloon that never answered
 // leaves is static_max.
-func observe(vm *api.VM, stats hypervisor.MemoryStats) (actual int64, live bool) {
-	live = stats.Total > 0 || stats.Actual > 0 && stats.Actual < vm.MemoryStaticMax-tolerance
+func observe(g Guest, stats hypervisor.MemoryStats) (actual int64, live bool) {
+	live = stats.Total > 0 || stats.Actual > 0 && stats.Actual < g.StaticMax-tolerance
 	actual = stats.Actual
-	if !live || actual <= 0 || actual > vm.MemoryStaticMax {
-		actual = vm.MemoryStaticMax
+	if !live || actual <= 0 || actual > g.StaticMax {
+		actual = g.StaticMax
 	}
-	if used := stats.RSS - Overhead(vm.MemoryStaticMax, vm.VCPUsMax); used > actual+disbelief {
-		actual = min(used, vm.MemoryStaticMax)
+	if used := stats.RSS - g.Overhead; used > actual+disbelief {
+		actual = min(used, g.StaticMax)
 	}
 	return actual, live
 }
 
 // record writes what was seen, and lowers what is promised to what was told before.
 func (m *Manager) record(ctx context.Context, a *account, seen map[api.VMRef]observation) error {
-	a.mu.Lock()
-	maps.DeleteFunc(a.told, func(ref api.VMRef, _ told) bool {
-		vm, err := db.Get(m.cfg.DB.Snapshot(), ref)
-		return err != nil || vm.ResidentOn != a.Host.Ref()
-	})
-	for ref, o := range seen {
-		a.told[ref] = o.told
-	}
-	a.mu.Unlock()
-	s := m.cfg.DB.Snapshot()
-	stale := false
-	for ref, o := range seen {
-		stale = stale || outdated(s, ref, o)
-	}
-	if !stale {
+	lines := m.lines(a.Host.Ref())
+	a.note(lines, seen)
+	if !slices.ContainsFunc(lines, func(l line) bool { return seen[l.ref].outdates(l) }) {
 		return m.recordFree(ctx, a)
 	}
 	err := m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		for ref, o := range seen {
+			if vm, err := db.Get(tx, ref); err != nil || vm.ResidentOn != a.Host.Ref() || !o.outdates(lineOf(tx, ref, vm)) {
+				continue
+			}
 			if err := o.write(tx, ref, m.cfg.Clock.Now()); err != nil {
 				return err
 			}
@@ -175,26 +167,31 @@ func (m *Manager) record(ctx context.Context, a *account, seen map[api.VMRef]obs
 	return m.recordFree(ctx, a)
 }
 
-// ceil makes whole MiB of a guest's memory, so that a few pages more or less write
-// nothing.
-func ceil(bytes int64) int64 { return (bytes + mib - 1) / mib * mib }
-
-func (o observation) row(vm *api.VM) int64 { return min(ceil(o.actual), vm.MemoryStaticMax) }
-
-// outdated reports whether a row says otherwise than what was seen of the same domain.
-func outdated(r db.Reader, ref api.VMRef, o observation) bool {
-	vm, err := db.Get(r, ref)
-	if err != nil || vm.ResidentOn.IsNull() || !o.started.Equal(startOf(r, vm)) {
-		return false
+// note remembers what was seen, and forgets who is gone.
+func (a *account) note(lines []line, seen map[api.VMRef]observation) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	here := map[api.VMRef]bool{}
+	for _, l := range lines {
+		here[l.ref] = !l.Arriving
 	}
-	metrics, err := db.Get(r, vm.Metrics)
-	return err == nil && (metrics.MemoryActual != o.row(vm) || vm.MemoryTarget > o.target)
+	maps.DeleteFunc(a.told, func(ref api.VMRef, _ told) bool { return !here[ref] })
+	for ref, o := range seen {
+		if here[ref] {
+			a.told[ref] = o.told
+		}
+	}
+}
+
+// row is what is written: whole MiB, so that a few pages more or less write nothing.
+func (o observation) row(l line) int64 { return min((o.actual+mib-1)/mib*mib, l.StaticMax) }
+
+// outdates reports whether a row says otherwise than what was seen of the same domain.
+func (o observation) outdates(l line) bool {
+	return o.actual > 0 && o.started.Equal(l.started) && (l.Actual != o.row(l) || l.vm.MemoryTarget > o.target)
 }
 
 func (o observation) write(tx *db.Tx, ref api.VMRef, now time.Time) error {
-	if !outdated(tx, ref, o) {
-		return nil
-	}
 	vm, err := db.Edit(tx, ref)
 	if err != nil {
 		return err
@@ -202,32 +199,37 @@ func (o observation) write(tx *db.Tx, ref api.VMRef, now time.Time) error {
 	vm.MemoryTarget = min(vm.MemoryTarget, o.target)
 	metrics, err := db.Edit(tx, vm.Metrics)
 	if err == nil {
-		metrics.MemoryActual, metrics.LastUpdated = o.row(vm), now.UTC()
+		metrics.MemoryActual, metrics.LastUpdated = o.row(lineOf(tx, ref, vm)), now.UTC()
 	}
 	return err
 }
 
 // recordFree keeps the host's figure for clients that show it.
 func (m *Manager) recordFree(ctx context.Context, a *account) error {
-	free := func(r db.Reader) int64 { return max(Free(r, a.Host.Ref(), a.Host.GuestMemory()), 0) }
+	var guests []Guest
+	for _, l := range m.lines(a.Host.Ref()) {
+		guests = append(guests, l.Guest)
+	}
+	free := max(a.Host.GuestMemory()-Held(guests), 0)
 	s := m.cfg.DB.Snapshot()
 	host, err := db.Get(s, a.Host.Ref())
 	if err != nil {
 		return err
 	}
-	if metrics, err := db.Get(s, host.Metrics); err != nil || metrics.MemoryFree == free(s) {
+	if metrics, err := db.Get(s, host.Metrics); err != nil || metrics.MemoryFree == free {
 		return nil // hosts of tests may have none
 	}
-	return db.Modify(ctx, m.cfg.DB, host.Metrics, func(tx *db.Tx, metrics *api.HostMetrics) error {
-		metrics.MemoryFree, metrics.LastUpdated = free(tx), m.cfg.Clock.Now().UTC()
+	return db.Modify(ctx, m.cfg.DB, host.Metrics, func(_ *db.Tx, metrics *api.HostMetrics) error {
+		metrics.MemoryFree, metrics.LastUpdated = free, m.cfg.Clock.Now().UTC()
 		return nil
 	})
 }
 
 func (m *Manager) decide(a *account) []Change {
+	guests := a.guests(m.lines(a.Host.Ref()))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.policy.Decide(m.cfg.Clock.Now(), a.Host.GuestMemory(), a.guests(m.cfg.DB.Snapshot(), ""))
+	return a.policy.Decide(m.cfg.Clock.Now(), a.Host.GuestMemory(), guests)
 }
 
 // free tells the balloons that shall give. Their rows follow when that was seen.
@@ -243,12 +245,7 @@ func (m *Manager) free(ctx context.Context, a *account, changes []Change) (faile
 // take raises targets: first in the ledger, all or none, if there is still room for
 // them; then the balloons.
 func (m *Manager) take(ctx context.Context, a *account, changes []Change) error {
-	var taken []Change
-	for _, c := range changes {
-		if c.Takes {
-			taken = append(taken, c)
-		}
-	}
+	taken := slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !c.Takes })
 	if len(taken) == 0 {
 		return nil
 	}
@@ -273,14 +270,17 @@ var errTaken = errors.New("the memory is no longer free")
 func (m *Manager) promise(tx *db.Tx, a *account, taken []Change) error {
 	costs := false
 	for _, c := range taken {
-		vm, err := db.Edit(tx, api.VMRef(c.ID))
-		if err != nil || vm.ResidentOn != a.Host.Ref() || c.Target > max(vm.MemoryDynamicMax, leastMemory) {
+		ref := api.VMRef(c.ID)
+		vm, err := db.Edit(tx, ref)
+		if err != nil || vm.ResidentOn != a.Host.Ref() {
 			return errTaken
 		}
-		before, _ := entry(tx, vm, a.Host.Ref())
+		before := lineOf(tx, ref, vm)
+		if c.Target > before.Max {
+			return errTaken
+		}
 		vm.MemoryTarget = max(vm.MemoryTarget, c.Target)
-		after, _ := entry(tx, vm, a.Host.Ref())
-		costs = costs || after.hold() > before.hold()
+		costs = costs || lineOf(tx, ref, vm).hold() > before.hold()
 	}
 	if costs && Free(tx, a.Host.Ref(), a.Host.GuestMemory()) < 0 {
 		return errTaken
@@ -290,20 +290,21 @@ func (m *Manager) promise(tx *db.Tx, a *account, taken []Change) error {
 
 // tell passes a change on to a balloon that was asked before.
 func (m *Manager) tell(ctx context.Context, a *account, c Change) error {
-	ref := api.VMRef(c.ID)
-	vm, err := db.Get(m.cfg.DB.Snapshot(), ref)
-	if err != nil || vm.ResidentOn != a.Host.Ref() {
+	lines := m.lines(a.Host.Ref())
+	i := slices.IndexFunc(lines, func(l line) bool { return l.ID == c.ID && !l.Arriving })
+	if i < 0 {
 		return nil // it has ended meanwhile
 	}
+	l := lines[i]
 	a.mu.Lock()
-	t, known := a.told[ref]
+	t, known := a.told[l.ref]
 	a.mu.Unlock()
-	if !known || !t.started.Equal(startOf(m.cfg.DB.Snapshot(), vm)) {
+	if !known || !t.started.Equal(l.started) {
 		return nil
 	}
 	t.target = c.Target
-	if err := a.tell(ctx, ref, vm.UUID, t); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
-		return fmt.Errorf("memory target of vm %s: %w", vm.UUID, err)
+	if err := a.tell(ctx, l.ref, l.vm.UUID, t); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
+		return fmt.Errorf("memory target of vm %s: %w", l.vm.UUID, err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,6 +67,10 @@ type Manager struct {
 	cfg      Config
 	accounts map[api.HostRef]*account // never changes
 	wake     chan struct{}            // capacity 1: look now
+
+	mu     sync.Mutex
+	read   *db.Snapshot // what ledger is of
+	ledger map[api.HostRef][]line
 }
 
 // account is what is known of one host beside its ledger.
@@ -109,8 +114,11 @@ func (m *Manager) Poke() {
 	}
 }
 
-// Run balances all hosts until the context ends.
+// Run balances all hosts until the context ends: at its interval, soon after VMs have
+// changed, and at once when poked.
 func (m *Manager) Run(ctx context.Context) error {
+	w := m.cfg.DB.Watch()
+	defer w.Close()
 	for {
 		wait := interval
 		for _, a := range m.accounts {
@@ -122,25 +130,49 @@ func (m *Manager) Run(ctx context.Context) error {
 				wait = haste
 			}
 		}
+		if err := m.pause(ctx, w, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits; less when VMs change meanwhile.
+func (m *Manager) pause(ctx context.Context, w *db.Watch, wait time.Duration) error {
+	over, hasty := m.cfg.Clock.After(wait), wait == haste
+	for {
 		select {
-		case <-m.cfg.Clock.After(wait):
+		case <-over:
+			return nil
 		case <-m.wake:
+			return nil
+		case <-w.C():
+			if vmsChanged(w) && !hasty {
+				over, hasty = m.cfg.Clock.After(haste), true
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// Room is what a host has for one more guest, beside the one named.
-func (m *Manager) Room(r db.Reader, host api.HostRef, but api.VMRef) Room {
-	a := m.accounts[host]
-	if a == nil {
-		return Room{}
+func vmsChanged(w *db.Watch) bool {
+	_, changes, lost := w.Changes()
+	return lost || slices.ContainsFunc(changes, func(c db.Change) bool { return c.Class.Name == "VM" })
+}
+
+// Rooms is what each host has for one more guest, beside the one named.
+func (m *Manager) Rooms(r db.Reader, but api.VMRef) map[api.HostRef]Room {
+	rooms := make(map[api.HostRef]Room, len(m.accounts))
+	lines := ledger(r)
+	for host, a := range m.accounts {
+		beside := slices.DeleteFunc(lines[host], func(l line) bool { return l.ref == but })
+		guests := a.guests(beside)
+		total := a.Host.GuestMemory()
+		a.mu.Lock()
+		rooms[host] = Room{Free: total - Held(guests), Most: total - a.policy.Floor(guests)}
+		a.mu.Unlock()
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	total, guests := a.Host.GuestMemory(), a.guests(r, but)
-	return Room{Free: total - Held(guests), Most: total - a.policy.Floor(guests)}
+	return rooms
 }
 
 // Cooperative is false for a guest that does not do what its balloon is told.
@@ -169,34 +201,29 @@ func (m *Manager) Live(vm api.VMRef) bool {
 	return false
 }
 
-// guests are a host's ledger with what is known of balloons. The caller holds mu.
-func (a *account) guests(r db.Reader, but api.VMRef) []Guest {
-	var all []Guest
-	for ref, vm := range db.All[api.VM](r) {
-		if ref == but {
-			continue
-		}
-		g, ok := entry(r, vm, a.Host.Ref())
-		if !ok {
-			continue
-		}
-		g.ID = string(ref)
-		if t, known := a.told[ref]; known && t.started.Equal(startOf(r, vm)) {
-			g.Live = t.live && balloons(vm)
-			g.Asked = min(t.target, g.Promise)
-		}
-		all = append(all, g)
+// lines are a host's ledger as it stands. Many hosts read it of one snapshot.
+func (m *Manager) lines(host api.HostRef) []line {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.cfg.DB.Snapshot(); s != m.read {
+		m.read, m.ledger = s, ledger(s)
 	}
-	return all
+	return m.ledger[host]
 }
 
-// startOf tells the domains of a VM apart.
-func startOf(r db.Reader, vm *api.VM) time.Time {
-	metrics, err := db.Get(r, vm.Metrics)
-	if err != nil {
-		return time.Time{}
+// guests adds what is known of balloons to lines of the ledger.
+func (a *account) guests(lines []line) []Guest {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := make([]Guest, 0, len(lines))
+	for _, l := range lines {
+		if t, known := a.told[l.ref]; known && t.started.Equal(l.started) {
+			l.Live = t.live && balloons(l.vm)
+			l.Asked = min(t.target, l.Promise)
+		}
+		all = append(all, l.Guest)
 	}
-	return metrics.StartTime
+	return all
 }
 
 // balloons reports whether a VM can have less than static_max at this moment. A

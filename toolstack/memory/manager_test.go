@@ -153,6 +153,8 @@ func (b *bench) record(ref api.VMRef) *api.VM {
 	return vm
 }
 
+func (b *bench) room(but api.VMRef) memory.Room { return b.m.Rooms(b.db.Snapshot(), but)[b.host.ref] }
+
 func (b *bench) look() {
 	b.t.Helper()
 	must(b.t, b.m.Look(b.ctx))
@@ -191,7 +193,7 @@ func TestSqueezeAndRelease(t *testing.T) {
 	b.look()
 	b.targets(1024, one, two)
 	three := b.vm(1024, 1024, 1024)
-	room := b.m.Room(b.db.Snapshot(), b.host.ref, three)
+	room := b.room(three)
 	if need := memory.Footprint(b.record(three)); room.Free >= need || room.Most < need {
 		t.Fatalf("room %+v for %d", room, need)
 	}
@@ -239,7 +241,7 @@ func TestBootingGuestCountsWhole(t *testing.T) {
 	b.hv.SetMemoryStats(b.record(ref).UUID, hypervisor.MemoryStats{Actual: 1024 * mib, RSS: 600 * mib})
 	b.look()
 	b.look()
-	if room := b.m.Room(b.db.Snapshot(), b.host.ref, ""); room.Most != (2000-1024-overhead)*mib || room.Free != room.Most {
+	if room := b.room(""); room.Most != (2000-1024-overhead)*mib || room.Free != room.Most {
 		t.Errorf("room %+v beside a guest that boots", room)
 	}
 	if b.target(ref) != 512 || b.m.Live(ref) {
@@ -247,13 +249,13 @@ func TestBootingGuestCountsWhole(t *testing.T) {
 	}
 	b.hv.SetMemoryStats(b.record(ref).UUID, hypervisor.MemoryStats{Actual: 512 * mib, Total: 500 * mib})
 	b.look()
-	if room := b.m.Room(b.db.Snapshot(), b.host.ref, ""); room.Free != (2000-512-overhead)*mib || room.Most != (2000-256-1-overhead)*mib {
+	if room := b.room(""); room.Free != (2000-512-overhead)*mib || room.Most != (2000-256-1-overhead)*mib {
 		t.Errorf("room %+v beside one whose balloon answers", room)
 	}
 	// Reset, its driver has not said so yet: what QEMU has on the host is believed.
 	b.hv.SetMemoryStats(b.record(ref).UUID, hypervisor.MemoryStats{Actual: 512 * mib, Total: 500 * mib, RSS: 1024 * mib})
 	b.look()
-	if room := b.m.Room(b.db.Snapshot(), b.host.ref, ""); room.Free != (2000-1024)*mib {
+	if room := b.room(""); room.Free != (2000-1024)*mib {
 		t.Errorf("room %+v beside one that was reset", room)
 	}
 }

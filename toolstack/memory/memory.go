@@ -31,6 +31,8 @@
 package memory
 
 import (
+	"time"
+
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 )
@@ -55,32 +57,56 @@ func Footprint(vm *api.VM) int64 {
 // Free is what nobody holds of a host's memory for guests, by the ledger. It is
 // negative while guests have more than they should.
 func Free(r db.Reader, host api.HostRef, total int64) int64 {
-	for _, vm := range db.All[api.VM](r) {
-		if g, ok := entry(r, vm, host); ok {
-			total -= g.hold()
-		}
+	for _, l := range ledger(r)[host] {
+		total -= l.hold()
 	}
 	return total
 }
 
-// entry is a VM's line in a host's ledger; ok is false when it has none.
-func entry(r db.Reader, vm *api.VM, host api.HostRef) (g Guest, ok bool) {
-	arriving := vm.ScheduledToBeResidentOn == host
-	if vm.IsControlDomain || !arriving && vm.ResidentOn != host {
-		return Guest{}, false
+// line is a VM's entry in the ledger of a host.
+type line struct {
+	Guest
+	ref     api.VMRef
+	vm      *api.VM
+	started time.Time // tells the domains of a VM apart
+}
+
+// ledger reads the rows. One that moves has a line on either host.
+func ledger(r db.Reader) map[api.HostRef][]line {
+	all := map[api.HostRef][]line{}
+	for ref, vm := range db.All[api.VM](r) {
+		if vm.IsControlDomain || vm.ResidentOn.IsNull() && vm.ScheduledToBeResidentOn.IsNull() {
+			continue
+		}
+		l := lineOf(r, ref, vm)
+		if to := vm.ScheduledToBeResidentOn; !to.IsNull() {
+			arriving := l
+			arriving.Arriving = true
+			all[to] = append(all[to], arriving)
+		}
+		if at := vm.ResidentOn; !at.IsNull() && at != vm.ScheduledToBeResidentOn {
+			all[at] = append(all[at], l)
+		}
 	}
-	g = Guest{
-		StaticMax: vm.MemoryStaticMax, Min: vm.MemoryDynamicMin, Max: vm.MemoryDynamicMax,
-		Overhead: Overhead(vm.MemoryStaticMax, vm.VCPUsMax),
-		Actual:   vm.MemoryStaticMax, Promise: min(vm.MemoryTarget, vm.MemoryStaticMax), Arriving: arriving,
+	return all
+}
+
+func lineOf(r db.Reader, ref api.VMRef, vm *api.VM) line {
+	g := Guest{
+		ID: string(ref), StaticMax: vm.MemoryStaticMax, Overhead: Overhead(vm.MemoryStaticMax, vm.VCPUsMax),
+		Actual: vm.MemoryStaticMax, Promise: min(vm.MemoryTarget, vm.MemoryStaticMax),
 	}
-	g.Min = min(max(g.Min, leastMemory), g.StaticMax)
-	g.Max = max(g.Max, g.Min)
-	if metrics, err := db.Get(r, vm.Metrics); err == nil && metrics.MemoryActual > 0 {
-		g.Actual = min(metrics.MemoryActual, g.StaticMax)
-	}
+	g.Min = min(max(vm.MemoryDynamicMin, leastMemory), g.StaticMax)
+	g.Max = max(vm.MemoryDynamicMax, g.Min)
 	g.Asked = g.Promise
-	return g, true
+	l := line{Guest: g, ref: ref, vm: vm}
+	if metrics, err := db.Get(r, vm.Metrics); err == nil {
+		l.started = metrics.StartTime
+		if metrics.MemoryActual > 0 {
+			l.Actual = min(metrics.MemoryActual, g.StaticMax)
+		}
+	}
+	return l
 }
 
 // Room is what a host has for one more guest.
