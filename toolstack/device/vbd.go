@@ -106,7 +106,7 @@ func (m *Manager) setMode(c *api.Call, ref api.VBDRef, mode api.VBDMode) error {
 // setUserdevice moves a drive to another place, for the next start.
 func (m *Manager) setUserdevice(c *api.Call, args []api.Value) (api.Result, error) {
 	userdevice := args[1].Text
-	return nil, m.changeVBD(c, api.VBDRef(api.ParseRef(args[0].Text)), func(tx *db.Tx, v *api.VBD) error {
+	return api.Void{}, m.changeVBD(c, api.VBDRef(api.ParseRef(args[0].Text)), func(tx *db.Tx, v *api.VBD) error {
 		vm, err := db.Get(tx, v.VM)
 		if err != nil {
 			return err
