@@ -107,8 +107,11 @@ var vmBuilt = []api.VMOperations{
 	api.VMOperationsCleanShutdown, api.VMOperationsCleanReboot, api.VMOperationsShutdown,
 	api.VMOperationsHardReboot, api.VMOperationsHardShutdown, api.VMOperationsPowerStateReset,
 	api.VMOperationsClone, api.VMOperationsCopy, api.VMOperationsProvision, api.VMOperationsDestroy,
+	api.VMOperationsSnapshot, api.VMOperationsCheckpoint, api.VMOperationsRevert,
+	api.VMOperationsSuspend, api.VMOperationsResume, api.VMOperationsResumeOn, api.VMOperationsMakeIntoTemplate,
 	api.VMOperationsChangingVCPUs, api.VMOperationsChangingVCPUsLive, api.VMOperationsChangingStaticRange, api.VMOperationsChangingMemoryLimits,
-	api.VMOperationsChangingDynamicRange, api.VMOperationsChangingShadowMemory, api.VMOperationsChangingNVRAM,
+	api.VMOperationsChangingDynamicRange, api.VMOperationsChangingMemoryLive, api.VMOperationsAwaitingMemoryLive,
+	api.VMOperationsChangingShadowMemory, api.VMOperationsChangingNVRAM,
 }
 
 // VM is the table of virtual machines. It looks at nothing but the machine, so

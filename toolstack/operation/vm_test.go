@@ -150,7 +150,8 @@ func TestVMErrors(t *testing.T) {
 		{"destroy", api.VM{PowerState: "Halted", IsATemplate: true}, "ok"},
 		{"destroy", api.VM{PowerState: "Halted", IsATemplate: true, IsDefaultTemplate: true}, "VM_IS_TEMPLATE OpaqueRef:x"},
 		{"clean_shutdown", api.VM{PowerState: "Running", IsControlDomain: true}, "OPERATION_NOT_ALLOWED operation is not permitted on the control domain"},
-		{"suspend", api.VM{PowerState: "Running"}, "NOT_IMPLEMENTED VM.suspend"},
+		{"suspend", api.VM{PowerState: "Running"}, "ok"},
+		{"pool_migrate", api.VM{PowerState: "Running"}, "NOT_IMPLEMENTED VM.pool_migrate"},
 	} {
 		if got := code(VM.Check(nil, "OpaqueRef:x", &c.vm, c.op)); got != c.want {
 			t.Errorf("%s: %s, want %s", c.op, got, c.want)

@@ -119,6 +119,18 @@ func (o *running) end(ctx context.Context, failed error, result func(*db.Tx, *ap
 	return err
 }
 
+// finish records what an operation has made, or, when that cannot be written, that
+// it has made nothing: the disks it is about are given up then.
+func (o *running) finish(c *api.Call, result func(*db.Tx, *api.VM) error) error {
+	ctx, cancel := finishing(c)
+	defer cancel()
+	if err := o.record(ctx, result); err != nil {
+		return o.end(c, err, nil)
+	}
+	o.m.poke()
+	return nil
+}
+
 func (o *running) record(ctx context.Context, result func(*db.Tx, *api.VM) error) error {
 	return o.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		vm, err := operation.VM.End(tx, o.vm, o.task)

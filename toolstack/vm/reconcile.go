@@ -29,6 +29,8 @@ func (m *Manager) Run(ctx context.Context, ready func()) error {
 	if err := m.recoverOperations(ctx); err != nil {
 		return fmt.Errorf("recover operations: %w", err)
 	}
+	m.redoReverts(ctx)
+	go m.sweeper(ctx)
 	events, cancel := m.subscribe()
 	defer cancel()
 	for {
@@ -94,8 +96,13 @@ func (m *Manager) recoverOperations(ctx context.Context) error {
 			if len(vm.CurrentOperations) == 0 && vm.ScheduledToBeResidentOn.IsNull() {
 				continue
 			}
+			if isReverting(vm) {
+				continue // it is finished before anything else
+			}
 			for _, op := range vm.CurrentOperations {
-				unfinished[ref] = op
+				if unfinished[ref] = op; asleepBefore(vm, op) {
+					delete(unfinished, ref)
+				}
 				m.cfg.Log.Warn("vm-operation-interrupted", "op", op, "uuid", vm.UUID)
 			}
 			edit, err := db.Edit(tx, ref)
@@ -242,8 +249,8 @@ func (m *Manager) mustUndo(ref api.VMRef, vm *api.VM, d hypervisor.Domain) bool 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	op := m.unfinished[ref]
-	neverRan := d.State == hypervisor.Paused && vm.PowerState == api.VMPowerStateHalted &&
-		(op == api.VMOperationsStart || op == api.VMOperationsStartOn)
+	neverRan := d.State == hypervisor.Paused && (m.unfinished != nil && neverWoke(vm) || vm.PowerState == api.VMPowerStateHalted &&
+		(op == api.VMOperationsStart || op == api.VMOperationsStartOn))
 	return time.Now().Before(m.doomed[vm.UUID]) || neverRan
 }
 
@@ -269,11 +276,19 @@ func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, 
 	if err := m.watchSpace(ctx, vm, f.domain); err != nil {
 		return err
 	}
-	if vm.PowerState == want && vm.ResidentOn == site.ref() {
+	if m.mustWake(ref, vm, f.domain.Domain) {
+		return site.Hypervisor.Resume(ctx, vm.UUID)
+	}
+	if vm.PowerState == want && vm.ResidentOn == site.ref() && !idleImage(vm, want) {
 		return m.inspected(ctx, ref, f)
 	}
 	done, err := m.settled(ctx, ref, f, func(tx *db.Tx, vm *api.VM) error {
 		m.cfg.Log.Info("vm-state", "uuid", vm.UUID, "was", vm.PowerState, "is", want)
+		if idleImage(vm, want) {
+			if err := m.dropImage(tx, vm); err != nil {
+				return err
+			}
+		}
 		if vm.ResidentOn != site.ref() {
 			return m.recordStarted(tx, site, ref, vm, want == api.VMPowerStatePaused)
 		}
@@ -296,11 +311,17 @@ func (m *Manager) inspected(ctx context.Context, ref api.VMRef, f finding) error
 // settleAbsent records the end of a domain and follows the VM's wishes for it.
 func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {
 	delete(m.starved, vm.UUID)
-	if vm.PowerState == api.VMPowerStateSuspended || vm.ResidentOn.IsNull() || m.site(vm.ResidentOn) == nil {
+	if vm.PowerState == api.VMPowerStateSuspended {
+		return m.settleSuspended(ctx, ref, vm)
+	}
+	if vm.ResidentOn.IsNull() || m.site(vm.ResidentOn) == nil {
 		return m.releaseAstray(ctx, ref, vm)
 	}
 	if m.awaitsReason(vm.UUID, f.why) {
 		return nil
+	}
+	if savedAway(vm, f.why) {
+		return m.settleSaved(ctx, ref, vm, f)
 	}
 	restart := m.wantsRestart(ref, vm, f.why)
 	done, err := m.settled(ctx, ref, f, func(tx *db.Tx, vm *api.VM) error {

@@ -10,6 +10,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/memory"
 )
 
 func (m *Manager) start(c *api.Call, ref api.VMRef, startPaused, _ bool) error {
@@ -117,15 +118,8 @@ func (m *Manager) pardon(uuid string) {
 	delete(m.doomed, uuid)
 }
 
-// footprint is what a VM takes of its host. Until ballooning exists a guest may
-// use all of static_max, whatever its target.
-func footprint(vm *api.VM) int64 {
-	return vm.MemoryStaticMax + overhead(vm.MemoryStaticMax, vm.VCPUsMax)
-}
-
-// overhead is QEMU's own need: its heap and device models, its stacks per vCPU,
-// and page tables and dirty bitmaps in proportion to the memory.
-func overhead(memory, vcpus int64) int64 { return 48<<20 + vcpus<<20 + memory/128 }
+// overhead is QEMU's own need beside the guest's memory.
+func overhead(static, vcpus int64) int64 { return memory.Overhead(static, vcpus) }
 
 // specOf says which domain a VM wants, or why it cannot have one on any of the
 // sites. Its kind is the first one's.
@@ -141,7 +135,7 @@ func (m *Manager) specOf(ref api.VMRef, vm *api.VM, sites []*Site) (hypervisor.S
 	}
 	spec := hypervisor.Spec{
 		UUID: vm.UUID, Title: vm.NameLabel, Kind: kind, Machine: machineOf(vm),
-		MemoryBytes: vm.MemoryStaticMax, VCPUs: int(vm.VCPUsAtStartup), VCPUsMax: int(vm.VCPUsMax),
+		MemoryBytes: vm.MemoryStaticMax, MemoryTargetBytes: targetOf(vm), VCPUs: int(vm.VCPUsAtStartup), VCPUsMax: int(vm.VCPUsMax),
 		RebootDestroys: vm.ActionsAfterReboot == api.OnNormalExitDestroy,
 	}
 	if err := m.bootOf(vm, &spec); err != nil {
@@ -169,7 +163,7 @@ func (m *Manager) recordStarted(tx *db.Tx, site *Site, ref api.VMRef, vm *api.VM
 	}
 	vm.ResidentOn = site.ref()
 	vm.LastBootCPUFlags = nil
-	vm.MemoryTarget = vm.MemoryDynamicMin
+	vm.MemoryTarget = targetOf(vm)
 	if err := m.recordMetrics(tx, vm); err != nil {
 		return err
 	}
@@ -225,6 +219,14 @@ func (m *Manager) recordHalted(tx *db.Tx, ref api.VMRef, vm *api.VM) error {
 	if err := m.cfg.Devices.Stopped(tx, ref); err != nil {
 		return err
 	}
+	if err := m.dropImage(tx, vm); err != nil {
+		return err
+	}
+	return m.recordAway(tx, ref, vm)
+}
+
+// recordAway takes away what a VM has only while there is a domain.
+func (m *Manager) recordAway(tx *db.Tx, ref api.VMRef, vm *api.VM) error {
 	for console, c := range db.All[api.Console](tx) {
 		if c.VM == ref {
 			if err := db.Delete(tx, console); err != nil {

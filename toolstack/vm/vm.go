@@ -90,6 +90,8 @@ type Config struct {
 	Host       Host
 	// Devices plugs disks and NICs; nil in tests of machines that have none.
 	Devices Devices
+	// Memory keeps account of memory; nil in tests that squeeze nobody.
+	Memory Memory
 	// Alerts hears of crashes and full disks; may be nil.
 	Alerts Alerts
 	// Sleep waits between the steps of an appliance; nil is real time.
@@ -97,6 +99,8 @@ type Config struct {
 	// SpaceRetry paces attempts to let a guest go on whose disk had no space; 0 is
 	// five seconds.
 	SpaceRetry time.Duration
+	// Disks is storage; without it there are machines without disks alone.
+	Disks Disks
 	// Others are further hosts to speak for, of a simulated pool; none otherwise.
 	Others []Site
 	// GuestDir is the only directory kernels and initial RAM disks of guests may
@@ -120,12 +124,15 @@ type Manager struct {
 	cfg   Config
 	sites []*Site       // the own host first; never changes
 	wake  chan struct{} // capacity 1: the reconciler has something to do
+	// jobEnded, of capacity 1, wakes the sweeper.
+	jobEnded chan struct{}
 
 	mu     sync.Mutex
 	epochs map[api.VMRef]uint64         // grows with each begin and end of an operation
 	stops  map[string]hypervisor.Reason // why domains stopped, not yet reconciled
 	doomed map[string]time.Time         // until when domains are ended whose start was answered with an error
 	known  map[string]bool              // foreign domains already reported
+	jobs   map[string]bool              // marks of disks that are being made
 	astray map[api.VMRef]bool           // devices of machines without a domain, to be let go of
 	look   map[string]bool              // domains whose devices may not be as the rows say
 
@@ -148,6 +155,9 @@ func New(cfg Config) *Manager {
 	if cfg.Devices == nil {
 		cfg.Devices = noDevices{}
 	}
+	if cfg.Memory == nil {
+		cfg.Memory = accountant(cfg.DB, sitesOf(cfg))
+	}
 	if cfg.SpaceRetry == 0 {
 		cfg.SpaceRetry = spaceRetry
 	}
@@ -160,6 +170,7 @@ func New(cfg Config) *Manager {
 	return &Manager{
 		cfg: cfg, sites: sitesOf(cfg), wake: make(chan struct{}, 1),
 		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
+		jobEnded: make(chan struct{}, 1), jobs: map[string]bool{},
 		doomed: map[string]time.Time{}, known: map[string]bool{}, missing: map[string]time.Time{},
 		astray: map[api.VMRef]bool{}, starved: map[string]time.Time{}, look: map[string]bool{},
 	}
@@ -172,6 +183,13 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleVMCopy(r, m.copy)
 	api.HandleVMProvision(r, m.provision)
 	api.HandleVMDestroy(r, m.destroy)
+	api.HandleVMSnapshot(r, m.snapshot)
+	api.HandleVMCheckpoint(r, m.checkpoint)
+	api.HandleVMRevert(r, m.revert)
+	r.Override("VM.set_is_a_template", m.setIsATemplate)
+	api.HandleVMSuspend(r, m.suspend)
+	api.HandleVMResume(r, m.resume)
+	api.HandleVMResumeOn(r, m.resumeOn)
 	api.HandleVMStart(r, m.start)
 	api.HandleVMStartOn(r, m.startOn)
 	api.HandleVMPause(r, m.pause)

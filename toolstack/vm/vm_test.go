@@ -564,8 +564,8 @@ func TestCreate(t *testing.T) {
 func TestNotBuiltIsSaid(t *testing.T) {
 	s := newStack(t)
 	ref := s.makeVM("x")
-	s.refused(api.CodeNotImplemented, nil, "VM.suspend", ref)
-	s.refused(api.CodeNotImplemented, nil, "VM.assert_operation_valid", ref, "suspend")
+	s.refused(api.CodeNotImplemented, nil, "VM.pool_migrate", ref, string(s.host.ref), map[string]string{})
+	s.refused(api.CodeNotImplemented, nil, "VM.assert_operation_valid", ref, "pool_migrate")
 }
 
 func must(t testing.TB, err error) {

@@ -1,0 +1,171 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+)
+
+func (m *Manager) resume(c *api.Call, ref api.VMRef, startPaused, _ bool) error {
+	return m.resumeAs(c, ref, "", api.VMOperationsResume, startPaused)
+}
+
+func (m *Manager) resumeOn(c *api.Call, ref api.VMRef, host api.HostRef, startPaused, _ bool) error {
+	if _, err := db.Get(m.cfg.DB.Snapshot(), host); err != nil {
+		return err
+	}
+	return m.resumeAs(c, ref, host, api.VMOperationsResumeOn, startPaused)
+}
+
+// resumeAs brings a suspended VM back on the wanted host, or with none wanted on the
+// best one.
+func (m *Manager) resumeAs(c *api.Call, ref api.VMRef, want api.HostRef, op api.VMOperations, startPaused bool) error {
+	sites, err := m.reachable(want)
+	if err != nil {
+		return err
+	}
+	if err := awaitKinds(c, sites); err != nil {
+		return err
+	}
+	var w wakeUp
+	o, err := m.begin(c, ref, op, func(tx *db.Tx, vm *api.VM) (err error) {
+		if _, err := db.Get(tx, vm.SuspendVDI); err != nil {
+			return api.ErrVMHasNoSuspendVDI(ref.String())
+		}
+		if w.spec, err = m.specOf(ref, vm, sites); err != nil {
+			return err
+		}
+		site, err := m.place(tx, capable(sites), ref, vm, op)
+		if err != nil {
+			return err
+		}
+		w.spec.Kind, _ = site.Host.Kind()
+		w.image, w.paused = vm.SuspendVDI, startPaused
+		vm.ScheduledToBeResidentOn = site.ref() // holds the memory from here on
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.Task.Set(0.1)
+	err = m.wakeUp(c, o, w, m.dropImage)
+	return o.end(c, hvError(ref, err), func(_ *db.Tx, vm *api.VM) error {
+		vm.ScheduledToBeResidentOn = ""
+		return nil
+	})
+}
+
+// wakeUp is how to bring a saved domain back.
+type wakeUp struct {
+	spec   hypervisor.Spec
+	image  api.VDIRef
+	paused bool
+}
+
+// wakeUp restores a domain, which has its devices reserved, and lets it go. Before
+// its first instruction it is recorded that the image is not the VM's any more:
+// image says what becomes of it. Until then a failure leaves the VM suspended.
+func (m *Manager) wakeUp(ctx context.Context, o *running, w wakeUp, image func(*db.Tx, *api.VM) error) error {
+	m.forgetStop(o.uuid)
+	if err := m.restore(ctx, o, w); err != nil {
+		return err
+	}
+	done, cancel := finishing(ctx)
+	defer cancel()
+	err := o.note(done, func(tx *db.Tx, vm *api.VM) error {
+		if err := m.recordResumed(tx, o, vm, w.paused); err != nil {
+			return err
+		}
+		return image(tx, vm)
+	})
+	if err != nil {
+		m.rollBack(ctx, o.site, o.uuid, false)
+		o.asleep(ctx, w.image)
+		return err
+	}
+	if !w.paused {
+		err = o.site.Hypervisor.Resume(done, o.uuid)
+	}
+	if derr := m.cfg.Disks.Detach(done, o.site.ref(), w.image); derr != nil {
+		m.cfg.Log.Warn("image-not-detached", "uuid", o.uuid, "err", derr)
+	}
+	m.lookAgain(map[string]bool{o.uuid: true}, false) // the domain has the devices it had when it was saved
+	return err
+}
+
+// restore makes the paused domain of an image, or none.
+func (m *Manager) restore(ctx context.Context, o *running, w wakeUp) error {
+	host := o.site.ref()
+	source, err := m.cfg.Disks.Attach(ctx, host, w.image, false)
+	if err == nil && source.Format != hypervisor.Raw {
+		err = fmt.Errorf("vm %s: its image is in format %s", o.uuid, source.Format)
+	}
+	if err == nil {
+		w.spec.Disks, w.spec.NICs, err = m.cfg.Devices.Prepare(ctx, host, o.vm)
+	}
+	if err != nil {
+		o.asleep(ctx, w.image)
+		return err
+	}
+	err = o.site.Hypervisor.Restore(ctx, source.Path, w.spec, true)
+	if err == nil {
+		m.pardon(o.uuid)
+		if cerr := m.cfg.Consoles.Renew(ctx, o.uuid); cerr != nil {
+			m.cfg.Log.Warn("console-attach", "uuid", o.uuid, "err", cerr)
+		}
+		return nil
+	}
+	if errors.Is(err, hypervisor.ErrUnknownOutcome) && !m.rollBack(ctx, o.site, o.uuid, true) {
+		m.leave(o.vm) // a domain may yet appear, which the reconciler ends
+		return err
+	}
+	o.asleep(ctx, w.image)
+	return err
+}
+
+// asleep lets go of what a host held for a domain that was not restored after all.
+func (o *running) asleep(ctx context.Context, image api.VDIRef) {
+	o.letGo(ctx)
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	if err := o.m.cfg.Disks.Detach(ctx, o.site.ref(), image); err != nil {
+		o.m.cfg.Log.Warn("image-not-detached", "uuid", o.uuid, "err", err)
+	}
+}
+
+// recordResumed is recordStarted for a guest that was up before.
+func (m *Manager) recordResumed(tx *db.Tx, o *running, vm *api.VM, paused bool) error {
+	var since time.Time
+	if metrics, err := db.Get(tx, vm.Metrics); err == nil {
+		since = metrics.StartTime
+	}
+	if err := m.recordStarted(tx, o.site, o.vm, vm, paused); err != nil {
+		return err
+	}
+	vm.ScheduledToBeResidentOn = ""
+	metrics, err := db.Edit(tx, vm.Metrics)
+	if err == nil && !since.IsZero() {
+		metrics.StartTime = since
+	}
+	return err
+}
+
+// resumeAgain brings back a VM that a former process had put to sleep for a moment.
+func (m *Manager) resumeAgain(ctx context.Context, ref api.VMRef) {
+	for {
+		err := m.resumeAs(&api.Call{Context: ctx, Task: noTask{}}, ref, "", api.VMOperationsResume, false)
+		var refused *api.Error
+		if err == nil || errors.As(err, &refused) && (refused.Code == api.CodeVMBadPowerState || refused.Code == api.CodeHandleInvalid) {
+			return
+		}
+		m.cfg.Log.Warn("vm-resume-failed", "vm", ref, "err", err)
+		if m.cfg.Sleep(ctx, retryInterval) != nil {
+			return
+		}
+	}
+}
