@@ -114,3 +114,12 @@ type Room struct {
 	Free int64 // at once
 	Most int64 // after all others have given what they can
 }
+
+// Better compares two hosts for a guest of a size: one that has room at once beats
+// one where others must give, then the larger room wins.
+func (r Room) Better(other Room, need int64) bool {
+	if now, then := r.Free >= need, other.Free >= need; now || then {
+		return r.Free > other.Free
+	}
+	return r.Most > other.Most
+}

@@ -37,7 +37,11 @@ var makesDomain = map[api.VMOperations]bool{
 // nothing is kept of either, or where that cannot be known now, is given up by
 // the reconciler.
 func (m *Manager) bringUp(ctx context.Context, o *running, spec hypervisor.Spec, startPaused bool) error {
-	var err error
+	err := m.cfg.Memory.Claim(ctx, o.site.ref(), o.vm)
+	if err != nil {
+		o.letGo(ctx)
+		return err
+	}
 	if spec.Disks, spec.NICs, err = m.cfg.Devices.Prepare(ctx, o.site.ref(), o.vm); err != nil {
 		return err
 	}

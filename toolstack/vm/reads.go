@@ -19,10 +19,6 @@ func (s settings) registerReads(r *api.Registry) {
 	api.HandleVMGetAllowedVIFDevices(r, s.allowedVIFs)
 	api.HandleVMMaximiseMemory(r, s.maximiseMemory)
 	api.HandleVMAssertAgile(r, s.assertAgile)
-	api.HandleVMGetCooperative(r, func(_ *api.Call, ref api.VMRef) (bool, error) {
-		_, err := db.Get(s.db.Snapshot(), ref)
-		return true, err // no guest was asked for memory that it did not give
-	})
 }
 
 // allowedVBDs are the positions where no disk is yet.

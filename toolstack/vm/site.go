@@ -3,11 +3,11 @@ package vm
 import (
 	"context"
 	"fmt"
-	"strconv"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/memory"
 )
 
 // Site is a host as far as its VMs are concerned. A Manager speaks for its own
@@ -85,10 +85,11 @@ func capable(sites []*Site) []*Site {
 
 // place chooses the host of a start in the caller's transaction, so that two
 // starts at once cannot both get the last of its memory: the VM's affinity where
-// it fits, else the enabled host with most memory free.
+// it fits, else the enabled host with most memory free, else the one where other
+// guests can make room.
 func (m *Manager) place(r db.Reader, sites []*Site, ref api.VMRef, vm *api.VM, op api.VMOperations) (*Site, error) {
-	free := m.freeMemory(r, sites, ref)
-	need, best := footprint(vm), (*Site)(nil)
+	rooms := m.cfg.Memory.Rooms(r, ref)
+	need, best := memory.Footprint(vm), (*Site)(nil)
 	why := error(api.ErrNoHostsAvailable())
 	for _, s := range sites {
 		host, err := db.Get(r, s.ref())
@@ -106,40 +107,19 @@ func (m *Manager) place(r db.Reader, sites []*Site, ref api.VMRef, vm *api.VM, o
 			continue
 		}
 		switch {
-		case s.ref() == vm.Affinity && need <= free[s.ref()]:
+		case s.ref() == vm.Affinity && need <= rooms[s.ref()].Free:
 			return s, nil
-		case best == nil || free[s.ref()] > free[best.ref()]:
+		case best == nil || rooms[s.ref()].Better(rooms[best.ref()], need):
 			best = s
 		}
 	}
 	if best == nil {
 		return nil, why
 	}
-	if left := free[best.ref()]; need > left {
-		return nil, api.ErrHostNotEnoughFreeMemory(strconv.FormatInt(need, 10), strconv.FormatInt(max(left, 0), 10))
+	if left := rooms[best.ref()].Most; need > left {
+		return nil, memory.NotEnough(need, left)
 	}
 	return best, nil
-}
-
-// freeMemory is what each host has left for one more VM, by the rows.
-func (m *Manager) freeMemory(r db.Reader, sites []*Site, but api.VMRef) map[api.HostRef]int64 {
-	free := make(map[api.HostRef]int64, len(sites))
-	for _, s := range sites {
-		free[s.ref()] = s.Host.GuestMemory()
-	}
-	for other, v := range db.All[api.VM](r) {
-		if other == but || v.IsControlDomain {
-			continue
-		}
-		holds := v.ResidentOn
-		if holds.IsNull() {
-			holds = v.ScheduledToBeResidentOn
-		}
-		if _, ours := free[holds]; ours {
-			free[holds] -= footprint(v)
-		}
-	}
-	return free
 }
 
 // located is a domain and where it was found.

@@ -84,17 +84,25 @@ func (m *Manager) registerSizes(r *api.Registry) {
 		}
 		return overhead(vm.MemoryStaticMax, vm.VCPUsMax), nil
 	})
+	m.registerMemory(r)
 }
 
 // resize changes sizes when the life-cycle allows it and they still fit together.
 func (m *Manager) resize(c *api.Call, ref api.VMRef, op api.VMOperations, set func(*api.VM)) error {
-	return m.edit(c, ref, func(_ *db.Tx, vm *api.VM) error {
+	defer m.cfg.Memory.Poke()
+	return m.edit(c, ref, func(tx *db.Tx, vm *api.VM) error {
 		if err := check(ref, vm, op); err != nil {
 			return err
 		}
+		before := vm.MemoryDynamicMin
 		set(vm)
 		vm.MemoryOverhead = overhead(vm.MemoryStaticMax, vm.VCPUsMax)
-		vm.MemoryTarget = vm.MemoryDynamicMin
-		return checkSizes(vm)
+		if vm.PowerState == api.VMPowerStateHalted { // of others the target is the accountant's
+			vm.MemoryTarget = vm.MemoryDynamicMin
+		}
+		if err := checkSizes(vm); err != nil {
+			return err
+		}
+		return m.rangeFits(tx, ref, vm, before)
 	})
 }

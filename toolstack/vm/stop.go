@@ -112,9 +112,11 @@ func (m *Manager) hardReboot(c *api.Call, ref api.VMRef) error {
 // the host in between.
 func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop func(*running) error) error {
 	var spec hypervisor.Spec
-	o, err := m.begin(c, ref, op, func(_ *db.Tx, vm *api.VM) (err error) {
-		spec, err = m.specOf(ref, vm, []*Site{m.siteOf(vm)})
-		return err
+	o, err := m.begin(c, ref, op, func(tx *db.Tx, vm *api.VM) (err error) {
+		if spec, err = m.specOf(ref, vm, []*Site{m.siteOf(vm)}); err != nil {
+			return err
+		}
+		return m.readmit(tx, ref, vm)
 	})
 	if err != nil {
 		return err
@@ -125,7 +127,12 @@ func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop
 		stopped = o.become(c, api.VMOperationsStart)
 	}
 	if stopped != nil {
-		return o.end(c, stopped, nil)
+		return o.end(c, stopped, func(_ *db.Tx, vm *api.VM) error {
+			if !takenOver(vm, o) {
+				vm.ScheduledToBeResidentOn = ""
+			}
+			return nil
+		})
 	}
 	m.forgetStop(o.uuid)
 	failed := m.bringUp(c, o, spec, false)
@@ -133,6 +140,7 @@ func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop
 		if failed != nil {
 			return m.recordHalted(tx, ref, vm)
 		}
+		vm.ScheduledToBeResidentOn = ""
 		return m.recordStarted(tx, o.site, ref, vm, false)
 	})
 }
