@@ -69,6 +69,7 @@ func (m *Manager) fork(ctx context.Context, at repository, vdi, clone api.VDIRef
 	})
 	if err == nil {
 		m.settled(clone)
+		m.after(ctx, at, all[0].ref)
 	}
 	return err
 }

@@ -76,19 +76,20 @@ func (m *Manager) destroy(ctx context.Context, vdi api.VDIRef, task string) erro
 	if err != nil {
 		return err
 	}
-	if !layer.IsNull() {
-		m.abandon(ctx, at, layer)
-	}
-	m.after(ctx, at)
+	m.removeGarbage(ctx, at, layer)
+	m.after(ctx, at, layer)
 	return nil
 }
 
 // drop makes a disk's row go, and what refers to it. Its volume becomes a hidden
-// layer where others are based on it, else garbage, whose row is returned.
-func (m *Manager) drop(tx *db.Tx, vdi api.VDIRef) (garbage api.VDIRef, err error) {
+// layer where others are based on it, else garbage; its row is returned.
+func (m *Manager) drop(tx *db.Tx, vdi api.VDIRef) (layer api.VDIRef, err error) {
 	disk, err := db.Get(tx, vdi)
 	if err != nil {
 		return "", err
+	}
+	if !disk.Managed {
+		return "", api.ErrVDINotManaged(vdi.String())
 	}
 	if len(users(disk)) > 0 {
 		return "", api.ErrVDIInUse(vdi.String(), string(api.VDIOperationsDestroy))
@@ -97,22 +98,26 @@ func (m *Manager) drop(tx *db.Tx, vdi api.VDIRef) (garbage api.VDIRef, err error
 	if err != nil {
 		return "", err
 	}
-	if readOnlyTypes[sr.Type] {
+	if d, err := driverOf(sr.Type); err == nil && d.found {
 		return "", api.ErrVDIIsAPhysicalDevice(vdi.String())
 	}
-	layer := hide(disk, stateGarbage)
+	row := hide(disk, stateGarbage)
 	based := len(children(tx, disk)) > 0
 	if based {
-		delete(layer.SMConfig, stateKey)
+		delete(row.SMConfig, stateKey)
 	}
-	ref := db.Insert(tx, layer)
-	if err := adopt(tx, disk, layer.UUID); err != nil {
+	ref := db.Insert(tx, row)
+	if err := adopt(tx, disk, row.UUID); err != nil {
 		return "", err
 	}
-	if err := m.dropRow(tx, vdi, disk); err != nil || based {
-		return "", err
+	return ref, m.dropRow(tx, vdi, disk)
+}
+
+// removeGarbage removes a volume if its row says that it is garbage.
+func (m *Manager) removeGarbage(ctx context.Context, at repository, ref api.VDIRef) {
+	if row, err := db.Get(m.cfg.DB.Snapshot(), ref); err == nil && row.SMConfig[stateKey] == stateGarbage {
+		m.abandon(ctx, at, ref)
 	}
-	return ref, nil
 }
 
 // dropRow deletes a row and the connections to it.

@@ -118,7 +118,7 @@ func (m *Manager) sweep(ctx context.Context, at repository, refs ...api.VDIRef) 
 			continue
 		}
 		state := disk.SMConfig[stateKey]
-		if disk.Managed || state != stateMaking && state != stateGarbage {
+		if disk.Managed || state != stateMaking && state != stateGarbage && state != stateScratch {
 			failed = errors.Join(failed, fmt.Errorf("volume %s of %s is no garbage", disk.Location, at))
 			continue
 		}

@@ -18,6 +18,16 @@ func (m *Manager) registerSR(r *api.Registry) {
 	api.HandleSRSetVirtualAllocation(r, set(m, size("virtual_allocation", func(r *api.SR) *int64 { return &r.VirtualAllocation })))
 	api.HandleSRGetSupportedTypes(r, m.supportedTypes)
 	api.HandleSRGetLiveHosts(r, m.liveHosts)
+
+	api.HandleSRCreate(r, m.createSR)
+	api.HandleSRIntroduce(r, m.introduceSR)
+	api.HandleSRForget(r, m.forgetSR)
+	api.HandleSRDestroy(r, m.destroySR)
+	api.HandleSRScan(r, m.scan)
+	api.HandleSRUpdate(r, m.updateSR)
+	api.HandleSRProbe(r, m.probe)
+	api.HandleSRProbeExt(r, m.probeExt)
+	api.HandleSRAssertCanHostHAStatefile(r, m.canHostStatefile)
 }
 
 // setShared: what several hosts are attached to is shared.
@@ -72,17 +82,4 @@ func (m *Manager) liveHosts(_ *api.Call, ref api.SRRef) ([]api.HostRef, error) {
 		}
 	}
 	return hosts, nil
-}
-
-// registerPBD binds how a host reaches a repository: changed while it does not.
-func (m *Manager) registerPBD(r *api.Registry) {
-	api.HandlePBDSetDeviceConfig(r, func(c *api.Call, ref api.PBDRef, value map[string]string) error {
-		return db.Modify(c, m.cfg.DB, ref, func(_ *db.Tx, p *api.PBD) error {
-			if p.CurrentlyAttached {
-				return api.ErrOperationNotAllowed("the PBD is attached")
-			}
-			p.DeviceConfig = value
-			return nil
-		})
-	})
 }

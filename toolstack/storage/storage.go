@@ -121,6 +121,7 @@ func (m *Manager) poke() {
 func (m *Manager) Register(r *api.Registry) {
 	m.registerSR(r)
 	m.registerVDI(r)
+	m.registerDisks(r)
 	m.registerPBD(r)
 }
 

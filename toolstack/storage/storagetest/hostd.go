@@ -137,14 +137,14 @@ func (h *Hostd) step(verb, sr, name string) error {
 }
 
 // where is the place a config names.
-func where(c client.RepositoryConfig) (string, error) {
+func where(c client.RepositoryConfig, sr string) (string, error) {
 	for _, key := range []string{"device", "location"} {
 		if at := c.Config[key]; at != "" {
 			return at, nil
 		}
 	}
 	if c.Type == client.TypeDummy {
-		return "dummy:" + c.Config["name"], nil
+		return "dummy:" + sr, nil
 	}
 	return "", refuse(client.CodeBadRequest, "no device or location")
 }
@@ -160,7 +160,7 @@ func (h *Hostd) Probe(ctx context.Context, c client.RepositoryConfig) ([]client.
 		return nil, err
 	}
 	all := []client.Repository{}
-	at, err := where(c)
+	at, err := where(c, "")
 	if err != nil { // every blank medium is offered
 		for _, at := range slices.Sorted(maps.Keys(h.media)) {
 			if m := h.media[at]; m.uuid == "" {
@@ -184,7 +184,7 @@ func (h *Hostd) FormatRepository(ctx context.Context, sr string, c client.Reposi
 	if err := h.enter(ctx, "format", sr, ""); err != nil {
 		return client.Repository{}, err
 	}
-	at, err := where(c)
+	at, err := where(c, sr)
 	if err != nil {
 		return client.Repository{}, err
 	}
@@ -202,7 +202,7 @@ func (h *Hostd) EraseRepository(ctx context.Context, sr string, c client.Reposit
 	if err := h.enter(ctx, "erase", sr, ""); err != nil {
 		return err
 	}
-	at, err := where(c)
+	at, err := where(c, sr)
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func (h *Hostd) AttachRepository(ctx context.Context, sr string, c client.Reposi
 	if err := h.enter(ctx, "attach", sr, ""); err != nil {
 		return client.Repository{}, err
 	}
-	at, err := where(c)
+	at, err := where(c, sr)
 	if err != nil {
 		return client.Repository{}, err
 	}

@@ -1,0 +1,265 @@
+package storage
+
+import (
+	"strconv"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/operation"
+)
+
+// registerDisks binds what makes, changes and removes disks.
+func (m *Manager) registerDisks(r *api.Registry) {
+	api.HandleVDICreate(r, m.createVDI)
+	api.HandleVDIDestroy(r, func(c *api.Call, vdi api.VDIRef) error {
+		if err := m.notDevice(vdi); err != nil {
+			return err
+		}
+		return m.destroy(c, vdi, taskKey(c))
+	})
+	api.HandleVDIClone(r, func(c *api.Call, vdi api.VDIRef, _ map[string]string) (api.VDIRef, error) {
+		if err := m.notDevice(vdi); err != nil {
+			return "", err
+		}
+		return m.clone(c, vdi, "", taskKey(c))
+	})
+	api.HandleVDISnapshot(r, m.snapshotVDI)
+	api.HandleVDIRevert(r, m.revertVDI)
+	api.HandleVDICopy(r, m.copyVDI)
+	api.HandleVDIResize(r, func(c *api.Call, vdi api.VDIRef, size int64) error {
+		return m.resize(c, vdi, size, api.VDIOperationsResize)
+	})
+	api.HandleVDIResizeOnline(r, func(c *api.Call, vdi api.VDIRef, size int64) error {
+		return m.resize(c, vdi, size, api.VDIOperationsResizeOnline)
+	})
+	api.HandleVDIForget(r, m.forgetVDI)
+	api.HandleVDIIntroduce(r, m.introduceVDI)
+	api.HandleVDIUpdate(r, m.updateVDI)
+}
+
+// notDevice refuses what cannot be done to a drive or a USB disk.
+func (m *Manager) notDevice(vdi api.VDIRef) error {
+	snap := m.cfg.DB.Snapshot()
+	disk, err := db.Get(snap, vdi)
+	if err != nil {
+		return err
+	}
+	sr, err := db.Get(snap, disk.SR)
+	if err != nil {
+		return err
+	}
+	if d, err := driverOf(sr.Type); err == nil && d.blocks {
+		return api.ErrVDIIsAPhysicalDevice(vdi.String())
+	}
+	return nil
+}
+
+func (m *Manager) createVDI(c *api.Call, args *api.VDI) (api.VDIRef, error) {
+	return m.Create(c, CreateSpec{
+		SR: args.SR, Size: args.VirtualSize, Name: args.NameLabel, Description: args.NameDescription,
+		Type: args.Type, Sharable: args.Sharable, ReadOnly: args.ReadOnly,
+		OtherConfig: args.OtherConfig, XenstoreData: args.XenstoreData, SMConfig: args.SMConfig, Tags: args.Tags,
+	})
+}
+
+func (m *Manager) snapshotVDI(c *api.Call, vdi api.VDIRef, _ map[string]string) (api.VDIRef, error) {
+	if err := m.notDevice(vdi); err != nil {
+		return "", err
+	}
+	live, err := m.liveOf(vdi)
+	if err != nil {
+		return "", err
+	}
+	taken, err := m.snapshot(c, []api.VDIRef{vdi}, live, taskKey(c))
+	return taken[vdi], err
+}
+
+// revertVDI makes the disk a snapshot is of read as the snapshot.
+func (m *Manager) revertVDI(c *api.Call, snapshot api.VDIRef) error {
+	s, err := db.Get(m.cfg.DB.Snapshot(), snapshot)
+	if err != nil {
+		return err
+	}
+	if !s.IsASnapshot {
+		return api.ErrOperationNotAllowed("the VDI is not a snapshot")
+	}
+	return m.revert(c, s.SnapshotOf, snapshot, taskKey(c))
+}
+
+// copyVDI copies to a repository, or into a disk that is there. A base says what
+// both have in common already, which saves nothing here.
+func (m *Manager) copyVDI(c *api.Call, vdi api.VDIRef, sr api.SRRef, base, into api.VDIRef) (api.VDIRef, error) {
+	snap := m.cfg.DB.Snapshot()
+	if !base.IsNull() {
+		if _, err := db.Get(snap, base); err != nil {
+			return "", err
+		}
+	}
+	if !into.IsNull() {
+		disk, err := db.Get(snap, into)
+		if err != nil {
+			return "", err
+		}
+		sr = disk.SR
+	}
+	return m.copy(c, vdi, sr, into, taskKey(c), c.Task.Set)
+}
+
+// backendSize is the number of the error for a size that cannot be.
+const backendSize = 79
+
+// resize makes a disk larger; online under a running domain, which is told.
+func (m *Manager) resize(c *api.Call, vdi api.VDIRef, size int64, op api.VDIOperations) error {
+	at, err := m.reachDisk(vdi, "")
+	if err != nil {
+		return err
+	}
+	if size <= 0 || size > maxDisk {
+		return backend(backendSize, "VDI Invalid size [opterr="+strconv.FormatInt(size, 10)+"]")
+	}
+	_, done, err := m.hold(c, vdi, op, taskKey(c))
+	if err != nil {
+		return err
+	}
+	defer done()
+	snap := m.cfg.DB.Snapshot()
+	disk, err := db.Get(snap, vdi)
+	if err != nil {
+		return err
+	}
+	size = roundUp(size)
+	switch {
+	case size < disk.VirtualSize:
+		return backend(backendSize, "VDI Invalid size [opterr=shrinking not allowed]")
+	case disk.IsASnapshot || disk.ReadOnly || len(children(snap, disk)) > 0:
+		return api.ErrVDIReadonly(vdi.String())
+	case size == disk.VirtualSize:
+		return nil
+	}
+	if _, err := at.hostd.ResizeVolume(c, at.uuid, disk.Location, size); err != nil {
+		m.noSpace(c, at, err)
+		return m.placed(at, vdi, "resize", size-disk.VirtualSize).failed(err)
+	}
+	if err := m.tellDomains(c, vdi, disk, size); err != nil {
+		return err
+	}
+	ctx, cancel := finishing(c)
+	defer cancel()
+	err = db.Modify(ctx, m.cfg.DB, vdi, func(_ *db.Tx, d *api.VDI) error { d.VirtualSize = size; return nil })
+	m.after(c, at, vdi)
+	return err
+}
+
+func (m *Manager) tellDomains(c *api.Call, vdi api.VDIRef, disk *api.VDI, size int64) error {
+	if len(users(disk)) == 0 {
+		return nil
+	}
+	for _, u := range usesOf(m.cfg.DB.Snapshot(), disk) {
+		d := m.cfg.Domains(u.host)
+		if d == nil {
+			return api.ErrHostOffline(u.host.String())
+		}
+		if err := d.ResizeDisk(c, u.vm, u.id, size); err != nil {
+			return place{vdi: vdi}.failed(err)
+		}
+	}
+	return nil
+}
+
+// forgetVDI drops the row and leaves the volume.
+func (m *Manager) forgetVDI(c *api.Call, vdi api.VDIRef) error {
+	return m.cfg.DB.Update(c, func(tx *db.Tx) error {
+		disk, err := db.Get(tx, vdi)
+		if err != nil {
+			return err
+		}
+		if err := operation.VDI.Check(tx, vdi, disk, api.VDIOperationsForget); err != nil {
+			return err
+		}
+		if len(users(disk)) > 0 || len(above(tx, disk)) > 0 {
+			return api.ErrVDIInUse(vdi.String(), string(api.VDIOperationsForget))
+		}
+		return m.dropRow(tx, vdi, disk)
+	})
+}
+
+// introduceVDI makes a row for a volume that has none.
+func (m *Manager) introduceVDI(c *api.Call, uuid, label, description string, ref api.SRRef, kind api.VDIType, sharable, readOnly bool,
+	otherConfig map[string]string, location string, xenstoreData, smConfig map[string]string, managed bool, _, _ int64,
+	metadataOf api.PoolRef, isSnapshot bool, snapshotTime time.Time, snapshotOf api.VDIRef,
+) (api.VDIRef, error) {
+	at, err := m.reach(m.cfg.DB.Snapshot(), ref, "")
+	if err != nil {
+		return "", err
+	}
+	if err := m.allows(ref, api.StorageOperationsVDIIntroduce); err != nil {
+		return "", err
+	}
+	v, err := at.hostd.Volume(c, at.uuid, location)
+	if absent(err) {
+		return "", api.ErrVDILocationMissing(ref.String(), location)
+	}
+	if err != nil {
+		return "", place{sr: ref}.failed(err)
+	}
+	r := api.NewVDI()
+	r.UUID, r.NameLabel, r.NameDescription, r.SR, r.Type = uuid, label, description, ref, kind
+	r.Sharable, r.ReadOnly, r.OtherConfig, r.Location, r.XenstoreData = sharable, readOnly, otherConfig, location, xenstoreData
+	r.SMConfig, r.Managed, r.MetadataOfPool = publicConfig(smConfig), managed, metadataOf
+	r.VirtualSize, r.PhysicalUtilisation = v.VirtualSize, v.Used
+	r.IsASnapshot, r.SnapshotTime, r.SnapshotOf = isSnapshot, snapshotTime, snapshotOf
+	r.SMConfig[formatKey] = string(v.Format)
+	r.OnBoot = api.OnBootPersist
+	var made api.VDIRef
+	err = m.cfg.DB.Update(c, func(tx *db.Tx) error {
+		if byUUID(tx, uuid) != nil {
+			return api.ErrUUIDInvalid("VDI", uuid)
+		}
+		for _, other := range db.All[api.VDI](tx) {
+			if other.SR != ref {
+				continue
+			}
+			if other.Location == location {
+				return api.ErrLocationNotUnique(ref.String(), location)
+			}
+			if v.Backing != "" && other.Location == v.Backing {
+				r.SMConfig[parentKey] = other.UUID
+			}
+		}
+		made = db.Insert(tx, r)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	m.after(c, at, made)
+	return made, nil
+}
+
+// updateVDI reads a disk's figures from its volume.
+func (m *Manager) updateVDI(c *api.Call, vdi api.VDIRef) error {
+	at, err := m.reachDisk(vdi, "")
+	if err != nil {
+		return err
+	}
+	snap := m.cfg.DB.Snapshot()
+	disk, err := db.Get(snap, vdi)
+	if err != nil {
+		return err
+	}
+	if err := operation.VDI.Check(snap, vdi, disk, api.VDIOperationsUpdate); err != nil {
+		return err
+	}
+	v, err := at.hostd.Volume(c, at.uuid, disk.Location)
+	if err != nil {
+		return place{sr: at.ref, vdi: vdi, op: "update"}.failed(err)
+	}
+	return db.Modify(c, m.cfg.DB, vdi, func(_ *db.Tx, d *api.VDI) error {
+		if d.Location == v.Name {
+			d.PhysicalUtilisation = v.Used
+			d.VirtualSize = max(d.VirtualSize, v.VirtualSize)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,100 @@
+package storage
+
+import (
+	"context"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+)
+
+// lookEvery is how often figures are read anew: volumes grow while guests write.
+const lookEvery = 30 * time.Second
+
+// Run attaches what was attached, finishes what was left half done, and keeps
+// figures true until the context ends.
+func (m *Manager) Run(ctx context.Context) error {
+	if err := m.EnsureDrivers(ctx); err != nil {
+		return err
+	}
+	if err := m.reattach(ctx); err != nil {
+		return err
+	}
+	close(m.ready)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		m.retryWanted(ctx)
+		m.coalesceAll(ctx)
+		select {
+		case <-m.wake:
+		case <-tick.C:
+			m.lookAround(ctx)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// lookAround reads figures of all repositories and finishes what could not be
+// finished before.
+func (m *Manager) lookAround(ctx context.Context) {
+	for _, at := range m.attached() {
+		m.repair(ctx, at)
+		if err := m.measure(ctx, at, true); err != nil && ctx.Err() == nil {
+			m.cfg.Log.Warn("repository-figures", "repository", at.uuid, "err", err)
+		}
+	}
+}
+
+// attached are the repositories that can be reached.
+func (m *Manager) attached() (all []repository) {
+	snap := m.cfg.DB.Snapshot()
+	for ref := range db.All[api.SR](snap) {
+		if at, err := m.reach(snap, ref, ""); err == nil {
+			all = append(all, at)
+		}
+	}
+	return all
+}
+
+// repair settles open steps and removes garbage of one repository. What cannot be
+// done now is tried again.
+func (m *Manager) repair(ctx context.Context, at repository) {
+	snap := m.cfg.DB.Snapshot()
+	for ref, disk := range db.All[api.VDI](snap) {
+		if disk.SR != at.ref || !openStep(snap, disk) {
+			continue
+		}
+		if err := m.settleLater(ctx, at, ref); err != nil && ctx.Err() == nil {
+			m.cfg.Log.Warn("step-open", "vdi", disk.UUID, "err", err)
+		}
+	}
+	// A layer goes before the one it is based on, which needs a second look.
+	var err error
+	for range 2 {
+		if err = m.sweep(ctx, at, m.garbage(m.cfg.DB.Snapshot(), at.ref)...); err == nil {
+			return
+		}
+	}
+	if ctx.Err() == nil {
+		m.cfg.Log.Warn("volume-left", "repository", at.uuid, "err", err)
+	}
+}
+
+// settleLater settles a step that nobody in this process is in: an operation or a
+// coalesce that is under way settles its own.
+func (m *Manager) settleLater(ctx context.Context, at repository, vdi api.VDIRef) error {
+	disk, err := db.Get(m.cfg.DB.Snapshot(), vdi)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	_, release, alone := m.gate.claim(ctx, root(m.cfg.DB.Snapshot(), disk))
+	if !alone {
+		return nil
+	}
+	defer release()
+	return m.settle(ctx, at, vdi)
+}
+
+func (m *Manager) coalesceAll(context.Context) {}
