@@ -16,6 +16,7 @@ import (
 	"cairn/init/hostd"
 	"cairn/init/hostd/client"
 	"cairn/init/network"
+	"cairn/init/network/port"
 	"cairn/init/storage"
 	"cairn/init/storage/tool"
 	"cairn/journal"
@@ -44,7 +45,7 @@ func hostdMain() error {
 			KVM: "/dev/kvm", Input: "/dev/input", OSRelease: "/etc/os-release",
 			Dev: "/dev", Mounts: "/run/sr-mount", Repositories: []string{"/state/sr"}, ISOs: []string{"/state/iso", "/usr/share/cairn"},
 		},
-		System: fenced{}, Kernel: kernel, Files: config.OS{}, Listener: listener, Log: journal.New(os.Stderr, "hostd"),
+		System: fenced{}, Kernel: kernel, Guard: port.NewGuard(), Files: config.OS{}, Listener: listener, Log: journal.New(os.Stderr, "hostd"),
 		Tools: tool.Linux{}, // QEMU is this namespace's root, so its user is the volumes' too
 	}
 	return host.Run(ctx)

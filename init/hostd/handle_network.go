@@ -14,7 +14,7 @@ func (h *Host) getNetwork(w http.ResponseWriter, _ *http.Request) {
 
 func networkAnswer(s network.Status) client.Network {
 	n := client.Network{
-		Interface: s.Link.Name, MAC: s.Link.MAC, Mode: string(s.Mode), Link: s.Link.Carrier,
+		Interface: s.Link.Name, Bridge: s.Bridge, MAC: s.Link.MAC, Mode: string(s.Mode), Link: s.Link.Carrier,
 		Domain: s.Domain, DNS: texts(s.DNS), NTP: texts(s.NTP),
 	}
 	if s.Address.IsValid() {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +28,7 @@ import (
 	"cairn/init/config"
 	"cairn/init/hostd/client"
 	"cairn/init/network"
+	"cairn/init/network/port"
 	"cairn/init/storage"
 	"cairn/journal"
 )
@@ -60,7 +63,7 @@ func child(dir string) error {
 	}
 	log := journal.New(os.Stderr, "hostd")
 	h := &Host{
-		Paths: pathsIn(dir), System: &fakeSystem{dir: dir, log: journal.New(os.Stderr, "system")}, Kernel: newFakeKernel(dir),
+		Paths: pathsIn(dir), System: &fakeSystem{dir: dir, log: journal.New(os.Stderr, "system")}, Kernel: newFakeKernel(dir), Guard: newFakeGuard(dir),
 		Files: config.OS{}, Listener: l, Log: log, WatchdogEvery: limit / 2,
 	}
 	return h.Run(ctx)
@@ -156,7 +159,8 @@ func (f *fakeSystem) Devices(ctx context.Context, found func()) error {
 	}
 }
 
-// fakeKernel is one NIC with a link. Its address outlives the child.
+// fakeKernel has one NIC with a link, and what was made of it. It outlives the
+// child, in a file.
 type fakeKernel struct {
 	mu   sync.Mutex
 	file string
@@ -164,11 +168,11 @@ type fakeKernel struct {
 }
 
 func newFakeKernel(dir string) *fakeKernel {
-	k := &fakeKernel{file: dir + "/kernel-address"}
-	eth0 := network.Link{Index: 2, Name: "eth0", MAC: "52:54:00:00:00:01", Path: "/sys/devices/pci0000:00/0000:00:02.0", Up: true, Carrier: true}
-	if b, err := os.ReadFile(k.file); err == nil {
-		eth0.Addrs = append(eth0.Addrs, netip.MustParsePrefix(string(b)))
+	k := &fakeKernel{file: dir + "/kernel.json"}
+	if b, err := os.ReadFile(k.file); err == nil && json.Unmarshal(b, &k.f) == nil {
+		return k
 	}
+	eth0 := network.Link{Index: 2, Name: "eth0", MAC: "52:54:00:00:00:01", Path: "/sys/devices/pci0000:00/0000:00:02.0", Up: true, Carrier: true, MTU: 1500}
 	k.f.Links = []network.Link{{Index: 1, Name: "lo", Up: true, Carrier: true}, eth0}
 	return k
 }
@@ -176,26 +180,97 @@ func newFakeKernel(dir string) *fakeKernel {
 func (k *fakeKernel) Found() (network.Found, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	links := append([]network.Link{}, k.f.Links...)
-	return network.Found{Links: links, Routes: k.f.Routes}, nil
+	f := network.Found{Links: slices.Clone(k.f.Links), Routes: slices.Clone(k.f.Routes)}
+	for i, l := range f.Links {
+		f.Links[i].Addrs = slices.Clone(l.Addrs)
+	}
+	return f, nil
 }
 
 func (k *fakeKernel) Do(s network.Step) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if s.Op == network.BridgeAdd {
+		k.f.Links = append(k.f.Links, network.Link{
+			Index: 10 + len(k.f.Links), Name: s.Link, MAC: s.MAC, Kind: "bridge", Ours: true, Carrier: true, MTU: 1500,
+		})
+	}
+	i := slices.IndexFunc(k.f.Links, func(l network.Link) bool { return l.Name == s.Link })
+	if i < 0 {
+		return errors.New("no link " + s.Link)
+	}
+	l := &k.f.Links[i]
 	switch s.Op {
+	case network.LinkUp:
+		l.Up = true
+	case network.BridgeDel:
+		k.f.Links = slices.Delete(k.f.Links, i, i+1)
+	case network.PortJoin:
+		l.Master = s.Bridge
+	case network.PortLeave:
+		l.Master = ""
+	case network.MTUSet:
+		l.MTU = s.MTU
 	case network.AddrAdd:
-		k.f.Links[1].Addrs = []netip.Prefix{s.Addr}
-		return os.WriteFile(k.file, []byte(s.Addr.String()), 0o644)
+		l.Addrs = append(l.Addrs, s.Addr)
 	case network.AddrDel:
-		k.f.Links[1].Addrs = nil
-		return os.Remove(k.file)
+		l.Addrs = slices.DeleteFunc(l.Addrs, func(a netip.Prefix) bool { return a == s.Addr })
 	case network.RouteSet:
 		k.f.Routes = []network.Route{s.Route}
 	case network.RouteDel:
 		k.f.Routes = nil
 	}
-	return nil
+	b, err := json.Marshal(k.f)
+	return errors.Join(err, os.WriteFile(k.file, b, 0o644))
+}
+
+// fakeGuard writes down the ports there are, and says that each has dropped seven
+// frames.
+type fakeGuard struct {
+	file string
+	all  map[string]port.Port
+}
+
+func newFakeGuard(dir string) *fakeGuard {
+	return &fakeGuard{file: dir + "/guarded", all: map[string]port.Port{}}
+}
+
+func (g *fakeGuard) write() error {
+	var lines []string
+	for name, p := range g.all {
+		lines = append(lines, fmt.Sprint(name, " ", p.Mode, " ", p.MAC, " ", p.IPv4, " ", p.IPv6, " ", p.Rate))
+	}
+	slices.Sort(lines)
+	return os.WriteFile(g.file, []byte(strings.Join(lines, "\n")), 0o644)
+}
+
+func (g *fakeGuard) Put(p port.Port) error {
+	if p.Interface == "cvbroken" {
+		return errors.New("operation not permitted")
+	}
+	g.all[p.Interface] = p
+	return g.write()
+}
+
+func (g *fakeGuard) Delete(iface string) error {
+	delete(g.all, iface)
+	return g.write()
+}
+
+func (g *fakeGuard) Restore(all []port.Port) error {
+	clear(g.all)
+	for _, p := range all {
+		g.all[p.Interface] = p
+	}
+	return g.write()
+}
+
+func (g *fakeGuard) Dropped() (map[string]uint64, error) {
+	out := map[string]uint64{}
+	for name := range g.all {
+		out[name] = 7
+	}
+	return out, nil
 }
 
 func (k *fakeKernel) Watch(ctx context.Context, wake chan<- struct{}) error {

@@ -84,6 +84,7 @@ type Host struct {
 	Paths    Paths
 	System   System
 	Kernel   network.Kernel
+	Guard    Guard
 	Files    config.FS
 	Listener net.Listener
 	Log      *slog.Logger
@@ -96,6 +97,7 @@ type Host struct {
 
 	keeper  keeper
 	network *network.Manager
+	ports   *ports
 	storage storage.Mounts
 
 	repositories *repository.Manager
@@ -123,6 +125,10 @@ func (h *Host) Run(ctx context.Context) error {
 	h.generate()
 	h.network = network.New(h.Kernel, h.leases(), h.Log, h.networkChanged)
 	h.network.Apply(h.settings())
+	h.ports = &ports{path: h.Paths.Run + "/ports.json", guard: h.Guard, load: h.System.LoadModule}
+	if err := h.ports.restore(); err != nil {
+		h.Log.Error("ports-not-restored", "err", err)
+	}
 	h.repositories, h.jobs = h.newRepositories(), job.New(h.Log)
 	server := h.newServer()
 	errs := make(chan error, 2)
@@ -172,12 +178,12 @@ func wait(ctx context.Context, errs <-chan error) error {
 }
 
 func (h *Host) leases() network.LeaseFile {
-	return network.LeaseFile{Path: h.Paths.Run + "/lease.json", Uptime: network.Uptime}
+	return network.LeaseFile{Path: h.Paths.Run + "/lease.json", BridgePath: h.Paths.Run + "/bridges.json", Uptime: network.Uptime}
 }
 
 func (h *Host) settings() network.Settings {
 	doc := h.keeper.get().Document
-	return network.Settings{Hostname: doc.Hostname, Management: doc.Management}
+	return network.Settings{Hostname: doc.Hostname, Management: doc.Management, Bridge: managementBridge}
 }
 
 // A large file system replays its journal for minutes, and a start that is cut off

@@ -68,6 +68,10 @@ func (h *Host) loadKVM() {
 // NICs it is managed through, then what runs guests. One after another, because
 // each takes a processor of a small machine for itself.
 func (h *Host) loadDrivers(ctx context.Context) {
+	// Before the NICs: one that shows up is put into its bridge at once.
+	if err := h.System.LoadModule("bridge"); err != nil {
+		h.Log.Warn("module-missing", "name", "bridge", "err", err)
+	}
 	if err := h.System.LoadNICs(); err != nil {
 		h.Log.Warn("nic-drivers", "err", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"cairn/init/config"
 	"cairn/init/hostd/client"
 	"cairn/init/network"
+	"cairn/init/network/port"
 	"cairn/init/storage/tool"
 	"cairn/journal"
 )
@@ -67,7 +68,7 @@ func Main(ctx context.Context) error {
 		log.Warn("watchdog-unknown", "err", err)
 	}
 	host := &Host{
-		Paths: machine, System: newLinux(machine), Kernel: kernel, Files: config.OS{},
+		Paths: machine, System: newLinux(machine), Kernel: kernel, Guard: port.NewGuard(), Files: config.OS{},
 		Listener: listener, Log: log, WatchdogEvery: limit / 2,
 		Tools: tool.Linux{User: qemuUser, Group: qemuGroup}, VolumeUser: qemuUser, VolumeGroup: qemuGroup,
 	}

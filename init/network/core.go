@@ -24,18 +24,24 @@ type Transport interface {
 	Close() error
 }
 
-// Leases keeps the lease over a restart of this process, but not of the host.
+// Leases keeps the lease, and which bridges there should be, over a restart of
+// this process, but not of the host.
 type Leases interface {
 	// Load returns the lease last held on the interface with this MAC.
 	Load(mac string) (dhcp.Lease, bool)
 	Save(mac string, l dhcp.Lease) error
 	Drop(mac string) error
+	// Bridges are those that should be there, as they were saved last.
+	Bridges() []Bridge
+	SaveBridges([]Bridge) error
 }
 
 // Settings are the part of the document this package follows.
 type Settings struct {
 	Hostname   string
 	Management config.Management
+	// Bridge is the name of the management network's bridge; empty for none.
+	Bridge string
 }
 
 // core is the manager without its goroutine and clock: each method is given
@@ -50,7 +56,10 @@ type core struct {
 	settings Settings
 	since    map[string]time.Time
 	carrier  map[string]bool
-	current  Link // zero while no interface is chosen
+	bridges  map[string]Bridge
+	current  Link // the chosen interface, zero while there is none
+	port     Link // where its address is: current, or the bridge over it
+	ready    bool // messages get from port to the wire
 	machine  *dhcp.Machine
 	conn     Transport
 	failed   error // why the last attempt did not reach the desired state
@@ -75,7 +84,7 @@ func (c *core) apply(ctx context.Context, now time.Time, s Settings) {
 		c.stopLease()
 	}
 	if old.Management.Interface != s.Management.Interface {
-		c.current = Link{}
+		c.current, c.port = Link{}, Link{}
 	}
 	c.reconcile(ctx, now)
 }
@@ -102,7 +111,12 @@ func (c *core) reconcile(ctx context.Context, now time.Time) {
 		return
 	}
 	c.track(found, now)
-	c.choose(ctx, found, now)
+	c.choose(found, now)
+	if found, err = c.bridge(found); err != nil {
+		c.log.Warn("bridge-failed", "err", err)
+		c.wakeAt(now.Add(retryAfter))
+	}
+	c.settle(ctx, found, now)
 	c.lease(ctx, now)
 	for _, step := range Plan(c.desired(), found) {
 		c.log.Debug("network-step", "step", step)
@@ -143,9 +157,9 @@ func (c *core) track(f Found, now time.Time) {
 	}
 }
 
-func (c *core) choose(ctx context.Context, f Found, now time.Time) {
+func (c *core) choose(f Found, now time.Time) {
 	name, wait := Select(Choice{
-		Want: c.settings.Management.Interface, Links: f.Links, Current: c.current.Name, Since: c.since, Now: now,
+		Want: c.settings.Management.Interface, Links: f.Links, Current: c.before(f), Since: c.since, Now: now,
 	})
 	c.wakeAt(wait)
 	link, _ := f.link(name)
@@ -157,11 +171,36 @@ func (c *core) choose(ctx context.Context, f Found, now time.Time) {
 		} else if c.current.Name != "" {
 			c.log.Warn("network-interface-gone", "if", c.current.Name)
 		}
-		c.current = Link{}
 	}
-	cameUp := link.Carrier && c.current.Name != "" && !c.current.Carrier
 	c.current = link
-	if cameUp && c.machine != nil {
+}
+
+// before is the interface in use, also when an earlier run of this process chose
+// it.
+func (c *core) before(f Found) string {
+	for _, l := range f.Links {
+		if c.current.Name == "" && c.settings.Bridge != "" && l.Master == c.settings.Bridge && l.Physical() {
+			return l.Name
+		}
+	}
+	return c.current.Name
+}
+
+// settle finds where the address belongs, and whether the wire is reached from
+// there. A lease that was got elsewhere on the same wire is taken along.
+func (c *core) settle(ctx context.Context, f Found, now time.Time) {
+	port := c.portOf(f)
+	if port.Name != c.port.Name || port.Index != c.port.Index {
+		c.stopLease()
+		c.ready = false
+		if port.Name != c.current.Name {
+			c.log.Info("network-bridge", "bridge", port.Name, "if", c.current.Name)
+		}
+	}
+	c.port = port
+	was := c.ready
+	c.ready = c.current.Carrier && port.Carrier
+	if c.ready && !was && c.machine != nil {
 		c.act(ctx, c.machine.LinkUp(now))
 	}
 }
@@ -172,7 +211,7 @@ func (c *core) lease(ctx context.Context, now time.Time) {
 		return
 	}
 	_, saved := c.saved()
-	if c.machine == nil && (c.current.Carrier || saved) {
+	if c.machine == nil && (c.ready || saved) {
 		c.startLease(ctx, now)
 	}
 	if c.machine != nil {
@@ -187,7 +226,7 @@ func (c *core) startLease(ctx context.Context, now time.Time) {
 		c.fail(now, fmt.Errorf("dhcp on %s: %w", c.current.Name, err))
 		return
 	}
-	conn, err := c.dial(c.current.Name, dhcp.Identity{MAC: mac, Hostname: c.settings.Hostname})
+	conn, err := c.dial(c.port.Name, dhcp.Identity{MAC: mac, Hostname: c.settings.Hostname})
 	if err != nil {
 		c.fail(now, err)
 		return
@@ -208,7 +247,7 @@ func (c *core) saved() (dhcp.Lease, bool) {
 		return dhcp.Lease{}, false
 	}
 	l, ok := c.leases.Load(c.current.MAC)
-	return l, ok && slices.Contains(c.current.Addrs, l.Address)
+	return l, ok && (slices.Contains(c.current.Addrs, l.Address) || slices.Contains(c.port.Addrs, l.Address))
 }
 
 func (c *core) stopLease() {

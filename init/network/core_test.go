@@ -28,6 +28,11 @@ type world struct {
 	replies chan dhcp.Reply
 	saved   map[string]dhcp.Lease
 	open    int
+
+	settings Settings
+	bridges  []Bridge // as saved
+	fails    Op       // steps of this kind fail
+	left     int      // steps until the process dies, when positive
 }
 
 type fixed struct{ n uint32 }
@@ -68,12 +73,29 @@ func (w *world) Watch(context.Context, chan<- struct{}) error { return errors.Er
 
 // Do does to the fake what the kernel would.
 func (w *world) Do(s Step) error {
-	if w.broken {
+	if w.left--; w.left == 0 {
+		panic(killed{})
+	}
+	if w.broken || s.Op == w.fails {
 		return errors.New(s.String() + ": network is unreachable")
 	}
 	w.note("step %s", s)
+	if s.Op == BridgeAdd {
+		w.addBridge(s)
+		return nil
+	}
 	l := w.link(s.Link)
 	switch s.Op {
+	case BridgeDel:
+		w.found.Links = slices.DeleteFunc(w.found.Links, func(l Link) bool { return l.Name == s.Link })
+	case PortJoin:
+		l.Master = s.Bridge
+	case PortLeave:
+		l.Master = ""
+	case MACSet:
+		l.MAC = s.MAC
+	case MTUSet:
+		l.MTU = s.MTU
 	case LinkUp:
 		l.Up = true
 	case AddrAdd:
@@ -87,6 +109,7 @@ func (w *world) Do(s Step) error {
 	case RouteDel:
 		w.found.Routes = slices.DeleteFunc(w.found.Routes, func(r Route) bool { return r == s.Route })
 	}
+	w.carry()
 	return nil
 }
 
@@ -126,8 +149,11 @@ func (w *world) Close() error {
 func (w *world) Load(mac string) (dhcp.Lease, bool)  { l, ok := w.saved[mac]; return l, ok }
 func (w *world) Save(mac string, l dhcp.Lease) error { w.saved[mac] = l; return nil }
 func (w *world) Drop(mac string) error               { delete(w.saved, mac); return nil }
+func (w *world) Bridges() []Bridge                   { return w.bridges }
+func (w *world) SaveBridges(all []Bridge) error      { w.bridges = all; return nil }
 func (w *world) apply(m config.Management) {
-	w.core.apply(w.t.Context(), w.now, Settings{"cairn-1", m})
+	w.settings.Hostname, w.settings.Management = "cairn-1", m
+	w.core.apply(w.t.Context(), w.now, w.settings)
 }
 func (w *world) wake()                                 { w.core.reconcile(w.t.Context(), w.now) }
 func (w *world) say(what string)                       { w.out.WriteString(what + "\n") }

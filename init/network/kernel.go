@@ -61,15 +61,19 @@ func (k *Netlink) Found() (Found, error) {
 	names := map[int]string{}
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
-		f.Links = append(f.Links, k.link(l.Attrs(), addrs))
+		f.Links = append(f.Links, k.link(l, addrs))
+	}
+	for i, l := range links {
+		f.Links[i].Master = names[l.Attrs().MasterIndex]
 	}
 	f.Routes, err = k.routes(names)
 	return f, err
 }
 
-func (k *Netlink) link(a *netlink.LinkAttrs, addrs []netlink.Addr) Link {
+func (k *Netlink) link(found netlink.Link, addrs []netlink.Addr) Link {
+	a := found.Attrs()
 	l := Link{
-		Index: a.Index, Name: a.Name, MAC: a.HardwareAddr.String(),
+		Index: a.Index, Name: a.Name, MAC: a.HardwareAddr.String(), Kind: found.Type(), MTU: a.MTU, Ours: a.Alias == mark,
 		Up: a.RawFlags&unix.IFF_UP != 0,
 		// A carrier alone is not enough: until the kernel calls the link
 		// running too, it silently drops what is sent.
@@ -112,6 +116,12 @@ func (k *Netlink) routes(names map[int]string) ([]Route, error) {
 
 // Do implements Kernel. Undoing what is already gone is no error.
 func (k *Netlink) Do(s Step) error {
+	if s.Op == BridgeAdd {
+		if err := k.addBridge(s); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+		return nil
+	}
 	link, err := k.handle.LinkByName(s.Link)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s, err)
@@ -133,7 +143,7 @@ func (k *Netlink) Do(s Step) error {
 	case RouteDel:
 		err = ignore(k.handle.RouteDel(route), unix.ESRCH)
 	default:
-		err = errors.ErrUnsupported
+		err = k.change(link, s)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", s, err)

@@ -224,7 +224,8 @@ func hasAddress(a string) func(Status) bool {
 }
 
 func leaseFile(t *testing.T) LeaseFile {
-	return LeaseFile{Path: t.TempDir() + "/lease", Uptime: Uptime}
+	dir := t.TempDir()
+	return LeaseFile{Path: dir + "/lease", BridgePath: dir + "/bridges", Uptime: Uptime}
 }
 
 // TestNetSmoke takes a lease, renews it, and survives a restart of hostd.
@@ -233,7 +234,7 @@ func TestNetSmoke(t *testing.T) {
 	p.serve(10 * time.Second)
 	file := leaseFile(t)
 	h := newHost(t, file)
-	h.m.Apply(Settings{"cairn-1", config.Management{Mode: config.ModeDHCP, Interface: hostIf}})
+	h.m.Apply(Settings{Hostname: "cairn-1", Management: config.Management{Mode: config.ModeDHCP, Interface: hostIf}})
 	s := h.until("a lease", hasAddress("10.77.0.50/24"))
 	if s.Gateway.String() != "10.77.0.1" || s.LeaseState != dhcp.Bound {
 		t.Errorf("status %+v", s)
@@ -258,7 +259,7 @@ func TestNetSmoke(t *testing.T) {
 		t.Errorf("after a stop the addresses are %v", got)
 	}
 	again := newHost(t, file)
-	again.m.Apply(Settings{"cairn-1", config.Management{Mode: config.ModeDHCP, Interface: hostIf}})
+	again.m.Apply(Settings{Hostname: "cairn-1", Management: config.Management{Mode: config.ModeDHCP, Interface: hostIf}})
 	again.until("the lease taken over", hasAddress("10.77.0.50/24"))
 }
 
@@ -266,7 +267,7 @@ func TestLabExpiry(t *testing.T) {
 	p := newPeer(t)
 	p.serve(10 * time.Second)
 	h := newHost(t, leaseFile(t))
-	h.m.Apply(Settings{"cairn-1", config.Management{Mode: config.ModeDHCP, Interface: hostIf}})
+	h.m.Apply(Settings{Hostname: "cairn-1", Management: config.Management{Mode: config.ModeDHCP, Interface: hostIf}})
 	h.until("a lease", hasAddress("10.77.0.50/24"))
 	// The server's end of the cable is cut off from its server, not unplugged.
 	p.run(func() {
@@ -289,7 +290,7 @@ func TestLabStatic(t *testing.T) {
 		Mode: config.ModeStatic, Interface: l.Attrs().HardwareAddr.String(),
 		Address: pfx("10.77.0.9/24"), Gateway: netip.MustParseAddr("10.77.0.1"),
 	}
-	h.m.Apply(Settings{"cairn-1", static})
+	h.m.Apply(Settings{Hostname: "cairn-1", Management: static})
 	h.until("the address", hasAddress("10.77.0.9/24"))
 	// Somebody's mistake is put right, without being asked.
 	must(t, netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(pfx("10.77.0.9/24"))}))
@@ -298,7 +299,7 @@ func TestLabStatic(t *testing.T) {
 		return len(l.Addrs) == 1 && len(f.Routes) == 1
 	})
 	static.Address = pfx("10.77.0.10/24")
-	h.m.Apply(Settings{"cairn-1", static})
+	h.m.Apply(Settings{Hostname: "cairn-1", Management: static})
 	h.until("the new address", hasAddress("10.77.0.10/24"))
 	if got := h.addrs(); len(got) != 1 || got[0] != static.Address {
 		t.Errorf("addresses %v", got)

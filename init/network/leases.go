@@ -14,10 +14,12 @@ import (
 	"cairn/init/network/dhcp"
 )
 
-// LeaseFile keeps one lease in a file on a tmpfs. Its times count from the
+// LeaseFile keeps one lease, and the bridges, in files on a tmpfs. Its times count from the
 // boot, because the wall clock may be set between two starts of hostd.
 type LeaseFile struct {
 	Path string
+	// BridgePath is the file of the bridges.
+	BridgePath string
 	// Uptime is the time since boot, suspension included.
 	Uptime func() time.Duration
 }
@@ -62,13 +64,44 @@ func (f LeaseFile) Save(mac string, l dhcp.Lease) error {
 	if err != nil {
 		return fmt.Errorf("lease: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(f.Path), 0o755); err != nil {
+	if err := replace(f.Path, b); err != nil {
 		return fmt.Errorf("lease: %w", err)
 	}
-	if err := os.WriteFile(f.Path+".new", b, 0o644); err != nil {
-		return fmt.Errorf("lease: %w", err)
+	return nil
+}
+
+// replace leaves the old content or the new, whenever this process ends.
+func replace(path string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
 	}
-	return os.Rename(f.Path+".new", f.Path)
+	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// Bridges implements Leases. Without a readable file none is wanted, and those
+// with guests stay as they are.
+func (f LeaseFile) Bridges() []Bridge {
+	var all []Bridge
+	b, err := os.ReadFile(f.BridgePath)
+	if err != nil || json.Unmarshal(b, &all) != nil {
+		return nil
+	}
+	return all
+}
+
+// SaveBridges implements Leases.
+func (f LeaseFile) SaveBridges(all []Bridge) error {
+	b, err := json.Marshal(all)
+	if err == nil {
+		err = replace(f.BridgePath, b)
+	}
+	if err != nil {
+		return fmt.Errorf("bridges: %w", err)
+	}
+	return nil
 }
 
 // Drop implements Leases.

@@ -16,6 +16,7 @@ import (
 type Manager struct {
 	core     *core
 	settings chan Settings
+	requests chan request
 	onChange func(Status)
 
 	mu     sync.Mutex
@@ -35,6 +36,7 @@ func New(kernel Kernel, leases Leases, log *slog.Logger, onChange func(Status)) 
 	return &Manager{
 		core:     newCore(kernel, dial, leases, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), log),
 		settings: make(chan Settings, 1),
+		requests: make(chan request),
 		onChange: onChange,
 	}
 }
@@ -42,7 +44,7 @@ func New(kernel Kernel, leases Leases, log *slog.Logger, onChange func(Status)) 
 func newCore(kernel Kernel, dial func(string, dhcp.Identity) (Transport, error), leases Leases, random dhcp.Random, log *slog.Logger) *core {
 	return &core{
 		kernel: kernel, dial: dial, leases: leases, random: random, log: log,
-		since: map[string]time.Time{}, carrier: map[string]bool{},
+		since: map[string]time.Time{}, carrier: map[string]bool{}, bridges: bridgesBefore(leases),
 	}
 }
 
@@ -82,6 +84,8 @@ func (m *Manager) Run(ctx context.Context) error {
 			return err
 		case s := <-m.settings:
 			m.core.apply(ctx, time.Now(), s)
+		case r := <-m.requests:
+			r.done <- m.core.serve(ctx, time.Now(), r.change)
 		case r := <-m.core.replies():
 			m.core.receive(ctx, time.Now(), r)
 		case <-wake:

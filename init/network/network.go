@@ -8,9 +8,15 @@
 // event costs a delay, never a wrong state, a restart takes over what it finds,
 // and a step that failed is simply planned again.
 //
-// One goroutine (Manager.Run) owns all state. Apply and Status may be called
-// from any other. Only physical NICs and the chosen interface are ever touched;
-// IPv6 is left to the kernel.
+// Guests are joined to bridges. That of the management network is over the NIC
+// chosen for it, has its MAC, and carries the host's address; others are made on
+// request, with a NIC or without. Bridges outlive this process, which knows them
+// by a mark, and are as level-triggered as all else.
+//
+// One goroutine (Manager.Run) owns all state. The other methods may be called
+// from any other. Only physical NICs, the chosen interface and marked bridges are
+// ever touched; IPv6 is left to the kernel, and is off where the host has no
+// business: on bridges of guests and on NICs within bridges.
 package network
 
 import (
@@ -28,6 +34,10 @@ type Link struct {
 	Up      bool // administratively
 	Carrier bool
 	Addrs   []netip.Prefix // IPv4
+	Kind    string         // what the kernel calls a virtual interface's type
+	Master  string         // the bridge it is in
+	MTU     int
+	Ours    bool // marked as made by this package
 }
 
 // Physical reports whether there is hardware behind the link.
@@ -51,6 +61,8 @@ type Found struct {
 type Desired struct {
 	// Link is the management interface, empty while there is none to choose.
 	Link string
+	// NIC is the hardware beneath when Link is a bridge.
+	NIC string
 	// Address is invalid while there is none.
 	Address netip.Prefix
 	Routes  []Route

@@ -16,6 +16,13 @@ const (
 	AddrDel  Op = "addr-del"
 	RouteSet Op = "route-set"
 	RouteDel Op = "route-del"
+
+	BridgeAdd Op = "bridge-add" // and mark it; one that is there is only marked
+	BridgeDel Op = "bridge-del"
+	PortJoin  Op = "port-join"
+	PortLeave Op = "port-leave"
+	MACSet    Op = "mac-set"
+	MTUSet    Op = "mtu-set"
 )
 
 // Step is one change of the kernel's state. Each is idempotent.
@@ -24,6 +31,11 @@ type Step struct {
 	Link  string
 	Addr  netip.Prefix
 	Route Route
+
+	Bridge string // that the step is for
+	MAC    string
+	MTU    int
+	Host   bool // the bridge is for the host's own address, too
 }
 
 func (s Step) String() string {
@@ -32,6 +44,12 @@ func (s Step) String() string {
 		return fmt.Sprintf("%s %s dev %s", s.Op, s.Addr, s.Link)
 	case RouteSet, RouteDel:
 		return fmt.Sprintf("%s %s via %s dev %s", s.Op, s.Route.To, s.Route.Via, s.Link)
+	case PortJoin, PortLeave:
+		return fmt.Sprintf("%s %s bridge %s", s.Op, s.Link, s.Bridge)
+	case BridgeAdd, MACSet:
+		return fmt.Sprintf("%s %s mac %s", s.Op, s.Link, s.MAC)
+	case MTUSet:
+		return fmt.Sprintf("%s %s %d", s.Op, s.Link, s.MTU)
 	}
 	return fmt.Sprintf("%s %s", s.Op, s.Link)
 }
@@ -47,7 +65,7 @@ const loopback = "lo"
 func Plan(d Desired, f Found) []Step {
 	var up, before, add, after []Step
 	for _, l := range f.Links {
-		if !l.Up && (l.Physical() || l.Name == d.Link || l.Name == loopback) {
+		if !l.Up && (l.Physical() || l.Name == d.Link || l.Name == d.NIC || l.Name == loopback) {
 			up = append(up, Step{Op: LinkUp, Link: l.Name})
 		}
 		for _, a := range stale(d, l) {
@@ -71,7 +89,7 @@ func Plan(d Desired, f Found) []Step {
 
 // stale lists the addresses of a managed link that nobody wants.
 func stale(d Desired, l Link) []netip.Prefix {
-	if !l.Physical() && l.Name != d.Link {
+	if !l.Physical() && !l.Ours && l.Name != d.Link && l.Name != d.NIC {
 		return nil
 	}
 	var out []netip.Prefix

@@ -34,7 +34,7 @@ type Choice struct {
 func Select(c Choice) (string, time.Time) {
 	if c.Want != "" {
 		for _, l := range c.Links {
-			if l.matches(c.Want) {
+			if l.Kind != bridgeKind && l.matches(c.Want) {
 				return l.Name, time.Time{}
 			}
 		}

@@ -10,7 +10,10 @@ import (
 
 // Status is the management network as it is.
 type Status struct {
-	Link    Link
+	Link Link
+	// Bridge is the bridge over Link that has the address, empty while it is on
+	// Link itself.
+	Bridge  string
 	Mode    config.Mode
 	Address netip.Prefix
 	Gateway netip.Addr
@@ -26,7 +29,7 @@ type Status struct {
 
 // desired derives the kernel's state from the settings and the lease.
 func (c *core) desired() Desired {
-	d := Desired{Link: c.current.Name}
+	d := Desired{Link: c.port.Name, NIC: c.current.Name}
 	if d.Link == "" {
 		return d
 	}
@@ -70,6 +73,9 @@ func (c *core) publish() {
 	s := Status{
 		Link: c.current, Mode: c.settings.Management.Mode, Address: d.Address,
 		DNS: c.settings.Management.DNS, Err: c.failed,
+	}
+	if c.port.Name != c.current.Name {
+		s.Bridge = c.port.Name
 	}
 	for _, r := range d.Routes {
 		if r.To == defaultRoute {

@@ -139,9 +139,11 @@ type ConfigProblem struct {
 type Network struct {
 	// Interface is the NIC chosen for management, empty while none is found.
 	Interface string `json:"interface"`
-	MAC       string `json:"mac,omitempty"`
-	Mode      string `json:"mode"`
-	Link      bool   `json:"link"`
+	// Bridge is the bridge over Interface that has the address, if it is there.
+	Bridge string `json:"bridge,omitempty"`
+	MAC    string `json:"mac,omitempty"`
+	Mode   string `json:"mode"`
+	Link   bool   `json:"link"`
 	// Address is in CIDR form, empty while there is none.
 	Address string   `json:"address,omitempty"`
 	Gateway string   `json:"gateway,omitempty"`
