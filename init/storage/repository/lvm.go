@@ -85,26 +85,26 @@ func (d lvmDriver) group(ctx context.Context, sr string, config map[string]strin
 	if err != nil {
 		return g, false, false, err
 	}
+	if strange := withoutHolders(found); len(strange) > 0 {
+		return g, false, false, inUse(disk.Path, strange)
+	}
 	owner := ""
 	signatures, err := d.m.cfg.Media.Signatures(ctx, disk)
 	if err == nil && len(signatures) > 0 {
 		owner, err = d.owner(ctx, disk)
 	}
-	ours = owner == g.Name
-	switch {
+	switch ours = owner == g.Name; {
 	case err != nil:
 		return g, false, false, err
 	case owner != "" && !ours:
 		return g, false, false, inUse(disk.Path, []string{"volume group " + owner})
-	case ours:
-		found = withoutHolders(found) // its own volumes
-	}
-	if len(found) > 0 {
+	case len(found) > 0 && !ours:
 		return g, false, false, inUse(disk.Path, found)
 	}
 	return g, ours, len(signatures) > 0 && !ours, nil
 }
 
+// withoutHolders leaves out what may be the group's own volumes.
 func withoutHolders(found []string) []string {
 	var out []string
 	for _, f := range found {

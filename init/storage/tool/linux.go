@@ -97,14 +97,15 @@ func (l Linux) command(ctx context.Context, c Command) *exec.Cmd {
 }
 
 // restrict bounds a process that has just started; until then it has read
-// nothing but its libraries. One that has ended already needs no bounds.
+// nothing but its libraries. One that has ended already needs no bounds. A host's
+// root may always do this; a container's may not, and has bounds of its own.
 func restrict(pid int) error {
 	for _, l := range []struct {
 		what int
 		max  uint64
 	}{{unix.RLIMIT_AS, confinedSpace}, {unix.RLIMIT_NOFILE, confinedFiles}, {unix.RLIMIT_CORE, 0}} {
 		err := unix.Prlimit(pid, l.what, &unix.Rlimit{Cur: l.max, Max: l.max}, nil)
-		if err != nil && !errors.Is(err, unix.ESRCH) {
+		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EPERM) {
 			return fmt.Errorf("limit of process %d: %w", pid, err)
 		}
 	}
