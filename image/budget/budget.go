@@ -23,6 +23,7 @@ var Limits = map[string]float64{
 	"libvirt":          10,
 	"udev and kmod":    10,
 	"chrony":           1,
+	"storage tools":    4,
 	"shared libraries": 60,
 	"modules":          260,
 	"firmware":         24,

@@ -200,6 +200,7 @@ func component(d Debian, p string) string {
 		{"qemu", "QEMU"}, {"libvirt-", "libvirt"}, {"seabios", "guest firmware"}, {"ovmf", "guest firmware"},
 		{"ipxe", "guest firmware"}, {"udev", "udev and kmod"}, {"kmod", "udev and kmod"},
 		{"libsystemd-shared", "udev and kmod"}, {"chrony", "chrony"},
+		{"lvm2", "storage tools"}, {"e2fsprogs", "storage tools"}, {"util-linux", "storage tools"},
 	} {
 		if strings.HasPrefix(pkg, c.prefix) {
 			return c.name

@@ -98,6 +98,14 @@ func hostd() Service {
 		}},
 		Console: true,
 		Trusted: true,
+		// What makes, checks and holds repositories and their volumes.
+		Programs: []string{
+			"/usr/bin/qemu-img",
+			"/usr/sbin/e2fsck",
+			"/usr/sbin/lvm",
+			"/usr/sbin/mke2fs",
+			"/usr/sbin/wipefs",
+		},
 	}
 }
 
