@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -49,12 +50,18 @@ func (a *account) withdraw(c *claim) {
 
 // admit answers those who wait, where there is an answer.
 func (m *Manager) admit(a *account) {
-	guests := a.guests(m.lines(a.Host.Ref()))
+	lines := m.lines(a.Host.Ref())
+	guests := a.guests(lines)
 	a.mu.Lock()
 	var waiting []string
-	for _, c := range a.claims {
+	a.claims = slices.DeleteFunc(a.claims, func(c *claim) bool {
+		listed := slices.ContainsFunc(lines, func(l line) bool { return l.ref == c.vm })
+		if !listed {
+			c.answer <- fmt.Errorf("vm %s is not in the memory ledger of its host", c.vm)
+		}
 		waiting = append(waiting, string(c.vm))
-	}
+		return !listed
+	})
 	start, refuse := a.policy.admit(a.Host.GuestMemory(), guests, waiting)
 	var refused []*claim
 	a.claims = slices.DeleteFunc(a.claims, func(c *claim) bool {

@@ -24,6 +24,9 @@ func (m *Manager) checkpoint(c *api.Call, ref api.VMRef, name string) (api.VMRef
 		if w.spec, err = m.specOf(ref, vm, []*Site{m.siteOf(vm)}); err != nil {
 			return err
 		}
+		if err := m.canReturn(tx, ref, vm); err != nil {
+			return err
+		}
 		spec, err = m.imageSpec(tx, ref, vm)
 		return err
 	})

@@ -36,12 +36,20 @@ func accountant(d *db.DB, sites []*Site) Memory {
 // readmit has a VM that restarts hold all it may use before its balloon driver is
 // back, or refuses the restart while the VM still runs.
 func (m *Manager) readmit(tx *db.Tx, ref api.VMRef, vm *api.VM) error {
-	host := m.siteOf(vm).ref()
-	room := m.cfg.Memory.Rooms(tx, ref)[host]
+	if err := m.canReturn(tx, ref, vm); err != nil {
+		return err
+	}
+	vm.ScheduledToBeResidentOn = m.siteOf(vm).ref()
+	return nil
+}
+
+// canReturn says whether there will be room for a running VM whose domain is about to
+// be made anew.
+func (m *Manager) canReturn(r db.Reader, ref api.VMRef, vm *api.VM) error {
+	room := m.cfg.Memory.Rooms(r, ref)[m.siteOf(vm).ref()]
 	if need := memory.Footprint(vm); vm.MemoryTarget < vm.MemoryStaticMax && need > room.Most {
 		return memory.NotEnough(need, room.Most)
 	}
-	vm.ScheduledToBeResidentOn = host
 	return nil
 }
 

@@ -101,7 +101,11 @@ func (m *Manager) wakeUp(ctx context.Context, o *running, w wakeUp, image func(*
 // restore makes the paused domain of an image, or none.
 func (m *Manager) restore(ctx context.Context, o *running, w wakeUp) error {
 	host := o.site.ref()
-	source, err := m.cfg.Disks.Attach(ctx, host, w.image, false)
+	var source *hypervisor.Source
+	err := m.cfg.Memory.Claim(ctx, host, o.vm)
+	if err == nil {
+		source, err = m.cfg.Disks.Attach(ctx, host, w.image, false)
+	}
 	if err == nil && source.Format != hypervisor.Raw {
 		err = fmt.Errorf("vm %s: its image is in format %s", o.uuid, source.Format)
 	}
