@@ -1,0 +1,313 @@
+package device_test
+
+import (
+	"strings"
+	"testing"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/wire/wiretest"
+)
+
+func TestVBDCreate(t *testing.T) {
+	s := newStack(t)
+	s.Covers("VBD.create", "VBD.destroy", "VM.get_allowed_VBD_devices")
+	first := s.vbd(drive(s.vm, s.vdi(), "autodetect"))
+	second := s.vbd(cd(s.vm, "", "autodetect"))
+	if a, b := wiretest.Get(s.Server, first), wiretest.Get(s.Server, second); a.Userdevice != "0" || b.Userdevice != "3" || a.CurrentlyAttached || !b.Empty {
+		t.Errorf("%+v %+v", a, b)
+	}
+	if got := wiretest.Get(s.Server, s.vbd(drive(s.vm, s.vdi(), "xvdc"))).Userdevice; got != "2" {
+		t.Errorf("xvdc is place %s", got)
+	}
+	var free []string
+	s.Must(&free, "VM.get_allowed_VBD_devices", s.vm.String())
+	if len(free) != 252 || strings.Join(free[:3], " ") != "1 4 5" {
+		t.Errorf("free places: %d, %v", len(free), free[:3])
+	}
+	s.Must(nil, "VBD.destroy", first.String())
+	s.Refused(api.ErrHandleInvalid("VBD", first.String()), "VBD.get_record", first.String())
+}
+
+func TestVBDCreateIsRefused(t *testing.T) {
+	s := newStack(t)
+	s.vbd(drive(s.vm, s.vdi(), "0"))
+	locked, hidden := s.vdi(func(v *api.VDI) { v.ReadOnly = true }), s.vdi(func(v *api.VDI) { v.Managed = false })
+	none := api.VDIRef("OpaqueRef:none")
+	tests := map[string]struct {
+		args map[string]any
+		edit func(map[string]any)
+		want *api.Error
+	}{
+		"taken":      {drive(s.vm, s.vdi(), "0"), nil, api.ErrDeviceAlreadyExists("0")},
+		"same place": {drive(s.vm, s.vdi(), "hda"), nil, api.ErrDeviceAlreadyExists("hda")},
+		"beyond":     {drive(s.vm, s.vdi(), "255"), nil, api.ErrInvalidDevice("255")},
+		"nonsense":   {drive(s.vm, s.vdi(), "-1"), nil, api.ErrInvalidDevice("-1")},
+		"writable CD": {cd(s.vm, "", "3"), func(a map[string]any) { a["mode"] = "RW" },
+			api.ErrVBDCdsMustBeReadonly()},
+		"empty disk": {drive(s.vm, "", "1"), nil, api.ErrVBDNotRemovableMedia("in constructor")},
+		"read-only":  {drive(s.vm, locked, "1"), nil, api.ErrVDIReadonly(locked.String())},
+		"unmanaged":  {drive(s.vm, hidden, "1"), nil, api.ErrVDINotManaged(hidden.String())},
+		"no disk":    {drive(s.vm, none, "1"), nil, api.ErrHandleInvalid("VDI", none.String())},
+		"no machine": {drive("OpaqueRef:x", s.vdi(), "1"), nil, api.ErrHandleInvalid("VM", "OpaqueRef:x")},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if tt.edit != nil {
+				tt.edit(tt.args)
+			}
+			s.Refused(tt.want, "VBD.create", tt.args)
+		})
+	}
+	if n := len(wiretest.Get(s.Server, s.vm).VBDs); n != 1 {
+		t.Errorf("%d drives after refusals", n)
+	}
+}
+
+// TestDisksOfAStart: a start attaches what a machine has, a stop lets go of it.
+func TestDisksOfAStart(t *testing.T) {
+	s := newStack(t)
+	s.Covers("VBD.get_currently_attached", "VBD.get_device")
+	disk, iso := s.vdi(), s.vdi()
+	a, b := s.vbd(drive(s.vm, disk, "0")), s.vbd(cd(s.vm, iso, "3"))
+	empty := s.vbd(cd(s.vm, "", "4"))
+	nic := s.vif("0")
+	s.start()
+	s.agrees("running")
+	s.holds("running", []api.VDIRef{disk, iso}, []api.VIFRef{nic})
+	hw := s.hardware()
+	root, _ := hw.Disk(wiretest.Get(s.Server, a).UUID)
+	if root.Device != "sda" || root.Bus != hypervisor.SCSI || root.ReadOnly || root.Serial != wiretest.Get(s.Server, disk).UUID || root.Source.Path != "/sr/"+string(disk) {
+		t.Errorf("%+v", root)
+	}
+	if d, _ := hw.Disk(wiretest.Get(s.Server, b).UUID); d.Device != "sdd" || d.Bus != hypervisor.SATA || !d.CD || !d.ReadOnly || d.Source == nil {
+		t.Errorf("%+v", d)
+	}
+	if d, _ := hw.Disk(wiretest.Get(s.Server, empty).UUID); d.Source != nil || !d.CD {
+		t.Errorf("%+v", d)
+	}
+	var attached bool
+	var device string
+	s.Must(&attached, "VBD.get_currently_attached", a.String())
+	s.Must(&device, "VBD.get_device", a.String())
+	if !attached || device != "sda" {
+		t.Errorf("attached %v as %q", attached, device)
+	}
+	s.Refused(api.ErrOperationNotAllowed("VBD '"+wiretest.Get(s.Server, a).UUID+"' still attached to '"+wiretest.Get(s.Server, s.vm).UUID+"'"),
+		"VBD.destroy", a.String())
+	s.Must(nil, "VM.clean_reboot", s.vm.String())
+	s.agrees("after a reboot")
+	s.holds("after a reboot", []api.VDIRef{disk, iso}, []api.VIFRef{nic})
+	s.Must(nil, "VM.hard_shutdown", s.vm.String())
+	s.agrees("stopped")
+	s.holds("stopped", nil, nil)
+}
+
+// TestStartFails: whichever step of a start fails, nothing is kept.
+func TestStartFails(t *testing.T) {
+	s := newStack(t)
+	s.vbd(drive(s.vm, s.vdi(), "0"))
+	s.vbd(drive(s.vm, s.vdi(), "1"))
+	s.vif("0")
+	s.vif("1")
+	for fail := 1; ; fail++ {
+		steps := 0
+		s.at.Before = func(step, _ string) error {
+			if steps++; steps == fail && (step == "attach" || step == "plug") {
+				return api.ErrSRNotAttached(s.sr.String())
+			}
+			return nil
+		}
+		if _, err := s.Call("VM.start", s.vm.String(), false, false); err == nil {
+			break
+		}
+		s.holds("failed", nil, nil)
+		s.agrees("failed")
+	}
+	s.Must(nil, "VM.hard_shutdown", s.vm.String())
+	s.at.Before = nil
+	for _, method := range []string{"Start", "Resume"} {
+		s.hv.FailNext(method, hypervisor.ErrBadState)
+		if _, err := s.Call("VM.start", s.vm.String(), false, false); err == nil {
+			t.Errorf("started in spite of %s", method)
+		}
+		s.holds(method, nil, nil)
+		s.agrees(method)
+	}
+	s.start()
+	s.agrees("started at last")
+}
+
+func TestStartLacks(t *testing.T) {
+	s := newStack(t)
+	s.Covers("VM.assert_can_boot_here", "VM.get_possible_hosts")
+	elsewhere := wiretest.Insert(s.Server, &api.SR{Type: "ext"})
+	far := wiretest.Insert(s.Server, &api.Network{Bridge: "xapi9"})
+	wiretest.Insert(s.Server, &api.PIF{Network: far, Host: "OpaqueRef:other"})
+	s.Must(nil, "VM.assert_can_boot_here", s.vm.String(), s.host.String())
+	disk := s.vdi(func(v *api.VDI) { v.SR = elsewhere })
+	vbd := s.vbd(drive(s.vm, disk, "0"))
+	lack := api.ErrVMRequiresSR(s.vm.String(), elsewhere.String())
+	s.Refused(lack, "VM.start", s.vm.String(), false, false)
+	s.Refused(lack, "VM.assert_can_boot_here", s.vm.String(), s.host.String())
+	s.Refused(lack, "VM.get_possible_hosts", s.vm.String())
+	s.Must(nil, "VBD.destroy", vbd.String())
+	args := s.nic("0")
+	args["network"] = far.String()
+	var vif api.VIFRef
+	s.Must(&vif, "VIF.create", args)
+	s.Refused(api.ErrVMRequiresNetwork(s.vm.String(), far.String()), "VM.start", s.vm.String(), false, false)
+	s.Must(nil, "VIF.destroy", vif.String())
+	missing := s.vdi(func(v *api.VDI) { v.Missing = true })
+	vbd = s.vbd(drive(s.vm, missing, "0"))
+	s.Refused(api.ErrVMRequiresVDI(s.vm.String(), missing.String()), "VM.start", s.vm.String(), false, false)
+	s.Must(nil, "VBD.destroy", vbd.String())
+	var hosts []api.HostRef
+	s.Must(&hosts, "VM.get_possible_hosts", s.vm.String())
+	if len(hosts) != 1 || hosts[0] != s.host {
+		t.Errorf("possible hosts: %v", hosts)
+	}
+	s.holds("never started", nil, nil)
+}
+
+func TestVBDPlug(t *testing.T) {
+	s := newStack(t)
+	s.Covers("VBD.plug", "VBD.unplug", "VBD.unplug_force", "VBD.unplug_force_no_safety_check", "VBD.assert_attachable")
+	disk := s.vdi()
+	vbd := s.vbd(drive(s.vm, disk, "1"))
+	s.Refused(api.ErrVMBadPowerState(s.vm.String(), "running", "halted"), "VBD.plug", vbd.String())
+	s.Must(nil, "VBD.assert_attachable", vbd.String())
+	s.start()
+	s.Refused(api.ErrDeviceAlreadyAttached(vbd.String()), "VBD.plug", vbd.String())
+	for _, unplug := range []string{"VBD.unplug", "VBD.unplug_force", "VBD.unplug_force_no_safety_check"} {
+		s.Must(nil, unplug, vbd.String())
+		s.agrees(unplug)
+		s.holds(unplug, nil, nil)
+		s.Refused(api.ErrDeviceAlreadyDetached(vbd.String()), "VBD.unplug", vbd.String())
+		s.Must(nil, "VBD.plug", vbd.String())
+		s.agrees("plugged")
+		s.holds("plugged", []api.VDIRef{disk}, nil)
+	}
+	s.hv.HoldDevices(wiretest.Get(s.Server, s.vm).UUID, true)
+	s.Refused(api.ErrDeviceDetachTimeout("VBD", vbd.String()), "VBD.unplug", vbd.String())
+	s.agrees("held by the guest")
+	s.holds("held by the guest", []api.VDIRef{disk}, nil)
+	second := s.vbd(drive(s.vm, disk, "2"))
+	s.Refused(api.ErrVDIInUse(disk.String(), "plug"), "VBD.plug", second.String())
+	s.Refused(api.ErrVDIInUse(disk.String(), "attach"), "VBD.assert_attachable", second.String())
+	fixed := wiretest.Get(s.Server, vbd)
+	if fixed.Unpluggable {
+		s.Must(nil, "VBD.set_unpluggable", vbd.String(), false)
+		s.Refused(api.ErrVBDNotUnpluggable(vbd.String()), "VBD.unplug", vbd.String())
+	}
+}
+
+// TestVBDPlugFails: what the domain does not get the host does not keep; where the
+// answer was lost, the domain is asked.
+func TestVBDPlugFails(t *testing.T) {
+	s := newStack(t)
+	disk := s.vdi()
+	s.start()
+	vbd := s.vbd(drive(s.vm, disk, "1"))
+	s.hv.FailNext("AttachDisk", hypervisor.ErrUnsupported)
+	if _, err := s.Call("VBD.plug", vbd.String()); err == nil {
+		t.Error("plugged")
+	}
+	s.agrees("not plugged")
+	s.holds("not plugged", nil, nil)
+	s.hv.FailNext("AttachDisk", hypervisor.ErrUnknownOutcome) // without effect
+	if _, err := s.Call("VBD.plug", vbd.String()); err == nil {
+		t.Error("plugged")
+	}
+	s.agrees("lost")
+	s.holds("lost", nil, nil)
+	s.Must(nil, "VBD.plug", vbd.String())
+	s.hv.FailNext("DetachDisk", hypervisor.ErrUnknownOutcome)
+	if _, err := s.Call("VBD.unplug", vbd.String()); err == nil {
+		t.Error("unplugged")
+	}
+	s.agrees("lost again")
+	s.holds("lost again", []api.VDIRef{disk}, nil)
+}
+
+// TestSharedDisk: a sharable disk stays attached until its last user lets go.
+func TestSharedDisk(t *testing.T) {
+	s := newStack(t)
+	disk := s.vdi(func(v *api.VDI) { v.Sharable = true })
+	s.vbd(drive(s.vm, disk, "0"))
+	other := s.machine("two", strings.TrimSuffix(wiretest.Get(s.Server, s.vm).PVKernel, "/vmlinuz"))
+	s.vbd(drive(other, disk, "0"))
+	s.start()
+	s.Must(nil, "VM.start", other.String(), false, false)
+	s.Must(nil, "VM.hard_shutdown", s.vm.String())
+	s.holds("one of two", []api.VDIRef{disk}, nil)
+	s.Must(nil, "VM.hard_shutdown", other.String())
+	s.holds("none", nil, nil)
+}
+
+// TestOneWriter: a disk that is not sharable is in one running machine.
+func TestOneWriter(t *testing.T) {
+	s := newStack(t)
+	disk := s.vdi()
+	s.vbd(drive(s.vm, disk, "0"))
+	other := s.machine("two", strings.TrimSuffix(wiretest.Get(s.Server, s.vm).PVKernel, "/vmlinuz"))
+	s.vbd(drive(other, disk, "0"))
+	s.start()
+	s.Refused(api.ErrVDIInUse(disk.String(), "attach"), "VM.start", other.String(), false, false)
+	s.Must(nil, "VM.hard_shutdown", s.vm.String())
+	s.Must(nil, "VM.start", other.String(), false, false)
+	s.holds("the other", []api.VDIRef{disk}, nil)
+}
+
+func TestMedia(t *testing.T) {
+	s := newStack(t)
+	s.Covers("VBD.insert", "VBD.eject")
+	iso, hidden := s.vdi(), s.vdi(func(v *api.VDI) { v.Managed = false })
+	vbd := s.vbd(cd(s.vm, "", "3"))
+	disk := s.vbd(drive(s.vm, s.vdi(), "0"))
+	s.Refused(api.ErrVBDIsEmpty(vbd.String()), "VBD.eject", vbd.String())
+	s.Refused(api.ErrVBDNotRemovableMedia(disk.String()), "VBD.eject", disk.String())
+	s.Refused(api.ErrVDINotManaged(hidden.String()), "VBD.insert", vbd.String(), hidden.String())
+	s.Must(nil, "VBD.insert", vbd.String(), iso.String()) // a halted machine's
+	if v := wiretest.Get(s.Server, vbd); v.Empty || v.VDI != iso {
+		t.Errorf("inserted: %+v", v)
+	}
+	s.Must(nil, "VBD.eject", vbd.String())
+	s.start()
+	held := s.at.Disks()
+	s.Must(nil, "VBD.insert", vbd.String(), iso.String())
+	s.agrees("inserted")
+	s.holds("inserted", append(held, iso), nil)
+	s.Refused(api.ErrVBDNotEmpty(vbd.String()), "VBD.insert", vbd.String(), iso.String())
+	s.hv.FailNext("ChangeMedia", hypervisor.ErrBusy)
+	s.Refused(api.ErrVBDTrayLocked(vbd.String()), "VBD.eject", vbd.String())
+	s.agrees("tray locked")
+	s.Must(nil, "VBD.eject", vbd.String())
+	s.agrees("ejected")
+	s.holds("ejected", held, nil)
+	s.hv.FailNext("ChangeMedia", hypervisor.ErrUnsupported)
+	if _, err := s.Call("VBD.insert", vbd.String(), iso.String()); err == nil {
+		t.Error("inserted")
+	}
+	s.agrees("not inserted")
+	s.holds("not inserted", held, nil)
+}
+
+func TestVBDSettings(t *testing.T) {
+	s := newStack(t)
+	s.Covers("VBD.set_mode", "VBD.set_userdevice")
+	vbd, drivee := s.vbd(drive(s.vm, s.vdi(), "0")), s.vbd(cd(s.vm, "", "3"))
+	s.Must(nil, "VBD.set_mode", vbd.String(), "RO")
+	s.Must(nil, "VBD.set_userdevice", vbd.String(), "5")
+	if v := wiretest.Get(s.Server, vbd); v.Mode != api.VBDModeRO || v.Userdevice != "5" {
+		t.Errorf("%+v", v)
+	}
+	s.Refused(api.ErrVBDCdsMustBeReadonly(), "VBD.set_mode", drivee.String(), "RW")
+	s.Refused(api.ErrDeviceAlreadyExists("3"), "VBD.set_userdevice", vbd.String(), "3")
+	s.Refused(api.ErrInvalidDevice("no"), "VBD.set_userdevice", vbd.String(), "no")
+	s.start()
+	if d, _ := s.hardware().Disk(wiretest.Get(s.Server, vbd).UUID); !d.ReadOnly || d.Device != "sdf" {
+		t.Errorf("the domain has %+v", d)
+	}
+	s.Refused(api.ErrVMBadPowerState(s.vm.String(), "halted", "running"), "VBD.set_mode", vbd.String(), "RW")
+}
