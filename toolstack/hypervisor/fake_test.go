@@ -19,8 +19,17 @@ func TestFakeConforms(t *testing.T) {
 		},
 		Greeting: "cairn-demo-guest ready",
 		KVM:      true,
-		Kill:     func(_ *testing.T, uuid string) { f.End(uuid, hypervisor.ByCrash) },
-		Bounce:   func(*testing.T) { f.Resync() },
-		Limit:    5 * time.Second,
+		Volumes:  conformance.Names{},
+		Bridge:   "xenbr0",
+		Hold:     func(_ *testing.T, uuid string) { f.HoldDevices(uuid, true) },
+		Kept:     func(*testing.T, string, bool) {},
+		Full: func(_ *testing.T, d hypervisor.Disk) conformance.Full {
+			return conformance.Full{
+				Source: *d.Source, Fail: func(uuid string) { f.FailWrite(uuid, d.ID, hypervisor.NoSpace) }, Grow: func() {},
+			}
+		},
+		Kill:   func(_ *testing.T, uuid string) { f.End(uuid, hypervisor.ByCrash) },
+		Bounce: func(*testing.T) { f.Resync() },
+		Limit:  5 * time.Second,
 	})
 }

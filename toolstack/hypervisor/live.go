@@ -2,7 +2,6 @@ package hypervisor
 
 import (
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"time"
@@ -13,19 +12,27 @@ import (
 
 // Hardware implements Devices.
 func (l *Libvirt) Hardware(ctx context.Context, uuid string) (Hardware, error) {
+	d, err := l.describe(ctx, uuid)
+	if err != nil {
+		return Hardware{}, err
+	}
+	return hardwareFrom(d), nil
+}
+
+// describe reads the domain as it is now.
+func (l *Libvirt) describe(ctx context.Context, uuid string) (d libvirtxml.Domain, err error) {
 	var x string
-	err := l.job(ctx, "hardware", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) (err error) {
+	err = l.job(ctx, "describe", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) (err error) {
 		x, err = c.DomainGetXMLDesc(d, 0)
 		return err
 	})
 	if err != nil {
-		return Hardware{}, err
+		return d, err
 	}
-	var d libvirtxml.Domain
 	if err := d.Unmarshal(x); err != nil {
-		return Hardware{}, fmt.Errorf("domain %s: %w", uuid, err)
+		return d, fmt.Errorf("domain %s: %w", uuid, err)
 	}
-	return hardwareFrom(d), nil
+	return d, nil
 }
 
 // AttachDisk implements Devices.
@@ -45,7 +52,8 @@ func (l *Libvirt) AttachDisk(ctx context.Context, uuid string, d Disk) error {
 			return fmt.Errorf("attach disk %s as %s: %w", d.ID, d.Device, ErrExists)
 		}
 	}
-	return l.attach(ctx, "attach disk", uuid, diskXML(d, 0))
+	x := diskXML(d, 0)
+	return l.attach(ctx, "attach disk", uuid, &x)
 }
 
 // AttachNIC implements Devices.
@@ -60,16 +68,20 @@ func (l *Libvirt) AttachNIC(ctx context.Context, uuid string, n NIC) error {
 	if _, there := h.NIC(n.ID); there {
 		return fmt.Errorf("attach nic %s: %w", n.ID, ErrExists)
 	}
-	return l.attach(ctx, "attach nic", uuid, nicXML(n, 0))
+	x := nicXML(n, 0)
+	return l.attach(ctx, "attach nic", uuid, &x)
 }
 
-func (l *Libvirt) attach(ctx context.Context, what, uuid string, device any) error {
-	x, err := xml.Marshal(device)
+// element is a device as XML; only through this method does it become complete.
+type element interface{ Marshal() (string, error) }
+
+func (l *Libvirt) attach(ctx context.Context, what, uuid string, device element) error {
+	x, err := device.Marshal()
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return l.job(ctx, what, uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
-		return c.DomainAttachDeviceFlags(d, string(x), uint32(golibvirt.DomainDeviceModifyLive))
+		return c.DomainAttachDeviceFlags(d, x, uint32(golibvirt.DomainDeviceModifyLive))
 	})
 }
 
@@ -162,40 +174,43 @@ func (l *Libvirt) ChangeMedia(ctx context.Context, uuid, id string, s *Source) e
 	if err := disk.check(); err != nil {
 		return err
 	}
-	return l.update(ctx, "change media", uuid, diskXML(disk, 0), golibvirt.DomainDeviceModifyLive|golibvirt.DomainDeviceModifyForce)
+	x := diskXML(disk, 0)
+	return l.update(ctx, "change media", uuid, &x, golibvirt.DomainDeviceModifyLive|golibvirt.DomainDeviceModifyForce)
 }
 
-// UpdateNIC implements Devices.
+// UpdateNIC implements Devices. It hands libvirt's own description of the NIC back,
+// because any other difference would be refused.
 func (l *Libvirt) UpdateNIC(ctx context.Context, uuid string, n NIC) error {
 	if err := n.check(); err != nil {
 		return err
 	}
-	h, err := l.Hardware(ctx, uuid)
+	d, err := l.describe(ctx, uuid)
 	if err != nil {
 		return err
 	}
-	was, there := h.NIC(n.ID)
-	if !there {
-		return fmt.Errorf("nic %s of %s: %w", n.ID, uuid, ErrNotFound)
+	for _, x := range d.Devices.Interfaces {
+		if idOf(x.Alias) != n.ID {
+			continue
+		}
+		if !nicFrom(n.ID, x).rewired(n) {
+			return fmt.Errorf("nic %s: only bridge and link change: %w", n.ID, ErrUnsupported)
+		}
+		x.Source, x.Link = nicXML(n, 0).Source, &libvirtxml.DomainInterfaceLink{State: "up"}
+		if n.LinkDown {
+			x.Link.State = "down"
+		}
+		return l.update(ctx, "update nic", uuid, &x, golibvirt.DomainDeviceModifyLive)
 	}
-	if !was.rewired(n) {
-		return fmt.Errorf("nic %s: only bridge and link change: %w", n.ID, ErrUnsupported)
-	}
-	x := nicXML(n, 0)
-	x.ROM = nil // as it is
-	if !n.LinkDown {
-		x.Link = &libvirtxml.DomainInterfaceLink{State: "up"}
-	}
-	return l.update(ctx, "update nic", uuid, x, golibvirt.DomainDeviceModifyLive)
+	return fmt.Errorf("nic %s of %s: %w", n.ID, uuid, ErrNotFound)
 }
 
-func (l *Libvirt) update(ctx context.Context, what, uuid string, device any, flags golibvirt.DomainDeviceModifyFlags) error {
-	x, err := xml.Marshal(device)
+func (l *Libvirt) update(ctx context.Context, what, uuid string, device element, flags golibvirt.DomainDeviceModifyFlags) error {
+	x, err := device.Marshal()
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return l.job(ctx, what, uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
-		return c.DomainUpdateDeviceFlags(d, string(x), flags)
+		return c.DomainUpdateDeviceFlags(d, x, flags)
 	})
 }
 

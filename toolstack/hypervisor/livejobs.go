@@ -288,9 +288,10 @@ func (c Config) shellXML(uuid string) (string, error) {
 	s := Spec{UUID: uuid, Kind: Emulated, Machine: DefaultMachine, Firmware: UEFI}
 	d := libvirtxml.Domain{
 		Type: string(s.Kind), Name: uuid, UUID: uuid,
-		Memory:  &libvirtxml.DomainMemory{Value: minMemory >> 10, Unit: "KiB"},
-		OS:      c.bootOS(s),
-		Devices: &libvirtxml.DomainDeviceList{Emulator: c.Emulator, TPMs: []libvirtxml.DomainTPM{tpm()}},
+		Memory:   &libvirtxml.DomainMemory{Value: minMemory >> 10, Unit: "KiB"},
+		OS:       c.bootOS(s),
+		Features: features(s),
+		Devices:  &libvirtxml.DomainDeviceList{Emulator: c.Emulator, TPMs: []libvirtxml.DomainTPM{tpm()}},
 	}
 	d.OS.SMBios = nil
 	return d.Marshal()

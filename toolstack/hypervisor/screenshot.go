@@ -15,26 +15,45 @@ import (
 // maxPicture bounds a screenshot: an 8K screen of three bytes a pixel.
 const maxPicture = 100 << 20
 
-// Screenshot implements Devices.
+// Screenshot implements Devices. It has a connection of its own, because neither
+// libvirtd nor the library ever ends the stream that the picture comes in.
 func (l *Libvirt) Screenshot(ctx context.Context, uuid string) ([]byte, error) {
-	var picture bounded
-	err := l.job(ctx, "screenshot", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
-		_, err := c.DomainScreenshot(d, &picture, 0, 0)
-		return err
-	})
+	d, err := domainRef(uuid)
 	if err != nil {
 		return nil, err
 	}
-	if bytes.HasPrefix(picture.Bytes(), []byte("\x89PNG")) {
-		return picture.Bytes(), nil
+	var picture bounded
+	err = l.owner.apart(ctx, l.work(), "screenshot "+uuid, func(c *golibvirt.Libvirt) error {
+		_, err := c.DomainScreenshot(d, &picture, 0, 0)
+		var answer golibvirt.Error
+		if picture.Len() > 0 && !errors.As(err, &answer) {
+			// The library looks for the picture's type behind the picture, where there is
+			// none. Whether the picture is whole is for its decoder to say.
+			return nil
+		}
+		return err
+	})
+	if errors.Is(err, ErrUnsupported) {
+		err = fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
-	screen, err := readPPM(&picture)
+	if err != nil {
+		return nil, err
+	}
+	screen, err := decodePicture(picture.Bytes())
 	if err != nil {
 		return nil, fmt.Errorf("screenshot %s: %w", uuid, err)
 	}
 	var out bytes.Buffer
 	err = png.Encode(&out, screen)
 	return out.Bytes(), err
+}
+
+// decodePicture reads either of the formats QEMU makes.
+func decodePicture(b []byte) (image.Image, error) {
+	if bytes.HasPrefix(b, []byte("\x89PNG")) {
+		return png.Decode(bytes.NewReader(b))
+	}
+	return readPPM(bytes.NewReader(b))
 }
 
 // bounded keeps as much as a picture may have. It swallows the rest: an error would

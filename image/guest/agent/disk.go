@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -165,14 +166,26 @@ func mountCD(w io.Writer, words []string) error {
 	if err := os.MkdirAll(cd, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount("/dev/"+name, cd, "iso9660", unix.MS_RDONLY, ""); err != nil {
-		return fmt.Errorf("mount %s: %w", name, err)
+	if err := mountWhenReady("/dev/" + name); err != nil {
+		return err
 	}
 	files, err := os.ReadDir(cd)
 	for _, f := range files {
 		fmt.Fprintf(w, "cd file=%q dir=%v\n", f.Name(), f.IsDir())
 	}
 	return err
+}
+
+// mountWhenReady tries again for a while: a drive fails the first reads after its
+// medium has changed, and that is how the kernel learns of the change.
+func mountWhenReady(from string) (err error) {
+	for range 20 {
+		if err = unix.Mount(from, cd, "iso9660", unix.MS_RDONLY, ""); err == nil {
+			return nil
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+	return fmt.Errorf("mount %s: %w", from, err)
 }
 
 func unmountCD(io.Writer, []string) error { return unix.Unmount(cd, 0) }

@@ -24,12 +24,31 @@ type Target struct {
 	Spec       hypervisor.Spec // of a guest like ci/devhost/testguest; UUID is replaced
 	Greeting   string
 	KVM        bool
+	// Agent says that the guest obeys the commands of image/guest/agent.
+	Agent bool
+	// Pattern is what the guest's fill writes.
+	Pattern func(seed int64) io.Reader
+	Volumes Volumes
+	Bridge  string // for NICs
+	// Hold makes a guest keep its devices.
+	Hold func(t *testing.T, uuid string)
+	// Kept fails unless the VM's firmware's memory is, or is not, there.
+	Kept func(t *testing.T, uuid string, want bool)
+	// Full makes an image for a disk where there is no room for 16 MiB.
+	Full func(t *testing.T, d hypervisor.Disk) Full
 	// Kill ends the domain's QEMU the hard way.
 	Kill func(t *testing.T, uuid string)
 	// Bounce makes the connection to the hypervisor break and come back.
 	Bounce func(t *testing.T)
 	// Limit bounds each wait.
 	Limit time.Duration
+}
+
+// Full is an image that the guest's writes do not fit into.
+type Full struct {
+	Source hypervisor.Source
+	Fail   func(uuid string) // makes a write fail that does not of itself
+	Grow   func()
 }
 
 // Run runs the whole script.
@@ -47,6 +66,17 @@ func Run(t *testing.T, target Target) {
 		{"panics", (*script).panics},
 		{"bounce", (*script).bounce},
 		{"absent", (*script).absent},
+		{"disks", (*script).disks},
+		{"media", (*script).media},
+		{"nics", (*script).nics},
+		{"held", (*script).held},
+		{"snapshot", (*script).snapshot},
+		{"save", (*script).save},
+		{"sizes", (*script).sizes},
+		{"graphics", (*script).graphics},
+		{"firmware", (*script).firmware},
+		{"no-space", (*script).noSpace},
+		{"absent-devices", (*script).absentDevices},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -241,12 +271,23 @@ func (s *script) enter(c net.Conn, line string) {
 
 func (s *script) read(c net.Conn, want string) {
 	s.Helper()
+	s.readUntil(c, want)
+}
+
+// readUntil reads until one of the wanted words is there, and returns what it read.
+func (s *script) readUntil(c net.Conn, want ...string) string {
+	s.Helper()
 	s.must(c.SetReadDeadline(time.Now().Add(s.Limit)))
 	var got bytes.Buffer
 	b := make([]byte, 4096)
-	for !strings.Contains(got.String(), want) {
+	for {
 		n, err := c.Read(b)
 		got.Write(b[:n])
+		for _, w := range want {
+			if strings.Contains(got.String(), w) {
+				return got.String()
+			}
+		}
 		if err != nil {
 			s.Fatalf("console: %v after %q, want %q", err, got.String(), want)
 		}

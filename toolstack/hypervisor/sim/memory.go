@@ -6,6 +6,7 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/memory"
 )
 
 // refreshInterval is how late a host's free memory may be.
@@ -47,12 +48,7 @@ func (p *Pool) Refresh(ctx context.Context, d *db.DB) error {
 }
 
 func staleMetrics(s *db.Snapshot) map[api.HostMetricsRef]int64 {
-	used := map[api.HostRef]int64{}
-	for _, v := range db.All[api.VM](s) {
-		if !v.IsControlDomain && !v.ResidentOn.IsNull() {
-			used[v.ResidentOn] += v.MemoryStaticMax + v.MemoryOverhead
-		}
-	}
+	used := memory.HeldBy(s)
 	stale := map[api.HostMetricsRef]int64{}
 	for ref, h := range db.All[api.Host](s) {
 		if h.OtherConfig[indexKey] == "0" {

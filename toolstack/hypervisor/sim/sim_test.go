@@ -32,9 +32,18 @@ func TestSimulatorConforms(t *testing.T) {
 		},
 		Greeting: "cairn-demo-guest ready",
 		KVM:      true,
-		Kill:     func(_ *testing.T, uuid string) { h.End(uuid, hypervisor.ByCrash) },
-		Bounce:   func(*testing.T) { h.Resync() },
-		Limit:    5 * time.Second,
+		Volumes:  conformance.Names{},
+		Bridge:   "xenbr0",
+		Hold:     func(_ *testing.T, uuid string) { h.HoldDevices(uuid, true) },
+		Kept:     func(*testing.T, string, bool) {},
+		Full: func(_ *testing.T, d hypervisor.Disk) conformance.Full {
+			return conformance.Full{
+				Source: *d.Source, Fail: func(uuid string) { h.FailWrite(uuid, d.ID, hypervisor.NoSpace) }, Grow: func() {},
+			}
+		},
+		Kill:   func(_ *testing.T, uuid string) { h.End(uuid, hypervisor.ByCrash) },
+		Bounce: func(*testing.T) { h.Resync() },
+		Limit:  5 * time.Second,
 	})
 }
 
