@@ -15,7 +15,6 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleHostEnable(r, m.enable)
 	api.HandleHostShutdown(r, func(c *api.Call, ref api.HostRef) error { return m.power(c, ref, client.Poweroff) })
 	api.HandleHostReboot(r, func(c *api.Call, ref api.HostRef) error { return m.power(c, ref, client.Reboot) })
-	api.HandleHostComputeFreeMemory(r, m.computeFreeMemory)
 	api.HandleHostComputeMemoryOverhead(r, func(_ *api.Call, ref api.HostRef) (int64, error) {
 		return 0, m.isThis(ref) // all of the host's own need is its control domain's
 	})
@@ -92,13 +91,6 @@ func (m *Manager) power(c *api.Call, ref api.HostRef, action client.PowerAction)
 		}
 	}
 	return m.cfg.Hostd.Power(c, action)
-}
-
-func (m *Manager) computeFreeMemory(_ *api.Call, ref api.HostRef) (int64, error) {
-	if err := m.isThis(ref); err != nil {
-		return 0, err
-	}
-	return m.freeMemory(m.cfg.DB.Snapshot(), ref, m.now.Load()), nil
 }
 
 // callPlugin: there are no scripts on a host. The plugins that exist are Go.

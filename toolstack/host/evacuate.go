@@ -23,10 +23,6 @@ func (m *Manager) registerEvacuation(r *api.Registry) {
 		}
 		return m.assertCanEvacuate(ref)
 	})
-	api.HandleHostGetUncooperativeResidentVMs(r, func(_ *api.Call, ref api.HostRef) ([]api.VMRef, error) {
-		_, err := db.Get(m.cfg.DB.Snapshot(), ref)
-		return nil, err // no VM was asked for memory that it did not give
-	})
 }
 
 // impediments says for each VM on a host why it cannot move, as code and

@@ -214,6 +214,10 @@ func (m *Manager) GuestMemory() int64 {
 	if f == nil {
 		return 0
 	}
+	return guestMemory(f)
+}
+
+func guestMemory(f *facts) int64 {
 	return max(f.inventory.Memory.Total-reserve(f.inventory.Memory.Total), 0)
 }
 

@@ -12,6 +12,7 @@ import (
 	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/memory"
 	"cairn/toolstack/operation"
 )
 
@@ -48,7 +49,7 @@ func (m *Manager) write(tx *db.Tx, f *facts) (api.HostRef, error) {
 	}
 	metrics = upsert(w, metrics, api.NewHostMetrics, func(r *api.HostMetrics) {
 		r.MemoryTotal, r.Live = f.inventory.Memory.Total, true
-		r.MemoryFree = m.freeMemory(tx, ref, f)
+		r.MemoryFree = max(memory.Free(tx, ref, guestMemory(f)), 0)
 		if r.LastUpdated.IsZero() {
 			r.LastUpdated = f.asked
 		}
@@ -322,16 +323,4 @@ func (m *Manager) writeControlDomain(w *writer, ref api.VMRef, host api.HostRef,
 		vm.DomainType = api.DomainTypePv
 		vm.AllowedOperations = nil
 	})
-}
-
-// freeMemory is what is left for guests, by the rows.
-func (m *Manager) freeMemory(r db.Reader, host api.HostRef, f *facts) int64 {
-	total := f.inventory.Memory.Total
-	free := total - reserve(total)
-	for _, vm := range db.All[api.VM](r) {
-		if !vm.IsControlDomain && (vm.ResidentOn == host || vm.ScheduledToBeResidentOn == host) {
-			free -= vm.MemoryStaticMax + vm.MemoryOverhead
-		}
-	}
-	return max(free, 0)
 }

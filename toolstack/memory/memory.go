@@ -63,6 +63,17 @@ func Free(r db.Reader, host api.HostRef, total int64) int64 {
 	return total
 }
 
+// HeldBy is what the guests of each host hold, for hosts that have any.
+func HeldBy(r db.Reader) map[api.HostRef]int64 {
+	held := map[api.HostRef]int64{}
+	for host, lines := range ledger(r) {
+		for _, l := range lines {
+			held[host] += l.hold()
+		}
+	}
+	return held
+}
+
 // line is a VM's entry in the ledger of a host.
 type line struct {
 	Guest

@@ -22,6 +22,7 @@ import (
 	"cairn/toolstack/event"
 	"cairn/toolstack/host"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/memory"
 	"cairn/toolstack/network"
 	"cairn/toolstack/operation"
 	cairnpool "cairn/toolstack/pool"
@@ -80,6 +81,7 @@ type toolstack struct {
 	audit    *audit.Log
 	others   []vm.Site // beside the own host
 	networks *network.Manager
+	memory   *memory.Manager
 	vms      *vm.Manager
 	consoles *console.Manager
 	server   *wire.Server
@@ -225,8 +227,10 @@ func (t *toolstack) build() error {
 	})
 	t.networks = network.New(network.Config{DB: t.db, Hostd: t.hostdOf, Log: log.With("component", "network")})
 	consoles := t.ttys(log.With("component", "console"))
+	t.memory = memory.New(memory.Config{DB: t.db, Sites: t.memories(), Log: log.With("component", "memory")})
 	t.vms = vm.New(vm.Config{
-		DB: t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
+		Memory: t.memory,
+		DB:     t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
 		Log: log.With("component", "vm"),
 	})
 	sessions.Register(registry)
@@ -243,6 +247,7 @@ func (t *toolstack) build() error {
 	t.pool.Register(registry)
 	t.networks.Register(registry)
 	storage.New(storage.Config{DB: t.db}).Register(registry)
+	t.memory.Register(registry)
 	t.vms.Register(registry)
 	t.server = wire.NewServer(wire.Config{
 		DB: t.db, Registry: registry, Sessions: sessions, Tasks: t.tasks, Log: log.With("component", "api"),
@@ -272,6 +277,15 @@ func (t *toolstack) ttys(log *slog.Logger) vm.Consoles {
 	return t.cfg.pool
 }
 
+// memories are the hosts whose memory this process accounts for.
+func (t *toolstack) memories() []memory.Site {
+	sites := []memory.Site{{Host: t.host, Balloons: t.hv}}
+	for _, s := range t.others {
+		sites = append(sites, memory.Site{Host: s.Host, Balloons: s.Hypervisor})
+	}
+	return sites
+}
+
 // serve runs all parts; the first that fails ends the others.
 func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -293,6 +307,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	})
 	group.Go(func() error { return t.vms.Run(ctx, func() { close(t.ready) }) })
 	group.Go(func() error { return t.consoles.Run(ctx) })
+	group.Go(func() error { return t.memory.Run(ctx) })
 	if t.cfg.pool != nil {
 		group.Go(func() error { return t.cfg.pool.Run(ctx, t.db) })
 	}
