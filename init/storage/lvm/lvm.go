@@ -44,6 +44,7 @@ log { syslog = 0 }
 // Group is a volume group on one disk.
 type Group struct {
 	Dir    string // of the configuration
+	Nodes  string // of device nodes, normally /dev
 	Device string
 	Name   string
 }
@@ -54,7 +55,7 @@ func (g Group) command(verb string, args ...string) tool.Command {
 }
 
 // Path is the node of a logical volume while it is active.
-func (g Group) Path(volume string) string { return filepath.Join("/dev", g.Name, volume) }
+func (g Group) Path(volume string) string { return filepath.Join(g.Nodes, g.Name, volume) }
 
 // Make makes the group on a blank disk, in two commands.
 func (g Group) Make() []tool.Command {
@@ -72,9 +73,9 @@ func (g Group) Remove() []tool.Command {
 	}
 }
 
-// Create makes an inactive volume.
+// Create makes a volume, which is active then.
 func (g Group) Create(volume string, size int64, tags []string) tool.Command {
-	args := []string{"--yes", "--name", volume, "--size", bytes(size), "--wipesignatures", "n", "--zero", "n", "--setautoactivation", "n", "--activate", "n"}
+	args := []string{"--yes", "--name", volume, "--size", bytes(size), "--wipesignatures", "n", "--zero", "n", "--setautoactivation", "n", "--activate", "y"}
 	for _, t := range tags {
 		args = append(args, "--addtag", t)
 	}

@@ -80,7 +80,7 @@ func (d lvmDriver) group(ctx context.Context, sr string, config map[string]strin
 	if err != nil {
 		return g, false, false, err
 	}
-	g = lvm.Group{Dir: d.m.cfg.LVMDir, Device: disk.Path, Name: groupPrefix + sr}
+	g = lvm.Group{Dir: d.m.cfg.LVMDir, Nodes: d.m.cfg.Media.Dev, Device: disk.Path, Name: groupPrefix + sr}
 	found, err := d.m.cfg.Media.Found(ctx, disk, isLVM)
 	if err != nil {
 		return g, false, false, err
@@ -169,7 +169,7 @@ type group struct {
 	users map[string]int // of volumes opened for qemu-img
 }
 
-func (g *group) path() string { return filepath.Join("/dev", g.Name) }
+func (g *group) path() string { return filepath.Join(g.Nodes, g.Name) }
 
 func (g *group) space(ctx context.Context) (space, error) {
 	out, err := g.m.cfg.Tools.Run(ctx, g.Space())

@@ -158,7 +158,7 @@ func (g *group) draft(ctx context.Context, name string, spec client.VolumeSpec) 
 	d := volumeDraft{g, name, lvm.Meta{
 		Draft: true, Format: string(spec.Format), Size: spec.Size, Backing: spec.Backing, Note: spec.Note,
 	}}
-	if err := g.m.run(ctx, g.Create(name, size, d.meta.Tags()), g.Group.Activate(name, true)); err != nil {
+	if err := g.m.run(ctx, g.Create(name, size, d.meta.Tags())); err != nil {
 		return nil, errors.Join(err, d.drop(context.WithoutCancel(ctx)))
 	}
 	err := g.m.give(d.path())
@@ -201,7 +201,17 @@ func erase(ctx context.Context, path string, format client.Format) error {
 // zero lets the kernel choose how: many disks are told to instead of written to.
 func zero(f *os.File, at, n int64) error {
 	const mode = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
-	return unix.Fallocate(int(f.Fd()), mode, at, n)
+	err := unix.Fallocate(int(f.Fd()), mode, at, n)
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	empty := make([]byte, 1<<20)
+	for end := at + n; at < end; at += int64(len(empty)) {
+		if _, err := f.WriteAt(empty[:min(int64(len(empty)), end-at)], at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d volumeDraft) path() string { return d.g.Path(d.name) }
