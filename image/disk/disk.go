@@ -150,7 +150,12 @@ func writeESP(d *diskfsdisk.Disk, c Content) error {
 		return err
 	}
 	defer fs.Close()
-	for _, p := range sortedKeys(c.ESP) {
+	return writeFiles(fs, c.ESP)
+}
+
+// writeFiles puts files and the directories above them into a file system.
+func writeFiles(fs filesystem.FileSystem, files map[string][]byte) error {
+	for _, p := range sortedKeys(files) {
 		if err := fs.Mkdir(path.Dir(p)); err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}
@@ -158,7 +163,7 @@ func writeESP(d *diskfsdisk.Disk, c Content) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}
-		if _, err := io.CopyBuffer(struct{ io.Writer }{f}, bytes.NewReader(c.ESP[p]), make([]byte, 4*mib)); err != nil {
+		if _, err := io.CopyBuffer(struct{ io.Writer }{f}, bytes.NewReader(files[p]), make([]byte, 4*mib)); err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}
 		if err := f.Close(); err != nil {
