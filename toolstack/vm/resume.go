@@ -53,8 +53,12 @@ func (m *Manager) resumeAs(c *api.Call, ref api.VMRef, want api.HostRef, op api.
 		return err
 	}
 	c.Task.Set(0.1)
-	err = m.wakeUp(c, o, w, m.dropImage)
-	return o.end(c, hvError(ref, err), func(_ *db.Tx, vm *api.VM) error {
+	if err = m.cfg.Memory.Claim(c, o.site.ref(), ref); err != nil {
+		o.asleep(c, w.image)
+	} else {
+		err = m.wakeUp(c, o, w, m.dropImage)
+	}
+	return o.end(c, asCancelled(c, hvError(ref, err)), func(_ *db.Tx, vm *api.VM) error {
 		vm.ScheduledToBeResidentOn = ""
 		return nil
 	})
