@@ -15,6 +15,9 @@ import (
 // asked for has ended and is cleaned up.
 const cancelPatience = 15 * time.Second
 
+// beginLimit is for a hostd that is busy starting.
+const beginLimit = time.Minute
+
 // Job asks for a job; with after it waits, up to half a minute, until the job's
 // revision is another.
 func (c *Client) Job(ctx context.Context, id string, after int64) (Job, error) {
@@ -44,7 +47,10 @@ func send[T any](ctx context.Context, c *Client, method, path string, body any) 
 // work starts a job and follows it to its end.
 func work[T any](ctx context.Context, c *Client, path string, body any, progress func(float64)) (T, error) {
 	var out T
-	job, err := send[Job](ctx, c, http.MethodPost, path, body)
+	if err := ctx.Err(); err != nil {
+		return out, err
+	}
+	job, err := c.begin(ctx, path, body)
 	if err != nil {
 		return out, err
 	}
@@ -58,6 +64,14 @@ func work[T any](ctx context.Context, c *Client, path string, body any, progress
 		return out, fmt.Errorf("hostd: result of %s: %w", job.Verb, err)
 	}
 	return out, nil
+}
+
+// begin is not cut off by ctx: a job that nobody has heard of could not be
+// cancelled.
+func (c *Client) begin(ctx context.Context, path string, body any) (Job, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), beginLimit)
+	defer cancel()
+	return send[Job](ctx, c, http.MethodPost, path, body)
 }
 
 // follow polls until the job has ended. When ctx is done it cancels the job and
