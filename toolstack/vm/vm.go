@@ -205,6 +205,7 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleVMAssertCanBootHere(r, m.assertCanBootHere)
 	api.HandleVMGetPossibleHosts(r, m.getPossibleHosts)
 	api.HandleVMSetVCPUsNumberLive(r, m.setVCPUsNumberLive)
+	m.registerAppliances(r)
 	m.registerSizes(r)
 	m.registerSettings(r)
 }

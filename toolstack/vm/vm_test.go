@@ -46,7 +46,16 @@ func (h *fakeHost) Address() string               { return "192.0.2.1" }
 
 func newStack(t *testing.T) *stack { return newStackWith(t, time.Minute) }
 
+// newStackEdit is a stack with a configuration of the test's.
+func newStackEdit(t *testing.T, edit func(*vm.Config)) *stack {
+	return makeStack(t, func(c *vm.Config) { c.ShutdownTimeout = time.Minute; edit(c) })
+}
+
 func newStackWith(t *testing.T, shutdownTimeout time.Duration, others ...vm.Site) *stack {
+	return makeStack(t, func(c *vm.Config) { c.ShutdownTimeout = shutdownTimeout }, others...)
+}
+
+func makeStack(t *testing.T, edit func(*vm.Config), others ...vm.Site) *stack {
 	t.Helper()
 	s := &stack{hv: hypervisor.NewFake(), guests: t.TempDir(), ctx: t.Context()}
 	for _, f := range []string{"vmlinuz", "initrd.img"} {
@@ -67,8 +76,9 @@ func newStackWith(t *testing.T, shutdownTimeout time.Duration, others ...vm.Site
 		}))
 		s.config = vm.Config{
 			DB: d, Hypervisor: s.hv, Consoles: console.New(d, s.hv, nil), Host: s.host,
-			GuestDir: s.guests, ShutdownTimeout: shutdownTimeout, Others: others,
+			GuestDir: s.guests, Others: others,
 		}
+		edit(&s.config)
 		s.vms = vm.New(s.config)
 		s.vms.Register(r)
 	})
