@@ -160,6 +160,7 @@ func (m *Manager) close(ctx context.Context, at repository, host api.HostRef, vd
 	if _, err := at.hostd.DeactivateVolume(ctx, at.uuid, location); err != nil && !absent(err) {
 		return err
 	}
+	m.deactivateBelow(ctx, at, vdi)
 	err = m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		disk, err := db.Edit(tx, vdi)
 		if err != nil {
@@ -183,10 +184,43 @@ func (m *Manager) close(ctx context.Context, at repository, host api.HostRef, vd
 	return err
 }
 
+// deactivateBelow lets go of layers that were a disk's top one when they were
+// activated, and that no other attached disk is based on.
+func (m *Manager) deactivateBelow(ctx context.Context, at repository, vdi api.VDIRef) {
+	snap := m.cfg.DB.Snapshot()
+	disk, err := db.Get(snap, vdi)
+	if err != nil {
+		return
+	}
+	needed := map[string]bool{}
+	for ref, other := range disks(snap, at.ref) {
+		if ref == vdi || len(users(other)) == 0 {
+			continue
+		}
+		if layers, err := chain(snap, other); err == nil {
+			for _, l := range layers {
+				needed[l.UUID] = true
+			}
+		}
+	}
+	layers, err := chain(snap, disk)
+	if err != nil {
+		return
+	}
+	for _, l := range layers {
+		if needed[l.UUID] {
+			continue
+		}
+		if _, err := at.hostd.DeactivateVolume(ctx, at.uuid, l.Location); err != nil && !absent(err) {
+			m.cfg.Log.Warn("layer-active", "repository", at.uuid, "volume", l.Location, "err", err)
+		}
+	}
+}
+
 // scratchOf is the layer that takes what is written to a disk that resets.
 func scratchOf(r db.Reader, disk *api.VDI) (api.VDIRef, *api.VDI) {
-	for ref, v := range db.All[api.VDI](r) {
-		if v.SR == disk.SR && v.SMConfig[stateKey] == stateScratch && v.SMConfig[diskKey] == disk.UUID {
+	for ref, v := range disks(r, disk.SR) {
+		if v.SMConfig[stateKey] == stateScratch && v.SMConfig[diskKey] == disk.UUID {
 			return ref, v
 		}
 	}

@@ -92,6 +92,7 @@ func asClone(r db.Reader, vdi api.VDIRef, c *api.VDI, name string) error {
 			c.SMConfig = amend(c.SMConfig, key, value)
 		}
 	}
+	c.SMConfig = amend(c.SMConfig, layerKey, "")
 	c.OnBoot = api.OnBootPersist
 	return nil
 }

@@ -216,10 +216,7 @@ func (m *Manager) introduceVDI(c *api.Call, uuid, label, description string, ref
 		if byUUID(tx, uuid) != nil {
 			return api.ErrUUIDInvalid("VDI", uuid)
 		}
-		for _, other := range db.All[api.VDI](tx) {
-			if other.SR != ref {
-				continue
-			}
+		for _, other := range disks(tx, ref) {
 			if other.Location == location {
 				return api.ErrLocationNotUnique(ref.String(), location)
 			}

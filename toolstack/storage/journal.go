@@ -148,8 +148,8 @@ func ignoreGone(err error) error {
 // garbage are the rows of a repository whose volumes are to be removed: said so,
 // or left by a process that is no more.
 func (m *Manager) garbage(r db.Reader, sr api.SRRef) (refs []api.VDIRef) {
-	for ref, v := range db.All[api.VDI](r) {
-		if v.SR != sr || v.Managed {
+	for ref, v := range disks(r, sr) {
+		if v.Managed {
 			continue
 		}
 		switch v.SMConfig[stateKey] {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"strings"
 
@@ -20,6 +21,9 @@ const (
 	hostKey   = "host_" // and a host's reference: RW or RO
 	// stateKey says what a row is about whose volume is not simply there.
 	stateKey = "cairn:state"
+	// layerKey marks rows of layers that are nobody's disk. Only they are merged or
+	// removed when nothing is based on them: managed=false alone does not say so.
+	layerKey = "cairn:layer"
 	// diskKey, of a scratch layer, is the uuid of the disk it is for.
 	diskKey = "cairn:disk"
 )
@@ -104,11 +108,26 @@ func deep(r db.Reader, disk *api.VDI) error {
 	return err
 }
 
+// disks are the rows of a repository's volumes, as they were before a transaction.
+func disks(r db.Reader, sr api.SRRef) iter.Seq2[api.VDIRef, *api.VDI] {
+	return func(yield func(api.VDIRef, *api.VDI) bool) {
+		s, err := db.Get(r, sr)
+		if err != nil {
+			return
+		}
+		for _, ref := range s.VDIs {
+			if v, err := db.Get(r, ref); err == nil && !yield(ref, v) {
+				return
+			}
+		}
+	}
+}
+
 // above are the rows of layers on top of a row's.
 func above(r db.Reader, disk *api.VDI) map[api.VDIRef]*api.VDI {
 	all := map[api.VDIRef]*api.VDI{}
-	for ref, v := range db.All[api.VDI](r) {
-		if v.SR == disk.SR && v.SMConfig[parentKey] == disk.UUID {
+	for ref, v := range disks(r, disk.SR) {
+		if v.SMConfig[parentKey] == disk.UUID {
 			all[ref] = v
 		}
 	}
@@ -142,7 +161,7 @@ func hide(disk *api.VDI, state string) *api.VDI {
 	h.UUID, h.SR, h.Location, h.Type = api.NewUUID(), disk.SR, disk.Location, disk.Type
 	h.NameLabel = "base copy"
 	h.VirtualSize, h.PhysicalUtilisation = disk.VirtualSize, disk.PhysicalUtilisation
-	h.SMConfig = map[string]string{}
+	h.SMConfig = map[string]string{layerKey: "hidden"}
 	for _, key := range []string{parentKey, formatKey} {
 		if v := disk.SMConfig[key]; v != "" {
 			h.SMConfig[key] = v

@@ -95,6 +95,20 @@ func switchingOf(r db.Reader, disk *api.VDI) (api.VDIRef, *api.VDI) {
 	return "", nil
 }
 
+// openSteps are the disks of a repository with an open step.
+func openSteps(r db.Reader, sr api.SRRef) map[string]bool {
+	open := map[string]bool{}
+	for _, v := range disks(r, sr) {
+		if v.SMConfig[stateKey] == stateSwitching {
+			open[v.SMConfig[parentKey]] = true
+		}
+		if v.SMConfig[stepKey] == stepLive {
+			open[v.UUID] = true
+		}
+	}
+	return open
+}
+
 // settle ends an open step of a disk by looking at what the domain has. A disk
 // without an open step is left alone.
 func (m *Manager) settle(ctx context.Context, at repository, vdi api.VDIRef) error {

@@ -186,10 +186,7 @@ func (m *Manager) unplug(c *api.Call, ref api.PBDRef) error {
 
 // idleOn refuses to take a repository from a host whose machines use its disks.
 func idleOn(r db.Reader, pbd *api.PBD) error {
-	for ref, disk := range db.All[api.VDI](r) {
-		if disk.SR != pbd.SR {
-			continue
-		}
+	for ref, disk := range disks(r, pbd.SR) {
 		for task, op := range disk.CurrentOperations {
 			return api.ErrOtherOperationInProgress("VDI", ref.String(), string(op), task)
 		}
@@ -217,8 +214,8 @@ func (m *Manager) enterAll(ctx context.Context, sr api.SRRef) (release func(), e
 			f()
 		}
 	}
-	for ref, disk := range db.All[api.VDI](m.cfg.DB.Snapshot()) {
-		if disk.SR != sr || disk.SMConfig[parentKey] != "" {
+	for ref, disk := range disks(m.cfg.DB.Snapshot(), sr) {
+		if disk.SMConfig[parentKey] != "" {
 			continue
 		}
 		f, err := m.enter(ctx, ref)

@@ -235,10 +235,7 @@ func (m *Manager) removeSR(ctx context.Context, ref api.SRRef) error {
 		if err != nil {
 			return err
 		}
-		for vdi, disk := range db.All[api.VDI](tx) {
-			if disk.SR != ref {
-				continue
-			}
+		for vdi, disk := range disks(tx, ref) {
 			if err := m.dropRow(tx, vdi, disk); err != nil {
 				return err
 			}

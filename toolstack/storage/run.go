@@ -21,13 +21,15 @@ func (m *Manager) Run(ctx context.Context) error {
 		return err
 	}
 	close(m.ready)
+	defer m.working.Wait()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
 		m.retryWanted(ctx)
-		m.coalesceAll(ctx)
+		m.pokeWorkers(ctx)
 		select {
 		case <-m.wake:
+			m.repairAll(ctx)
 		case <-tick.C:
 			m.lookAround(ctx)
 		case <-ctx.Done():
@@ -39,11 +41,17 @@ func (m *Manager) Run(ctx context.Context) error {
 // lookAround reads figures of all repositories and finishes what could not be
 // finished before.
 func (m *Manager) lookAround(ctx context.Context) {
+	m.repairAll(ctx)
 	for _, at := range m.attached() {
-		m.repair(ctx, at)
 		if err := m.measure(ctx, at, true); err != nil && ctx.Err() == nil {
 			m.cfg.Log.Warn("repository-figures", "repository", at.uuid, "err", err)
 		}
+	}
+}
+
+func (m *Manager) repairAll(ctx context.Context) {
+	for _, at := range m.attached() {
+		m.repair(ctx, at)
 	}
 }
 
@@ -62,13 +70,17 @@ func (m *Manager) attached() (all []repository) {
 // done now is tried again.
 func (m *Manager) repair(ctx context.Context, at repository) {
 	snap := m.cfg.DB.Snapshot()
-	for ref, disk := range db.All[api.VDI](snap) {
-		if disk.SR != at.ref || !openStep(snap, disk) {
+	for uuid := range openSteps(snap, at.ref) {
+		ref, err := db.ByUUID[api.VDI](snap, uuid)
+		if err != nil {
 			continue
 		}
 		if err := m.settleLater(ctx, at, ref); err != nil && ctx.Err() == nil {
-			m.cfg.Log.Warn("step-open", "vdi", disk.UUID, "err", err)
+			m.cfg.Log.Warn("step-open", "vdi", uuid, "err", err)
 		}
+	}
+	if len(m.garbage(m.cfg.DB.Snapshot(), at.ref)) == 0 {
+		return
 	}
 	// A layer goes before the one it is based on, which needs a second look.
 	var err error
@@ -96,5 +108,3 @@ func (m *Manager) settleLater(ctx context.Context, at repository, vdi api.VDIRef
 	defer release()
 	return m.settle(ctx, at, vdi)
 }
-
-func (m *Manager) coalesceAll(context.Context) {}

@@ -44,10 +44,8 @@ func (m *Manager) look(ctx context.Context, ref api.SRRef) error {
 	for _, v := range all {
 		s.volumes[v.Name] = v
 	}
-	for vdi, disk := range db.All[api.VDI](before) {
-		if disk.SR == ref {
-			s.rows[disk.Location] = vdi
-		}
+	for vdi, disk := range disks(before, ref) {
+		s.rows[disk.Location] = vdi
 	}
 	if s.differs(before) {
 		if err := m.cfg.DB.Update(ctx, s.correct); err != nil {
@@ -86,10 +84,8 @@ func (s survey) differs(r db.Reader) bool {
 func (s survey) correct(tx *db.Tx) error {
 	now := map[string]bool{}
 	uuids := map[string]string{} // of rows by location
-	for _, disk := range db.All[api.VDI](tx) {
-		if disk.SR == s.at.ref {
-			now[disk.Location], uuids[disk.Location] = true, disk.UUID
-		}
+	for _, disk := range disks(tx, s.at.ref) {
+		now[disk.Location], uuids[disk.Location] = true, disk.UUID
 	}
 	fresh := map[api.VDIRef]client.Volume{}
 	below := map[string]bool{}
@@ -110,7 +106,9 @@ func (s survey) correct(tx *db.Tx) error {
 			continue
 		}
 		if r := s.introduce(tx, v); r != nil {
-			r.Managed = r.Managed && (r.IsASnapshot || !below[name])
+			if hidden := below[name] && !r.IsASnapshot; hidden {
+				r.Managed, r.SMConfig = false, amend(r.SMConfig, layerKey, "hidden")
+			}
 			ref := db.Insert(tx, r)
 			fresh[ref], uuids[name] = v, r.UUID
 		}
@@ -147,7 +145,9 @@ func (s survey) introduce(r db.Reader, v client.Volume) *api.VDI {
 		s.m.cfg.Log.Warn("volume-unknown", "repository", s.at.uuid, "volume", v.Name, "problem", v.Problem)
 		return nil
 	default:
-		row.UUID, row.NameLabel, row.NameDescription, row.Managed = n.UUID, n.Name, n.Description, !n.Hidden
+		// A note may be older than a merge: what nothing is based on is a disk, even if
+		// it says that it is hidden.
+		row.UUID, row.NameLabel, row.NameDescription = n.UUID, n.Name, n.Description
 		if n.Type != "" {
 			row.Type = api.VDIType(n.Type)
 		}

@@ -63,7 +63,8 @@ func (m *Manager) snapshot(ctx context.Context, vdis []api.VDIRef, live Live, ta
 // asSnapshot makes the row of a disk's old layer one of a snapshot.
 func asSnapshot(vdi api.VDIRef, disk, old *api.VDI, now time.Time) {
 	c := disk.Clone()
-	c.UUID, c.Location, c.SMConfig, c.PhysicalUtilisation = old.UUID, old.Location, old.SMConfig, old.PhysicalUtilisation
+	c.UUID, c.Location, c.PhysicalUtilisation = old.UUID, old.Location, old.PhysicalUtilisation
+	c.SMConfig = amend(old.SMConfig, layerKey, "")
 	c.VBDs, c.Snapshots, c.CrashDumps, c.AllowedOperations, c.CurrentOperations = nil, nil, nil, nil, nil
 	c.Managed, c.IsASnapshot, c.SnapshotOf, c.SnapshotTime = true, true, vdi, now
 	c.OnBoot, c.CBTEnabled = api.OnBootPersist, false

@@ -69,8 +69,8 @@ func (m *Manager) recordFigures(ctx context.Context, ref api.SRRef, r client.Rep
 		return err
 	}
 	changed := map[api.VDIRef]int64{}
-	for v, disk := range db.All[api.VDI](snap) {
-		if now, known := used[disk.Location]; known && disk.SR == ref && disk.PhysicalUtilisation != now {
+	for v, disk := range disks(snap, ref) {
+		if now, known := used[disk.Location]; known && disk.PhysicalUtilisation != now {
 			changed[v] = now
 		}
 	}
@@ -96,8 +96,8 @@ func (m *Manager) recordFigures(ctx context.Context, ref api.SRRef, r client.Rep
 
 // allocation is what the disks of a repository may grow to.
 func allocation(r db.Reader, ref api.SRRef) (sum int64) {
-	for _, v := range db.All[api.VDI](r) {
-		if v.SR == ref && v.Managed {
+	for _, v := range disks(r, ref) {
+		if v.Managed {
 			sum += v.VirtualSize
 		}
 	}

@@ -41,6 +41,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/storage/coalesce"
 	"cairn/toolstack/task"
 )
 
@@ -70,6 +71,9 @@ type Config struct {
 	Tasks   *task.Manager // may be nil: then work in the background shows no progress
 	Log     *slog.Logger
 	Now     func() time.Time
+	// Quiet is how long a repository must not have changed before layers are merged;
+	// 0 is some seconds.
+	Quiet time.Duration
 }
 
 // Manager is the behaviour of storage.
@@ -83,6 +87,9 @@ type Manager struct {
 	making map[api.VDIRef]bool      // intents of this process
 	full   map[api.SRRef]bool       // repositories that were told to be full
 	wanted map[api.PBDRef]time.Time // to be attached again, and when to try next
+
+	working sync.WaitGroup
+	workers map[api.SRRef]*coalesce.Worker
 }
 
 // New returns a manager. Run makes it keep its promises.
@@ -96,12 +103,16 @@ func New(c Config) *Manager {
 	if c.Log == nil {
 		c.Log = journal.Discard()
 	}
+	if c.Quiet == 0 {
+		c.Quiet = 5 * time.Second
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	return &Manager{
 		cfg: c, gate: newGate(), ready: make(chan struct{}), wake: make(chan struct{}, 1),
 		making: map[api.VDIRef]bool{}, full: map[api.SRRef]bool{}, wanted: map[api.PBDRef]time.Time{},
+		workers: map[api.SRRef]*coalesce.Worker{},
 	}
 }
 

@@ -2,9 +2,11 @@ package storage
 
 import (
 	"context"
+	"errors"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
 )
 
 // stepKey of a row's sm_config is the step of a coalesce its volume is in.
@@ -16,7 +18,7 @@ const stepLive = "live"
 // settleCommit: the domain has moved to the layer below, or it still writes to the
 // top one. When it is gone the top layer is right: see pivot.
 func (m *Manager) settleCommit(ctx context.Context, at repository, vdi api.VDIRef, disk *api.VDI) error {
-	path, _, err := m.topOf(ctx, vdi)
+	path, u, err := m.topOf(ctx, vdi)
 	if err != nil {
 		return err
 	}
@@ -29,7 +31,12 @@ func (m *Manager) settleCommit(ctx context.Context, at repository, vdi api.VDIRe
 		}
 		moved = err == nil && v.Path == path
 	}
-	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+	if moved {
+		if err := m.activate(ctx, at, below.Location); err != nil {
+			return err
+		}
+	}
+	err = m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		if moved {
 			return sink(tx, vdi)
 		}
@@ -39,10 +46,29 @@ func (m *Manager) settleCommit(ctx context.Context, at repository, vdi api.VDIRe
 		}
 		return err
 	})
+	if err != nil || u.vm == "" {
+		return err
+	}
+	return m.letGo(ctx, u)
 }
 
-// sink moves a disk to the layer below, which holds all its data; the row of that
-// layer describes the former top one, and is garbage.
+// activate counts a layer as in use by itself, before the one above it is let go.
+func (m *Manager) activate(ctx context.Context, at repository, name string) error {
+	_, err := at.hostd.ActivateVolume(ctx, at.uuid, name)
+	return err
+}
+
+// letGo resumes a guest that was stopped while its disk moved.
+func (m *Manager) letGo(ctx context.Context, u use) error {
+	err := m.cfg.Domains(u.host).Resume(ctx, u.vm)
+	if errors.Is(err, hypervisor.ErrNotFound) || errors.Is(err, hypervisor.ErrBadState) {
+		return nil
+	}
+	return err
+}
+
+// sink moves a disk or snapshot to the layer below, which holds all its data; the
+// row of that layer describes the former volume, and is garbage.
 func sink(tx *db.Tx, vdi api.VDIRef) error {
 	disk, err := db.Edit(tx, vdi)
 	if err != nil {
@@ -54,9 +80,6 @@ func sink(tx *db.Tx, vdi api.VDIRef) error {
 	}
 	below, err := db.Edit(tx, ref)
 	if err != nil {
-		return err
-	}
-	if err := adopt(tx, disk, below.UUID); err != nil {
 		return err
 	}
 	under, format := below.SMConfig[parentKey], below.SMConfig[formatKey]
