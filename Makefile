@@ -12,6 +12,10 @@ LAB    = $(GO) test -tags lab -count=1 -timeout 30m -v
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+dev: deps ## the toolstack alone, in the foreground (LISTEN=, FRESH=1, SIM_HOSTS=, SIM_VMS=)
+	@$(GO) run ./ci/dev -go $(GO) -dir $(BUILD)/dev -bin $(BUILD)/bin $(if $(LISTEN),-listen $(LISTEN)) \
+	  $(if $(filter-out 0 no,$(FRESH)),-fresh) $(if $(SIM_HOSTS),-sim-hosts $(SIM_HOSTS)) $(if $(SIM_VMS),-sim-vms $(SIM_VMS))
+
 run: deps bin ## boot a host with a KVM guest inside (ONCE=1: prove it and stop)
 	@$(GO) run ./ci/cmd/run -image $(BUILD)/image $(if $(filter-out 0 no,$(ONCE)),-once) $(if $(FIRMWARE),-firmware $(FIRMWARE))
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -192,5 +193,26 @@ func TestUnitTestsNeverSkip(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// A target that make lists as phony and has no rule for does nothing and says so
+// with success, which nobody notices.
+func TestTargetsHaveRules(t *testing.T) {
+	text, err := os.ReadFile("Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	for _, line := range lines {
+		names, ok := strings.CutPrefix(line, ".PHONY:")
+		if !ok {
+			continue
+		}
+		for _, name := range strings.Fields(names) {
+			if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, name+":") }) {
+				t.Errorf("make %s has no rule", name)
+			}
+		}
 	}
 }

@@ -45,16 +45,20 @@ func run(ctx context.Context, cfg config) error {
 	if cfg.SimHosts == 0 && os.Getuid() != 0 {
 		return elevate(ctx, cfg)
 	}
-	if cfg.Fresh {
-		if err := os.RemoveAll(cfg.Dir); err != nil {
-			return err
-		}
+	var err error
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
+		return err
 	}
 	dir, err := openDir(cfg.Dir)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
+	if cfg.Fresh {
+		if err := empty(cfg.Dir); err != nil {
+			return err
+		}
+	}
 	listener, err := listen(cfg.Listen)
 	if err != nil {
 		return err
@@ -83,11 +87,25 @@ func start(ctx context.Context, cfg config, l *net.TCPListener, log io.Writer) (
 }
 
 // openDir makes the directory and takes it for this run alone.
+// empty forgets all of a directory but its lock.
+func empty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Name() != lockName {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
+}
+
+// lockName is the file that tells a directory in use.
+const lockName = "lock"
+
 func openDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
@@ -98,9 +99,15 @@ func hostOf(remote string) string {
 	return addr.String()
 }
 
+// oneSpelling is the same for names that a directory may take for one user:
+// whoever guesses a password shall not start afresh by writing "Bob" for "bob ".
+func oneSpelling(user string) string {
+	return strings.Join(strings.Fields(strings.ToLower(user)), " ")
+}
+
 // enter lets an attempt in, or refuses it. Whoever is let in must leave.
 func (d *door) enter(user, remote string) (*attempt, error) {
-	a := &attempt{d: d, pair: pair{user, hostOf(remote)}}
+	a := &attempt{d: d, pair: pair{oneSpelling(user), hostOf(remote)}}
 	now := d.now()
 	d.mu.Lock()
 	defer d.mu.Unlock()

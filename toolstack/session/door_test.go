@@ -163,6 +163,18 @@ func TestHostOf(t *testing.T) {
 	}
 }
 
+// A directory may take all of these for one user, so the door does.
+func TestOneSpelling(t *testing.T) {
+	for _, name := range []string{"Bob", "BOB", " bob", "bob\t", "bob"} {
+		if got := oneSpelling(name); got != "bob" {
+			t.Errorf("%q is %q", name, got)
+		}
+	}
+	if oneSpelling("Jane  Doe ") != "jane doe" {
+		t.Error("spaces within a name count")
+	}
+}
+
 // Names and passwords of any size cost nothing that stays.
 func TestLongNames(t *testing.T) {
 	f := newFixture(t)

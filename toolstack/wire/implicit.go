@@ -177,7 +177,7 @@ func (i implicit) get(_ *api.Call, args []api.Value) (api.Result, error) {
 
 // edit changes the field of an object in a transaction; change gets the field's
 // present value and reports whether it changed it.
-func (i implicit) edit(c *api.Call, ref string, change func(v *api.Value) (bool, error)) (api.Result, error) {
+func (i implicit) edit(c *api.Call, ref string, change func(tx *db.Tx, v *api.Value) (bool, error)) (api.Result, error) {
 	return api.Void{}, i.db.Update(c, func(tx *db.Tx) error {
 		o := tx.Object(i.m.Class, ref)
 		if o == nil {
@@ -187,7 +187,7 @@ func (i implicit) edit(c *api.Call, ref string, change func(v *api.Value) (bool,
 		if err != nil {
 			return err
 		}
-		changed, err := change(&v)
+		changed, err := change(tx, &v)
 		if err != nil || !changed {
 			return err
 		}
@@ -202,8 +202,32 @@ func (i implicit) edit(c *api.Call, ref string, change func(v *api.Value) (bool,
 	})
 }
 
+// exist refuses a value that leads to an object there is not, or one of another
+// class. The null reference leads nowhere, which is allowed.
+func exist(tx *db.Tx, t *api.TypeInfo, v *api.Value) error {
+	switch t.Kind {
+	case api.KindRef:
+		ref := api.ParseRef(v.Text)
+		if ref != "" && tx.Object(t.Class(), ref) == nil {
+			return db.HandleInvalid(t.Class(), ref)
+		}
+	case api.KindSet, api.KindMap, api.KindOption:
+		for n := range v.Items {
+			if err := exist(tx, t.Elem(), &v.Items[n]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (i implicit) fieldType() *api.TypeInfo { return i.m.Class.Fields[i.m.Field].Type }
+
 func (i implicit) set(c *api.Call, args []api.Value) (api.Result, error) {
-	return i.edit(c, api.ParseRef(args[0].Text), func(v *api.Value) (bool, error) {
+	return i.edit(c, api.ParseRef(args[0].Text), func(tx *db.Tx, v *api.Value) (bool, error) {
+		if err := exist(tx, i.fieldType(), &args[1]); err != nil {
+			return false, err
+		}
 		*v = args[1]
 		return true, nil
 	})
@@ -211,7 +235,10 @@ func (i implicit) set(c *api.Call, args []api.Value) (api.Result, error) {
 
 func (i implicit) addKey(c *api.Call, args []api.Value) (api.Result, error) {
 	ref, name := api.ParseRef(args[0].Text), args[1].Text
-	return i.edit(c, ref, func(v *api.Value) (bool, error) {
+	return i.edit(c, ref, func(tx *db.Tx, v *api.Value) (bool, error) {
+		if err := exist(tx, i.fieldType().Elem(), &args[2]); err != nil {
+			return false, err
+		}
 		if _, ok := v.Get(name); ok {
 			return false, api.ErrMapDuplicateKey(i.m.Class.Name, i.m.Class.Fields[i.m.Field].Name, api.RefText(ref), name)
 		}
@@ -221,7 +248,7 @@ func (i implicit) addKey(c *api.Call, args []api.Value) (api.Result, error) {
 }
 
 func (i implicit) removeKey(c *api.Call, args []api.Value) (api.Result, error) {
-	return i.edit(c, api.ParseRef(args[0].Text), func(v *api.Value) (bool, error) {
+	return i.edit(c, api.ParseRef(args[0].Text), func(_ *db.Tx, v *api.Value) (bool, error) {
 		for n, k := range v.Keys {
 			if k == args[1].Text {
 				v.Keys, v.Items = append(v.Keys[:n], v.Keys[n+1:]...), append(v.Items[:n], v.Items[n+1:]...)
@@ -233,7 +260,10 @@ func (i implicit) removeKey(c *api.Call, args []api.Value) (api.Result, error) {
 }
 
 func (i implicit) addElem(c *api.Call, args []api.Value) (api.Result, error) {
-	return i.edit(c, api.ParseRef(args[0].Text), func(v *api.Value) (bool, error) {
+	return i.edit(c, api.ParseRef(args[0].Text), func(tx *db.Tx, v *api.Value) (bool, error) {
+		if err := exist(tx, i.fieldType().Elem(), &args[1]); err != nil {
+			return false, err
+		}
 		for n := range v.Items {
 			if v.Items[n].Text == args[1].Text {
 				return false, nil
@@ -245,7 +275,7 @@ func (i implicit) addElem(c *api.Call, args []api.Value) (api.Result, error) {
 }
 
 func (i implicit) removeElem(c *api.Call, args []api.Value) (api.Result, error) {
-	return i.edit(c, api.ParseRef(args[0].Text), func(v *api.Value) (bool, error) {
+	return i.edit(c, api.ParseRef(args[0].Text), func(_ *db.Tx, v *api.Value) (bool, error) {
 		for n := range v.Items {
 			if v.Items[n].Text == args[1].Text {
 				v.Items = append(v.Items[:n], v.Items[n+1:]...)

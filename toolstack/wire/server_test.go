@@ -201,6 +201,21 @@ func TestSetters(t *testing.T) {
 	}
 }
 
+// A value that leads to an object there is not, or one of another class, is
+// refused and changes nothing; the null reference leads nowhere.
+func TestSettersCheckReferences(t *testing.T) {
+	s := fixture(t)
+	s.Refused(api.ErrHandleInvalid("host", "OpaqueRef:vm"), "VM.set_affinity", "OpaqueRef:vm", "OpaqueRef:vm")
+	s.Refused(api.ErrHandleInvalid("SR", "OpaqueRef:none"), "VM.set_suspend_SR", "OpaqueRef:vm", "OpaqueRef:none")
+	s.Refused(api.ErrHandleInvalid("VM", "OpaqueRef:none"), "VM.set_suspend_SR", "OpaqueRef:none", "OpaqueRef:NULL")
+	var got string
+	s.Must(&got, "VM.get_affinity", "OpaqueRef:vm")
+	if got != "OpaqueRef:NULL" {
+		t.Errorf("affinity %s", got)
+	}
+	s.Must(nil, "VM.set_affinity", "OpaqueRef:vm", "OpaqueRef:NULL")
+}
+
 func TestPlainConstructors(t *testing.T) {
 	s := fixture(t)
 	var ref, value string

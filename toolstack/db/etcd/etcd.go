@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -50,6 +51,7 @@ type Engine struct {
 	space   space
 	rewrite sync.Mutex // held by a transaction, and while the file is replaced
 	once    sync.Once
+	lock    *os.File // held while the directory is in use
 }
 
 // Load implements db.Engine. The state is complete since Open (see elect), so it
@@ -163,6 +165,7 @@ func (e *Engine) Close() error {
 		e.log.closing.Store(true)
 		e.space.close()
 		e.server.HardStop()
+		e.lock.Close()
 	})
 	return nil
 }

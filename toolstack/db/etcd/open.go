@@ -24,6 +24,7 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"golang.org/x/sys/unix"
 
 	"cairn/journal"
 )
@@ -82,28 +83,66 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 		c.Log = journal.Discard()
 	}
 	segmentSize.Do(func() { wal.SegmentSizeBytes = segmentBytes })
-	fresh, err := prepare(c.Dir)
+	lock, err := takeDir(ctx, c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("etcd in %s: %w", c.Dir, err)
 	}
-	e := &Engine{cfg: c, log: newLogger(c.Log), life: rand.Text()}
+	e := &Engine{cfg: c, log: newLogger(c.Log), life: rand.Text(), lock: lock}
 	e.space.idle = sync.NewCond(&e.space.mu)
-	if e.server, err = newServer(c, e.log); err != nil {
-		return nil, fmt.Errorf("etcd in %s: %w", c.Dir, err)
-	}
-	if err := e.start(ctx, fresh); err != nil {
+	if err := e.open(ctx); err != nil {
+		lock.Close()
 		return nil, fmt.Errorf("etcd in %s: %w", c.Dir, err)
 	}
 	return e, nil
 }
 
-// prepare makes the directory and reports whether it was never in use. What an
+func (e *Engine) open(ctx context.Context) error {
+	fresh, err := prepare(e.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if e.server, err = newServer(e.cfg, e.log); err != nil {
+		return err
+	}
+	return e.start(ctx, fresh)
+}
+
+// ErrInUse is the answer for a directory that another process works on.
+var ErrInUse = errors.New("in use by another process")
+
+// A former process that is just ending gives the directory up within takeLimit.
+const takeLimit = 5 * time.Second
+
+// takeDir makes the directory and holds it for this engine alone. Without it the
+// second process would wait in etcd for as long as the first one runs, deaf to
+// all signals.
+func takeDir(ctx context.Context, dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, takeLimit, ErrInUse)
+	defer cancel()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), f.Close())
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// prepare reports whether the directory was never in use. What an
 // interrupted first start left cannot be started again: a log without its first
 // entry has no voter. Nothing in it was acknowledged, so it goes.
 func prepare(dir string) (fresh bool, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return false, err
-	}
 	marker, member := filepath.Join(dir, firstStart), filepath.Join(dir, "member")
 	switch _, err := os.Stat(marker); {
 	case err == nil:

@@ -2,11 +2,14 @@ package etcd
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"cairn/toolstack/db"
 )
@@ -82,4 +85,18 @@ func TestDamageIsRefused(t *testing.T) {
 	if err != nil || !bytes.Equal(after, text) {
 		t.Error("the damaged log was changed")
 	}
+}
+
+// A directory serves one process; the second is told so, and gets it when the
+// first has ended.
+func TestOneProcessOnly(t *testing.T) {
+	dir := t.TempDir()
+	e := openIn(t, dir)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, ErrInUse)
+	defer cancel()
+	if second, err := Open(ctx, Config{Dir: dir}); !errors.Is(err, ErrInUse) {
+		t.Errorf("a second engine: %v, %v", second, err)
+	}
+	e.Close()
+	openIn(t, dir).Close()
 }
