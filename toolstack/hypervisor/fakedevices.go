@@ -42,6 +42,15 @@ func (f *Fake) Saved(path string) (Spec, bool) {
 	return s.spec, ok
 }
 
+// CopySaved is what a copy of such a file, made by another, amounts to.
+func (f *Fake) CopySaved(from, to string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s, ok := f.saved[from]; ok {
+		f.saved[to] = s
+	}
+}
+
 // SetMemoryStats replaces what a guest reports, which otherwise obeys its target.
 func (f *Fake) SetMemoryStats(uuid string, m MemoryStats) {
 	f.mu.Lock()

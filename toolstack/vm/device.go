@@ -136,7 +136,8 @@ func (m *Manager) releaseAstray(ctx context.Context, ref api.VMRef, vm *api.VM) 
 func (m *Manager) noDomain(ctx context.Context, ref api.VMRef) error {
 	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		vm, err := db.Get(tx, ref)
-		if err != nil || len(vm.CurrentOperations) > 0 || vm.PowerState != api.VMPowerStateHalted {
+		asleep := err == nil && (vm.PowerState == api.VMPowerStateHalted || vm.PowerState == api.VMPowerStateSuspended)
+		if !asleep || len(vm.CurrentOperations) > 0 {
 			return err
 		}
 		return m.cfg.Devices.Stopped(tx, ref)

@@ -53,11 +53,7 @@ func (m *Manager) resumeAs(c *api.Call, ref api.VMRef, want api.HostRef, op api.
 		return err
 	}
 	c.Task.Set(0.1)
-	if err = m.cfg.Memory.Claim(c, o.site.ref(), ref); err != nil {
-		o.asleep(c, w.image)
-	} else {
-		err = m.wakeUp(c, o, w, m.dropImage)
-	}
+	err = m.wakeUp(c, o, w, m.dropImage)
 	return o.end(c, asCancelled(c, hvError(ref, err)), func(_ *db.Tx, vm *api.VM) error {
 		vm.ScheduledToBeResidentOn = ""
 		return nil
@@ -108,7 +104,7 @@ func (m *Manager) restore(ctx context.Context, o *running, w wakeUp) error {
 	var source *hypervisor.Source
 	err := m.cfg.Memory.Claim(ctx, host, o.vm)
 	if err == nil {
-		source, err = m.cfg.Disks.Attach(ctx, host, w.image, false)
+		source, err = m.openImage(ctx, host, w.image)
 	}
 	if err == nil && source.Format != hypervisor.Raw {
 		err = fmt.Errorf("vm %s: its image is in format %s", o.uuid, source.Format)
@@ -134,6 +130,15 @@ func (m *Manager) restore(ctx context.Context, o *running, w wakeUp) error {
 	}
 	o.asleep(ctx, w.image)
 	return err
+}
+
+// openImage attaches an image for reading, also when whoever wrote it has not let go
+// of it.
+func (m *Manager) openImage(ctx context.Context, host api.HostRef, image api.VDIRef) (*hypervisor.Source, error) {
+	if err := m.cfg.Disks.Detach(ctx, host, image); err != nil {
+		return nil, err
+	}
+	return m.cfg.Disks.Attach(ctx, host, image, false)
 }
 
 // asleep lets go of what a host held for a domain that was not restored after all.

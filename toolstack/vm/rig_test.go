@@ -2,6 +2,7 @@ package vm_test
 
 import (
 	"context"
+	"log/slog"
 	"path"
 	"slices"
 	"strconv"
@@ -32,6 +33,33 @@ func (p ports) Plug(_ context.Context, _ api.HostRef, vif api.VIFRef) (hyperviso
 
 func (ports) Unplug(context.Context, api.HostRef, api.VIFRef) error { return nil }
 
+// images tells a hypervisor that knows saved memory by its file of copies of it.
+type images struct {
+	vm.Disks
+	db *db.DB
+	hv *hypervisor.Fake
+}
+
+func (i images) Copy(ctx context.Context, vdi api.VDIRef, sr api.SRRef, progress func(float64)) (api.VDIRef, error) {
+	made, err := i.Disks.Copy(ctx, vdi, sr, progress)
+	if err == nil {
+		i.hv.CopySaved(i.file(vdi), i.file(made))
+	}
+	return made, err
+}
+
+func (i images) file(ref api.VDIRef) string {
+	vdi, err := db.Get(i.db.Snapshot(), ref)
+	if err != nil {
+		return ""
+	}
+	sr, err := db.Get(i.db.Snapshot(), vdi.SR)
+	if err != nil {
+		return ""
+	}
+	return "/run/sr-mount/" + sr.UUID + "/" + vdi.Location
+}
+
 // rig is the API with VMs, their devices and disks on one host in memory.
 type rig struct {
 	*stack
@@ -58,7 +86,7 @@ func newRig(t *testing.T) *rig {
 			Hypervisor: func(api.HostRef) hypervisor.Hypervisor { return s.hv },
 		})
 		devices.Register(reg)
-		s.config.Disks, s.config.Devices = r.disks, devices
+		s.config.Disks, s.config.Devices = images{r.disks, d, s.hv}, devices
 	})
 	r.host.memory = 64 * gib
 	r.sr = r.makeSR("/srv/one")
@@ -179,7 +207,7 @@ func newStackOn(t *testing.T, prepare func(*stack, *api.Registry, *db.DB)) *stac
 		h := api.NewHost()
 		h.UUID, h.Enabled = api.NewUUID(), true
 		must(t, d.Update(s.ctx, func(tx *db.Tx) error { db.InsertAs(tx, s.host.ref, h); return nil }))
-		s.config = vm.Config{DB: d, Hypervisor: s.hv, Consoles: noConsoles{}, Host: s.host, GuestDir: s.guests}
+		s.config = vm.Config{DB: d, Hypervisor: s.hv, Consoles: noConsoles{}, Host: s.host, GuestDir: s.guests, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 		prepare(s, r, d)
 		s.vms = vm.New(s.config)
 		s.vms.Register(r)
