@@ -19,6 +19,7 @@ import (
 	"cairn/toolstack/blob"
 	"cairn/toolstack/console"
 	"cairn/toolstack/db"
+	"cairn/toolstack/device"
 	"cairn/toolstack/event"
 	"cairn/toolstack/host"
 	"cairn/toolstack/hypervisor"
@@ -82,6 +83,9 @@ type toolstack struct {
 	others   []vm.Site // beside the own host
 	networks *network.Manager
 	memory   *memory.Manager
+	alerts   *alert.Manager
+	disks    *storage.Manager
+	devices  *device.Manager
 	vms      *vm.Manager
 	consoles *console.Manager
 	server   *wire.Server
@@ -228,15 +232,20 @@ func (t *toolstack) build() error {
 	t.networks = network.New(network.Config{DB: t.db, Hostd: t.hostdOf, Log: log.With("component", "network")})
 	consoles := t.ttys(log.With("component", "console"))
 	t.memory = memory.New(memory.Config{DB: t.db, Sites: t.memories(), Log: log.With("component", "memory")})
+	t.alerts = alert.New(t.db)
+	t.disks = storage.New(storage.Config{DB: t.db})
+	t.devices = device.New(device.Config{
+		DB: t.db, Storage: t.disks, Network: t.networks, Hypervisor: t.hypervisorOf, Log: log.With("component", "device"),
+	})
 	t.vms = vm.New(vm.Config{
-		Memory: t.memory,
-		DB:     t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
+		Memory: t.memory, Devices: t.devices, Alerts: t.alerts,
+		DB: t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
 		Log: log.With("component", "vm"),
 	})
 	sessions.Register(registry)
 	t.tasks.Register(registry)
 	event.New(t.db, sessions.Check).Register(registry)
-	alert.New(t.db).Register(registry)
+	t.alerts.Register(registry)
 	secret.Register(registry, t.db)
 	blobs, err := blob.New(t.db, filepath.Join(t.cfg.state, "blobs"))
 	if err != nil {
@@ -246,7 +255,8 @@ func (t *toolstack) build() error {
 	t.host.Register(registry)
 	t.pool.Register(registry)
 	t.networks.Register(registry)
-	storage.New(storage.Config{DB: t.db}).Register(registry)
+	t.disks.Register(registry)
+	t.devices.Register(registry)
 	t.memory.Register(registry)
 	t.vms.Register(registry)
 	t.server = wire.NewServer(wire.Config{
@@ -275,6 +285,19 @@ func (t *toolstack) ttys(log *slog.Logger) vm.Consoles {
 	}
 	t.consoles = console.New(t.db, t.cfg.pool, log)
 	return t.cfg.pool
+}
+
+// hypervisorOf is that of a host this process speaks for, nil for any other.
+func (t *toolstack) hypervisorOf(ref api.HostRef) hypervisor.Hypervisor {
+	if ref == t.host.Ref() {
+		return t.hv
+	}
+	for _, s := range t.others {
+		if s.Host.Ref() == ref {
+			return s.Hypervisor
+		}
+	}
+	return nil
 }
 
 // memories are the hosts whose memory this process accounts for.
