@@ -85,6 +85,17 @@ func (m *Manager) rangeFits(r db.Reader, ref api.VMRef, vm *api.VM, before int64
 	return nil
 }
 
+// pinned says why a VM cannot have less than all its memory; "" when it can.
+func pinned(vm *api.VM) string {
+	switch {
+	case vm.Platform["nested-virt"] == "true":
+		return "nested virtualization needs all of the VM's memory in place"
+	case len(vm.VGPUs) > 0 || len(vm.AttachedPCIs) > 0:
+		return "devices of the host reach into all of the VM's memory"
+	}
+	return ""
+}
+
 const (
 	// memoryWait is how long a guest may take to reach its target before the wait for
 	// that is given up, as in the reference implementation.
@@ -99,8 +110,13 @@ func (m *Manager) waitMemoryTargetLive(c *api.Call, ref api.VMRef) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(c, memoryWait, api.ErrVMMemoryTargetWaitTimeout(ref.String()))
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(c)
+	defer cancel(nil)
+	go func() {
+		if m.cfg.Sleep(ctx, memoryWait) == nil {
+			cancel(api.ErrVMMemoryTargetWaitTimeout(ref.String()))
+		}
+	}()
 	m.cfg.Memory.Poke()
 	return o.end(c, asCancelled(c, m.awaitTarget(ctx, ref)), nil)
 }

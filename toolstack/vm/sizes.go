@@ -27,6 +27,9 @@ func checkSizes(vm *api.VM) error {
 	if !ordered {
 		return api.ErrMemoryConstraintViolationOrder()
 	}
+	if why := pinned(vm); why != "" && (vm.MemoryDynamicMin != vm.MemoryStaticMax || vm.MemoryDynamicMax != vm.MemoryStaticMax) {
+		return api.ErrMemoryConstraintViolationMaxpin(why)
+	}
 	if vm.VCPUsMax < 1 || vm.VCPUsMax > maxVCPUs {
 		return api.ErrValueNotSupported("VCPUs_max", strconv.FormatInt(vm.VCPUsMax, 10),
 			"must be from 1 to "+strconv.Itoa(maxVCPUs))
