@@ -51,6 +51,7 @@ func (b *builder) publish(ctx context.Context, r *results) error {
 		{"root.verity", filepath.Join(r.erofs, "root.verity")},
 		{"root.hash", filepath.Join(r.erofs, "root.hash")},
 		{"vmlinuz", b.vmlinuz()},
+		{"demo.iso", r.guestCD},
 		{"initramfs.img", r.initramfs},
 	} {
 		if err := b.output(f.name, f.source); err != nil {

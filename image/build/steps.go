@@ -32,6 +32,7 @@ type results struct {
 	modules           string // directory with all/ and stage1/
 	firmware          []firmware.Group
 	guest             string // directory with initrd.img
+	guestCD           string // what a firmware boots the demo guest from
 	root              *rootfs.Tree
 	erofs             string // directory with root.erofs, root.verity, root.hash
 	rootHash          string
@@ -60,7 +61,7 @@ func (b *builder) steps(ctx context.Context) (*results, error) {
 		return nil, err
 	}
 	for _, step := range []func(context.Context, *results) error{
-		b.sources, b.guest, b.rootTree, b.rootImage, b.archives,
+		b.sources, b.guest, b.guestDisc, b.rootTree, b.rootImage, b.archives,
 	} {
 		if err := step(ctx, r); err != nil {
 			return nil, err
