@@ -44,6 +44,8 @@ type Config struct {
 	Daemons []Daemon
 	// Listener is handed to the daemon that says so.
 	Listener *os.File
+	// Bridges are made in the network namespace, without an uplink.
+	Bridges []string
 	// Version is what the host inside says Cairn's is.
 	Version string
 	// Output receives what the daemons print; nil discards it.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"cairn/image/debian"
+	"cairn/image/guest/agent"
 	"cairn/journal"
 	"cairn/toolstack/hypervisor"
 	"cairn/toolstack/hypervisor/conformance"
@@ -20,7 +22,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func start(t *testing.T) (*Libvirt, *hypervisor.Libvirt) {
+func start(t *testing.T) (*Libvirt, *hypervisor.Libvirt, volumes) {
 	tree := Tree(t)
 	guest := t.TempDir()
 	if err := BuildGuest(t.Context(), tree, guest); err != nil {
@@ -31,8 +33,9 @@ func start(t *testing.T) (*Libvirt, *hypervisor.Libvirt) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	v := newVolumes(t, debian.NewTree(tree, nil, nil), dir)
 	log := &bytes.Buffer{}
-	l, err := Start(t.Context(), Config{Tree: tree, Dir: dir, Binds: map[string]string{"/usr/share/cairn/guest": guest}, Output: log})
+	l, err := Start(t.Context(), Config{Tree: tree, Dir: dir, Binds: map[string]string{"/usr/share/cairn/guest": guest}, Bridges: []string{"xenbr0"}, Output: log})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log)
 	}
@@ -47,13 +50,22 @@ func start(t *testing.T) (*Libvirt, *hypervisor.Libvirt) {
 			}
 		}
 	})
-	h := hypervisor.Connect(hypervisor.Config{Socket: l.Socket(), Root: l.Root(), Log: journal.New(os.Stderr, "test")})
+	h := hypervisor.Connect(hypervisor.Config{
+		Socket: l.Socket(), Root: l.Root(), Log: journal.New(os.Stderr, "test"), Limits: limits,
+	})
 	t.Cleanup(func() { h.Close() })
-	return l, h
+	return l, h, v
+}
+
+// limits are those of a slow machine, except that nobody waits long for a guest
+// that keeps its devices.
+var limits = hypervisor.Limits{
+	Call: 90 * time.Second, Job: 120 * time.Second, Connect: 10 * time.Second, Save: 5 * time.Minute, Unplug: 15 * time.Second,
+	BackoffMin: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond,
 }
 
 func TestLibvirtConforms(t *testing.T) {
-	l, h := start(t)
+	l, h, v := start(t)
 	conformance.Run(t, conformance.Target{
 		Hypervisor: h,
 		Spec: hypervisor.Spec{
@@ -63,7 +75,20 @@ func TestLibvirtConforms(t *testing.T) {
 				Args: "console=ttyS0 quiet",
 			},
 		},
-		Greeting: Greeting,
+		Greeting: Greeting, Agent: true, Pattern: agent.Pattern, Volumes: v, Bridge: "xenbr0",
+		// A guest that does not run does not answer either.
+		Hold: func(t *testing.T, uuid string) {
+			if err := h.Pause(t.Context(), uuid); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Kept: func(t *testing.T, uuid string, want bool) {
+			found, err := filepath.Glob(filepath.Join(l.Root(), "var/lib/libvirt/qemu/nvram", uuid+"*"))
+			if err != nil || (len(found) > 0) != want {
+				t.Errorf("kept are %q, %v", found, err)
+			}
+		},
+		Full: v.full,
 		Kill: func(t *testing.T, _ string) {
 			if err := l.Kill("qemu-system-x86_64"); err != nil {
 				t.Fatal(err)

@@ -18,13 +18,15 @@ type plan struct {
 	Version   string
 	Root      bool // the caller is root, so users of the image exist inside
 	Binds     map[string]string
+	Bridges   []string
 	Daemons   []Daemon
 	Listener  bool
 }
 
 func (c Config) plan() plan {
 	return plan{
-		Tree: c.Tree, Dir: c.Dir, Version: c.Version, Root: os.Getuid() == 0, Binds: c.Binds, Daemons: c.Daemons, Listener: c.Listener != nil,
+		Tree: c.Tree, Dir: c.Dir, Version: c.Version, Root: os.Getuid() == 0, Binds: c.Binds, Bridges: c.Bridges,
+		Daemons: c.Daemons, Listener: c.Listener != nil,
 	}
 }
 
@@ -35,7 +37,7 @@ func (p plan) enter() error {
 		return err
 	}
 	steps := []func(root string) error{
-		privateRoot, p.system, p.writable, devices, p.binds, kernelViews, p.etc, hostName, loopback,
+		privateRoot, p.system, p.writable, devices, p.binds, kernelViews, p.etc, hostName, loopback, p.bridges,
 	}
 	for _, step := range steps {
 		if err := step(root); err != nil {
@@ -238,6 +240,19 @@ func loopback(string) error {
 	}
 	_ = netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: Management}})
 	return netlink.LinkSetUp(lo)
+}
+
+func (p plan) bridges(string) error {
+	for _, name := range p.Bridges {
+		b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+		if err := netlink.LinkAdd(b); err != nil {
+			return fmt.Errorf("bridge %s: %w", name, err)
+		}
+		if err := netlink.LinkSetUp(b); err != nil {
+			return fmt.Errorf("bridge %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // etc is all the configuration the daemons need. QEMU runs as this namespace's

@@ -53,7 +53,8 @@ type Manager struct {
 
 	// ports is held from reading what a port should be to telling hostd, so that
 	// the last one told is what the rows say.
-	ports sync.Mutex
+	ports   sync.Mutex
+	plugged map[api.VIFRef]api.HostRef // where ports were put
 }
 
 // settings edits records.
@@ -64,13 +65,14 @@ func New(cfg Config) *Manager {
 	if cfg.Log == nil {
 		cfg.Log = journal.Discard()
 	}
-	return &Manager{settings: settings{cfg.DB}, hostd: cfg.Hostd, log: cfg.Log}
+	return &Manager{settings: settings{cfg.DB}, hostd: cfg.Hostd, log: cfg.Log, plugged: map[api.VIFRef]api.HostRef{}}
 }
 
 // Register binds the behaviour.
 func (m *Manager) Register(r *api.Registry) {
 	m.registerVIF(r)
 	m.registerNetwork(r)
+	m.registerSwitch(r)
 	m.registerPIF(r)
 }
 

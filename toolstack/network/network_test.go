@@ -66,10 +66,6 @@ func TestVIF(t *testing.T) {
 	if wiretest.Get(s.Server, ref) != before {
 		t.Error("a refused call has written")
 	}
-	attached := api.NewVIF()
-	attached.CurrentlyAttached = true
-	live := wiretest.Insert(s.Server, attached)
-	s.Refused(api.ErrNotImplemented("VIF.set_locking_mode of an attached interface"), "VIF.set_locking_mode", live, "locked")
 }
 
 func TestPurpose(t *testing.T) {

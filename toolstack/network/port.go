@@ -15,29 +15,56 @@ import (
 // for its port. The interface itself is the hypervisor's to make, from the answer.
 // It is idempotent.
 func (m *Manager) Plug(ctx context.Context, host api.HostRef, vif api.VIFRef) (hypervisor.NIC, error) {
-	hostd, err := m.at(host)
+	v, err := db.Get(m.db.Snapshot(), vif)
 	if err != nil {
+		return hypervisor.NIC{}, err
+	}
+	if err := m.attach(ctx, host, v.Network); err != nil {
 		return hypervisor.NIC{}, err
 	}
 	m.ports.Lock()
 	defer m.ports.Unlock()
+	m.plugged[vif] = host
+	port, err := m.put(ctx, host, vif)
+	if err != nil {
+		return hypervisor.NIC{}, err
+	}
+	return hypervisor.NIC{ID: v.UUID, MAC: port.MAC, Bridge: port.Bridge, Tap: port.Interface, MTU: port.MTU}, nil
+}
+
+// put tells a host what a port is by the rows of this moment.
+func (m *Manager) put(ctx context.Context, host api.HostRef, vif api.VIFRef) (client.Port, error) {
+	hostd, err := m.at(host)
+	if err != nil {
+		return client.Port{}, err
+	}
 	snap := m.db.Snapshot()
 	v, err := db.Get(snap, vif)
 	if err != nil {
-		return hypervisor.NIC{}, err
+		return client.Port{}, err
 	}
 	n, err := db.Get(snap, v.Network)
 	if err != nil {
-		return hypervisor.NIC{}, err
-	}
-	if err := hostd.PutBridge(ctx, bridgeOf(snap, host, n)); err != nil {
-		return hypervisor.NIC{}, bridgeError(n.Bridge, err)
+		return client.Port{}, err
 	}
 	port := portOf(v, n)
+	port.Bridge = bridgeOf(snap, host, n).Name
 	if err := hostd.PutPort(ctx, port); err != nil {
-		return hypervisor.NIC{}, fmt.Errorf("port of VIF %s: %w", v.UUID, err)
+		return client.Port{}, fmt.Errorf("port of VIF %s: %w", v.UUID, err)
 	}
-	return hypervisor.NIC{ID: v.UUID, MAC: v.MAC, Bridge: n.Bridge, Tap: port.Interface, MTU: port.MTU}, nil
+	return port, nil
+}
+
+// refresh tells the host a VIF is plugged on, if it is, what has changed.
+func (m *Manager) refresh(ctx context.Context, vif api.VIFRef) error {
+	m.ports.Lock()
+	defer m.ports.Unlock()
+	host, ok := m.plugged[vif]
+	if !ok {
+		return nil
+	}
+	_, err := m.put(ctx, host, vif)
+	return err
 }
 
 // Unplug forgets what Plug made ready, once the interface is gone. The bridge
@@ -56,23 +83,8 @@ func (m *Manager) Unplug(ctx context.Context, host api.HostRef, vif api.VIFRef) 
 	if err := hostd.DeletePort(ctx, hypervisor.TapName(v.UUID)); err != nil {
 		return fmt.Errorf("port of VIF %s: %w", v.UUID, err)
 	}
+	delete(m.plugged, vif)
 	return nil
-}
-
-// bridgeOf is what a network is on a host: a bridge over the host's NIC in that
-// network, or one without an uplink.
-func bridgeOf(r db.Reader, host api.HostRef, n *api.Network) client.Bridge {
-	b := client.Bridge{Name: n.Bridge, MTU: int(n.MTU)}
-	for _, ref := range n.PIFs {
-		if p, err := db.Get(r, ref); err == nil && p.Host == host && p.Physical {
-			b.Uplink = p.Device
-		}
-	}
-	return b
-}
-
-func bridgeError(bridge string, err error) error {
-	return fmt.Errorf("bridge %s: %w", bridge, err)
 }
 
 // portOf is what a VIF's port should be by its row and its network's.
