@@ -1,0 +1,166 @@
+package qemuimg
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"cairn/init/hostd/client"
+	"cairn/init/storage/tool"
+)
+
+func read(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestHeaders reads the first bytes of images that QEMU 10 made.
+func TestHeaders(t *testing.T) {
+	for name, want := range map[string]struct {
+		h      Header
+		usable string
+	}{
+		"plain":    {Header{Size: 10 << 30, ClusterBits: 16}, ""},
+		"overlay":  {Header{Size: 20 << 30, ClusterBits: 16, Backing: "plain.qcow2", BackingFormat: "qcow2"}, ""},
+		"old":      {Header{Size: 1 << 30, ClusterBits: 16, Backing: "base.raw", BackingFormat: "raw"}, ""},
+		"datafile": {Header{Size: 1 << 20, ClusterBits: 16, DataFile: true}, "another file"},
+		"luks":     {Header{Size: 1 << 20, ClusterBits: 16, Encrypted: true}, "encrypted"},
+	} {
+		got, err := ReadHeader(bytes.NewReader(read(t, name+".header")))
+		if err != nil || got != want.h {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		if err := got.Usable(); (err == nil) != (want.usable == "") || err != nil && !strings.Contains(err.Error(), want.usable) {
+			t.Errorf("%s: usable: %v", name, err)
+		}
+	}
+}
+
+func TestBadHeaders(t *testing.T) {
+	put32 := func(at int, v uint32) func([]byte) {
+		return func(b []byte) { binary.BigEndian.PutUint32(b[at:], v) }
+	}
+	put64 := func(at int, v uint64) func([]byte) {
+		return func(b []byte) { binary.BigEndian.PutUint64(b[at:], v) }
+	}
+	for name, spoil := range map[string]func([]byte){
+		"magic": put32(0, 7), "version": put32(4, 4), "size": put64(24, 1<<63), "small clusters": put32(20, 8), "large clusters": put32(20, 22),
+		"length": put32(100, 1<<20), "backing far away": put64(8, 1<<40), "long backing": put32(16, 1024), "backing wraps": put64(8, 1<<64-4),
+		"backing not text": func(b []byte) { b[binary.BigEndian.Uint64(b[8:])] = 0xff }, "extension": put32(116, 1<<30),
+		"unknown feature": put64(72, 1<<9), "corrupt": put64(72, 2), "backing elsewhere": func(b []byte) { copy(b[binary.BigEndian.Uint64(b[8:]):], "nbd:1") },
+		"no format": put32(112, 1),
+	} {
+		b := bytes.Clone(read(t, "overlay.header"))
+		spoil(b)
+		h, err := ParseHeader(b)
+		if err == nil {
+			err = h.Usable()
+		}
+		if err == nil {
+			t.Errorf("%s: accepted as %+v", name, h)
+		}
+	}
+	for n := range 104 {
+		if _, err := ParseHeader(read(t, "overlay.header")[:n]); err == nil {
+			t.Errorf("%d bytes are accepted", n)
+		}
+	}
+}
+
+func FuzzParseHeader(f *testing.F) {
+	for _, name := range []string{"plain", "overlay", "old", "datafile", "luks"} {
+		f.Add(read(f, name+".header"))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := ParseHeader(b)
+		if err == nil && (h.Size < 0 || len(h.Backing) > maxBacking || len(h.BackingFormat) > len(b)) {
+			t.Errorf("%+v", h)
+		}
+	})
+}
+
+func TestCommands(t *testing.T) {
+	for want, c := range map[string]tool.Command{
+		"qemu-img create -q -f raw /v 512": Create("/v", client.Raw, 512, Overlay{}),
+		"qemu-img create -q -f qcow2 -o cluster_size=65536,compat=1.1,lazy_refcounts=off -u -b b.raw -F raw /v 1024": Create("/v", client.Qcow2, 1024, Overlay{"b.raw", client.Raw}),
+		"qemu-img resize -q -f qcow2 /v 7":                      Resize("/v", client.Qcow2, 7),
+		"qemu-img rebase -q -u -f qcow2 -b b.qcow2 -F qcow2 /v": Rebase("/v", Overlay{"b.qcow2", client.Qcow2}),
+		"qemu-img commit -p -d -f qcow2 /v":                     Commit("/v", nil),
+		"qemu-img convert -p -f raw -O raw /a /b":               Convert("/a", client.Raw, "/b", client.Raw, nil),
+		"qemu-img check --output=json -f qcow2 /v":              Check("/v"),
+	} {
+		if got := c.String(); got != want || !c.Confined {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+func TestParseCheck(t *testing.T) {
+	c, err := ParseCheck(read(t, "check-clean.json"), nil)
+	if err != nil || c.Errors != 0 || c.Leaks != 0 || c.End == 0 {
+		t.Errorf("clean: %+v, %v", c, err)
+	}
+	c, err = ParseCheck(nil, &tool.Failure{Code: 2, Output: read(t, "check-corrupt.json")})
+	if err != nil || c.Errors != 2 {
+		t.Errorf("corrupt: %+v, %v", c, err)
+	}
+	if _, err = ParseCheck(nil, &tool.Failure{Code: 1, Stderr: "cannot open"}); err == nil {
+		t.Error("a failure is taken for an answer")
+	}
+	if _, err = ParseCheck([]byte("{"), nil); err == nil {
+		t.Error("half an answer is taken for one")
+	}
+}
+
+func FuzzParseCheck(f *testing.F) {
+	f.Add(read(f, "check-clean.json"))
+	f.Add(read(f, "check-corrupt.json"))
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = ParseCheck(b, nil) })
+}
+
+// TestFullSize compares with what QEMU 10's measure answers.
+func TestFullSize(t *testing.T) {
+	for size, measured := range map[int64]int64{1 << 20: 1376256, 64 << 20: 67436544, 10 << 30: 10739318784, 1 << 40: 1099679662080} {
+		got := FullSize(client.Qcow2, size)
+		if got < measured || got > measured+measured/1000+3<<20 {
+			t.Errorf("%d: %d, measured %d", size, got, measured)
+		}
+	}
+	if FullSize(client.Raw, 512) != 512 {
+		t.Error("a raw image takes its size")
+	}
+}
+
+func TestProgress(t *testing.T) {
+	var seen []float64
+	p := Progress(func(f float64) { seen = append(seen, f) })
+	for _, part := range []string{"    (0.00/100%)\r    (12.", "50/100%)\r(no/100%)\r(200/100%)\r(NaN/100%)\r", "junk\n    (100.00/100%)\r\nImage committed.\n"} {
+		p([]byte(part))
+	}
+	if !slices.Equal(seen, []float64{0, 0.125, 1}) {
+		t.Errorf("%v", seen)
+	}
+	Progress(nil)([]byte("(1.00/100%)\r"))
+}
+
+func FuzzProgress(f *testing.F) {
+	f.Add([]byte("    (12.50/100%)\r"), 3)
+	f.Fuzz(func(t *testing.T, b []byte, cut int) {
+		p := Progress(func(f float64) {
+			if !(f >= 0 && f <= 1) {
+				t.Errorf("%v", f)
+			}
+		})
+		cut = max(0, min(cut, len(b)))
+		p(b[:cut])
+		p(b[cut:])
+	})
+}
