@@ -171,6 +171,9 @@ func (s merger) Merge(ctx context.Context, step coalesce.Step) error {
 	if err != nil {
 		return err
 	}
+	if merged, err := s.merged(ctx, at, step, into); merged || err != nil {
+		return err
+	}
 	progress, done := s.m.follow(ctx, fmt.Sprintf("Coalesce a layer of %s", at))
 	if step.Kind == coalesce.Live {
 		err = s.commitLive(ctx, at, step, into, progress)
@@ -180,6 +183,25 @@ func (s merger) Merge(ctx context.Context, step coalesce.Step) error {
 	s.m.noSpace(ctx, at, err)
 	done(err)
 	return err
+}
+
+// merged reports whether a layer is based on the layer below already: that begins
+// when all data is there.
+func (s merger) merged(ctx context.Context, at repository, step coalesce.Step, into *api.VDI) (bool, error) {
+	for _, ref := range step.Above {
+		up, err := db.Get(s.m.cfg.DB.Snapshot(), api.VDIRef(ref))
+		if err != nil {
+			return false, err
+		}
+		v, err := at.hostd.Volume(ctx, at.uuid, up.Location)
+		if err != nil {
+			return false, err
+		}
+		if v.Backing == into.Location {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // follow makes a task of work that nobody asked for.

@@ -55,6 +55,7 @@ type config struct {
 type hostd interface {
 	host.Hostd
 	network.Hostd
+	storage.Hostd
 }
 
 // pool is hosts of which this process speaks for all.
@@ -233,7 +234,9 @@ func (t *toolstack) build() error {
 	consoles := t.ttys(log.With("component", "console"))
 	t.memory = memory.New(memory.Config{DB: t.db, Sites: t.memories(), Log: log.With("component", "memory")})
 	t.alerts = alert.New(t.db)
-	t.disks = storage.New(storage.Config{DB: t.db})
+	t.disks = storage.New(storage.Config{
+		DB: t.db, Hostd: t.storageOf, Domains: t.domainsOf, Alerts: t.alerts, Tasks: t.tasks, Log: log.With("component", "storage"),
+	})
 	t.devices = device.New(device.Config{
 		DB: t.db, Storage: t.disks, Network: t.networks, Hypervisor: t.hypervisorOf, Log: log.With("component", "device"),
 	})
@@ -273,6 +276,21 @@ func (t *toolstack) build() error {
 func (t *toolstack) hostdOf(ref api.HostRef) network.Hostd {
 	if ref == t.host.Ref() || t.cfg.pool != nil {
 		return t.hostd
+	}
+	return nil
+}
+
+// storageOf is the storage of a host this process speaks for.
+func (t *toolstack) storageOf(ref api.HostRef) storage.Hostd {
+	if h := t.hostdOf(ref); h != nil {
+		return t.hostd
+	}
+	return nil
+}
+
+func (t *toolstack) domainsOf(ref api.HostRef) storage.Domains {
+	if h := t.hypervisorOf(ref); h != nil {
+		return h
 	}
 	return nil
 }
@@ -329,9 +347,9 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 		return nil
 	})
 	group.Go(func() error { return t.vms.Run(ctx, func() { close(t.ready) }) })
-	group.Go(func() error { return t.networks.Run(ctx, t.ready, t.host.Ref()) })
 	group.Go(func() error { return t.consoles.Run(ctx) })
 	group.Go(func() error { return t.memory.Run(ctx) })
+	group.Go(func() error { return t.disks.Run(ctx) })
 	if t.cfg.pool != nil {
 		group.Go(func() error { return t.cfg.pool.Run(ctx, t.db) })
 	}

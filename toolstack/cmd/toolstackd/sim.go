@@ -37,7 +37,9 @@ func simFlags(f *flag.FlagSet) func(*config) error {
 			return err
 		}
 		cfg.pool, cfg.guests, cfg.fakeHypervisor = p, guests, p.First()
-		cfg.fakeHostd = sim.Hostd(hostconfig.HashPassword(*password))
+		h := sim.Hostd(hostconfig.HashPassword(*password))
+		h.Hostd = p.Storage()
+		cfg.fakeHostd = h
 		return nil
 	}
 }

@@ -11,10 +11,13 @@ import (
 
 	"cairn/init/config"
 	"cairn/init/hostd/client"
+	"cairn/toolstack/storage/storagetest"
 )
 
 // Hostd answers what its fields say. Change them through Set while it is in use.
 type Hostd struct {
+	*storagetest.Hostd // its storage
+
 	mu           sync.Mutex
 	Hardware     client.Inventory
 	Document     config.Document
@@ -34,6 +37,7 @@ func New() *Hostd {
 	doc := config.Default()
 	doc.Hostname = "cairn-test"
 	return &Hostd{
+		Hostd:    storagetest.New(),
 		Document: doc,
 		Address:  "192.0.2.7/24",
 		Hardware: client.Inventory{

@@ -103,7 +103,7 @@ func (f *filler) infrastructure(tx *db.Tx) error {
 		f.networks = append(f.networks, f.network(tx, i))
 	}
 	for i := range 1 + f.cfg.Hosts/32 {
-		sr := newSR(fmt.Sprintf("NFS storage %d", i+1), "nfs", 64<<40)
+		sr := newSR(fmt.Sprintf("Shared storage %d", i+1), "file", 64<<40)
 		sr.Shared = true
 		f.shared = append(f.shared, add(f, tx, sr))
 	}
@@ -173,13 +173,17 @@ func (f *filler) host(tx *db.Tx, i int) error {
 		f.pif(tx, ref, network, i, n)
 	}
 	f.local = append(f.local, add(f, tx, newSR("Local storage on "+hostname(i), "ext", 2<<40)))
-	for _, sr := range append([]api.SRRef{f.local[i]}, f.shared...) {
-		pbd := api.NewPBD()
-		pbd.Host, pbd.SR, pbd.CurrentlyAttached = ref, sr, true
-		pbd.DeviceConfig = map[string]string{"device": "simulated"}
-		add(f, tx, pbd)
+	f.pbd(tx, ref, f.local[i], map[string]string{"device": fmt.Sprintf("/dev/simulated%d", i)})
+	for n, sr := range f.shared {
+		f.pbd(tx, ref, sr, map[string]string{"location": fmt.Sprintf("/simulated/%d", n)})
 	}
 	return nil
+}
+
+func (f *filler) pbd(tx *db.Tx, host api.HostRef, sr api.SRRef, config map[string]string) {
+	pbd := api.NewPBD()
+	pbd.Host, pbd.SR, pbd.CurrentlyAttached, pbd.DeviceConfig = host, sr, true, config
+	add(f, tx, pbd)
 }
 
 func (f *filler) copyHost(tx *db.Tx, i int) (api.HostRef, error) {

@@ -4,7 +4,8 @@
 //
 // Life-cycle operations work and take time; guests end, crash and restart; events
 // are those of a real hypervisor, which the conformance script holds them to.
-// Storage and networks are rows only.
+// Disks are made, cloned and merged as real ones are, and have no bytes. Networks
+// are rows only.
 //
 // A pool is made once, in few transactions, from a seed: equal seeds give equal
 // pools, references included. After a restart on a kept database the hosts run
@@ -25,6 +26,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/storage/storagetest"
 	"cairn/toolstack/vm"
 )
 
@@ -50,8 +52,9 @@ const indexKey = "cairn:simulated"
 
 // Pool is the simulated hosts.
 type Pool struct {
-	cfg   Config
-	hosts []*Host
+	cfg     Config
+	hosts   []*Host
+	storage *storagetest.Hostd // one for all hosts
 }
 
 var _ vm.Consoles = (*Pool)(nil)
@@ -64,12 +67,15 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.Now.IsZero() {
 		cfg.Now = time.Now().UTC().Truncate(time.Second)
 	}
-	p := &Pool{cfg: cfg}
+	p := &Pool{cfg: cfg, storage: storagetest.New()}
 	for i := range cfg.Hosts {
 		p.hosts = append(p.hosts, NewHost(cfg.Pace, cfg.Seed+uint64(i)))
 	}
 	return p, nil
 }
+
+// Storage is what the hosts' storage is kept by; the rows decide what is in it.
+func (p *Pool) Storage() *storagetest.Hostd { return p.storage }
 
 // First is the hypervisor of the host that is asked.
 func (p *Pool) First() hypervisor.Hypervisor { return p.hosts[0] }
@@ -96,6 +102,9 @@ func (p *Pool) Open(ctx context.Context, d *db.DB, own api.HostRef) ([]vm.Site, 
 		return nil, fmt.Errorf("%d hosts are there, not %d: the database is of another pool", len(where), p.cfg.Hosts)
 	}
 	revive(s, where)
+	if err := stock(s, p.storage); err != nil {
+		return nil, err
+	}
 	return sites[1:], p.Refresh(ctx, d)
 }
 

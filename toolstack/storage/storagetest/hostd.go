@@ -94,6 +94,25 @@ func (h *Hostd) RemoveFile(where, name string) {
 	delete(h.medium(where).volumes, name)
 }
 
+// Adopt puts a repository on a medium as if it had been used for long: what a
+// simulated pool begins with. Volumes have a name, a size and what they take.
+func (h *Hostd) Adopt(sr string, c client.RepositoryConfig, size int64, volumes []client.Volume) error {
+	at, err := where(c, sr)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := h.medium(at)
+	m.uuid, m.kind, m.config, m.size = sr, c.Type, maps.Clone(c.Config), size
+	for _, v := range volumes {
+		v.Path, v.Block = "/run/sr-mount/"+sr+"/"+v.Name, m.thick()
+		m.volumes[v.Name] = &volume{Volume: v, clusters: map[int64]uint64{}}
+	}
+	m.size = max(size, 2*m.used())
+	return nil
+}
+
 // Forget is a restart of the host: nothing is attached or active any more.
 func (h *Hostd) Forget() {
 	h.mu.Lock()
