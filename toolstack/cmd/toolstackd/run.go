@@ -347,6 +347,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 		return nil
 	})
 	group.Go(func() error { return t.vms.Run(ctx, func() { close(t.ready) }) })
+	group.Go(func() error { return t.networks.Run(ctx, t.ready, t.host.Ref()) })
 	group.Go(func() error { return t.consoles.Run(ctx) })
 	group.Go(func() error { return t.memory.Run(ctx) })
 	group.Go(func() error { return t.disks.Run(ctx) })
