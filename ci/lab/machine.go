@@ -113,9 +113,12 @@ type Disk struct {
 	Backing string // raw image the overlay starts from
 	SizeMiB int
 	Format  string // qcow2 unless set
-	Bus     string // virtio (default), nvme or scsi
+	Bus     string // virtio (default), nvme, scsi, or cd: an ISO image in a drive
 	Serial  string
 }
+
+// sataPorts is how many the machine type has.
+const sataPorts = 6
 
 func (d Disk) args(i int) []string {
 	format := d.Format
@@ -136,6 +139,10 @@ func (d Disk) args(i int) []string {
 	case "scsi":
 		a = []string{"-device", "virtio-scsi-pci,id=scsi" + strconv.Itoa(i)}
 		device = fmt.Sprintf("scsi-hd,bus=scsi%d.0", i)
+	}
+	if d.Bus == "cd" {
+		drive += ",media=cdrom,readonly=on"
+		device = fmt.Sprintf("ide-cd,bus=ide.%d", i%sataPorts)
 	}
 	a = append(a, "-drive", drive)
 	return append(a, "-device", fmt.Sprintf("%s,drive=%s,serial=%s", device, id, serial))

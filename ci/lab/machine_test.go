@@ -21,7 +21,7 @@ func TestMachineArgs(t *testing.T) {
 		"direct": {
 			Name: "h2", KVM: true, MemoryMiB: 1024, CPUs: 1, NoReboot: true,
 			Kernel: "vmlinuz", Initrd: "initrd", Words: "quiet cairn.debug=ttyS1",
-			Disks: []Disk{{Path: "a,b.qcow2"}, {Path: "n.raw", Format: "raw", Bus: "nvme"}, {Path: "s.qcow2", Bus: "scsi"}},
+			Disks: []Disk{{Path: "a,b.qcow2"}, {Path: "n.raw", Format: "raw", Bus: "nvme"}, {Path: "s.qcow2", Bus: "scsi"}, {Path: "c.iso", Format: "raw", Bus: "cd"}},
 			NICs:  []NIC{{MAC: "52:54:00:00:00:01", Forwards: []Forward{{8443, 443}, {0, 22}}}, {Isolated: true}},
 			QMP:   3, Serial: 4, Second: 5,
 		},

@@ -129,8 +129,8 @@ func (g *Guest) QueryKVM(ctx context.Context) (KVM, error) {
 }
 
 // Console attaches to the guest's serial console and follows it; closing the
-// closer detaches. watch may be nil.
-func (g *Guest) Console(ctx context.Context, log io.Writer, watch func(lab.Line)) (*lab.Console, io.Closer, error) {
+// writer detaches. watch may be nil.
+func (g *Guest) Console(ctx context.Context, log io.Writer, watch func(lab.Line)) (*lab.Console, io.WriteCloser, error) {
 	stream, err := g.api.Console(ctx, g.Ref)
 	if err != nil {
 		return nil, nil, fmt.Errorf("console of %s: %w", g.Name, err)
