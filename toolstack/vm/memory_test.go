@@ -132,7 +132,9 @@ func TestRangeMovesTheBalloon(t *testing.T) {
 // TestStartSqueezesOthers: guests give what a starter needs, and get it back.
 func TestStartSqueezesOthers(t *testing.T) {
 	s := newMemoryStack(t, 2400)
-	one, two := s.started("one", 256, 768, 768), s.started("two", 256, 768, 768)
+	one, two := s.started("one", 256, 640, 768), s.started("two", 256, 640, 768)
+	s.settles(one, 640) // less than it started with: its balloon answers
+	s.settles(two, 640)
 	var free int64
 	s.Must(&free, "host.compute_free_memory", s.host.ref)
 	if want := int64(2400 - 2*(256+1+48+1+6)); free/mib != want {
@@ -143,11 +145,11 @@ func TestStartSqueezesOthers(t *testing.T) {
 	s.settles(one, share)
 	s.settles(two, share)
 	s.Must(nil, "VM.clean_shutdown", three)
-	s.settles(one, 768)
-	s.settles(two, 768)
+	s.settles(one, 640)
+	s.settles(two, 640)
 	host := wiretest.Get(s.Server, s.host.ref)
 	s.Until("the host's free memory is told", func() bool {
-		return wiretest.Get(s.Server, host.Metrics).MemoryFree == (2400-2*(768+48+1+6))*mib
+		return wiretest.Get(s.Server, host.Metrics).MemoryFree == (2400-2*(640+48+1+6))*mib
 	})
 	s.Covers("host.compute_free_memory")
 }
@@ -156,11 +158,11 @@ func TestStartSqueezesOthers(t *testing.T) {
 // give; nothing is left of the attempt.
 func TestStarterIsRefused(t *testing.T) {
 	s := newMemoryStack(t, 2000)
-	one := s.started("one", 256, 1024, 1024)
-	s.settles(one, 1024)
+	one := s.started("one", 256, 1000, 1024)
+	s.settles(one, 1000)
 	large := s.sized("large", 1900, 1900, 1900)
 	s.refused(api.CodeHostNotEnoughFreeMemory, nil, "VM.start", large, false, false)
-	s.hv.SetMemoryStats(s.uuid(one), hypervisor.MemoryStats{Actual: 1024 * mib, Total: 1000 * mib})
+	s.hv.SetMemoryStats(s.uuid(one), hypervisor.MemoryStats{Actual: 1000 * mib, Total: 990 * mib})
 	other := s.sized("other", 1024, 1024, 1024)
 	s.refused(api.CodeVMsFailedToCooperate, nil, "VM.start", other, false, false)
 	if r := s.record(other); r.PowerState != api.VMPowerStateHalted || !r.ScheduledToBeResidentOn.IsNull() || len(r.CurrentOperations) != 0 {
@@ -169,6 +171,8 @@ func TestStarterIsRefused(t *testing.T) {
 	if _, runs := s.hv.Spec(s.uuid(other)); runs {
 		t.Error("a domain was made without memory for it")
 	}
+	s.Must(nil, "VM.set_memory_dynamic_range", one, 256*mib, 512*mib)
+	s.refused(api.CodeVMMemoryTargetWaitTimeout, []string{one}, "VM.wait_memory_target_live", one)
 	var cooperative bool
 	if s.Must(&cooperative, "VM.get_cooperative", one); cooperative {
 		t.Error("the guest that does not give counts as cooperative")
@@ -219,13 +223,13 @@ func TestRestartHoldsAll(t *testing.T) {
 	s := newMemoryStack(t, 1700)
 	one := s.started("one", 256, 512, 1024)
 	s.settles(one, 512)
-	two := s.started("two", 256, 900, 900)
-	s.settles(two, 900)
+	two := s.started("two", 256, 890, 900)
+	s.settles(two, 890)
 	s.Must(nil, "VM.clean_reboot", one)
 	s.state(one, api.VMPowerStateRunning)
 	s.settles(one, 512)
-	s.settles(two, 900)
-	s.Must(nil, "VM.set_memory_dynamic_range", two, 900*mib, 900*mib)
+	s.settles(two, 890)
+	s.Must(nil, "VM.set_memory_dynamic_range", two, 890*mib, 890*mib)
 	s.refused(api.CodeHostNotEnoughFreeMemory, nil, "VM.hard_reboot", one)
 	if r := s.record(one); r.PowerState != api.VMPowerStateRunning || !r.ScheduledToBeResidentOn.IsNull() {
 		t.Errorf("after a refused reboot: %s, scheduled to %q", r.PowerState, r.ScheduledToBeResidentOn)
