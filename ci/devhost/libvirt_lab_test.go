@@ -83,9 +83,13 @@ func TestLibvirtConforms(t *testing.T) {
 			}
 		},
 		Kept: func(t *testing.T, uuid string, want bool) {
-			found, err := filepath.Glob(filepath.Join(l.Root(), "var/lib/libvirt/qemu/nvram", uuid+"*"))
-			if err != nil || (len(found) > 0) != want {
-				t.Errorf("kept are %q, %v", found, err)
+			nvram, err := filepath.Glob(filepath.Join(l.Root(), "var/lib/libvirt/qemu/nvram", uuid+"*"))
+			if err != nil || (len(nvram) > 0) != want {
+				t.Errorf("kept of UEFI are %q, %v", nvram, err)
+			}
+			tpm, err := filepath.Glob(filepath.Join(l.Root(), "var/lib/libvirt/swtpm", uuid))
+			if err != nil || len(tpm) > 0 && !want {
+				t.Errorf("kept of the TPM are %q, %v", tpm, err)
 			}
 		},
 		Full: v.full,

@@ -127,7 +127,7 @@ func (p plan) writable(root string) error {
 			return err
 		}
 	}
-	for _, d := range []string{"lib/libvirt", "log/libvirt/qemu", "cache/libvirt", "tmp"} {
+	for _, d := range []string{"lib/libvirt", "log/libvirt/qemu", "cache/libvirt", "lib/swtpm-localca", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(p.Dir, "var", d), 0o755); err != nil {
 			return err
 		}
@@ -268,7 +268,10 @@ func (p plan) etc(root string) error {
 		"os-release":            "ID=cairn\nVERSION_ID=" + p.Version + "\n",
 		"machine-id":            strings.Repeat("c", 32) + "\n",
 		"libvirt/libvirtd.conf": "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_rw_perms = \"0770\"\n" + p.socketGroup(),
-		"libvirt/qemu.conf":     "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\nremember_owner = 0\ncgroup_controllers = []\nstdio_handler = \"logd\"\n",
+		"libvirt/qemu.conf":     "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\nremember_owner = 0\ncgroup_controllers = []\nstdio_handler = \"logd\"\nswtpm_user = \"root\"\nswtpm_group = \"root\"\n",
+		"swtpm_setup.conf":      "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = /etc/swtpm-localca.conf\ncreate_certs_tool_options = /etc/swtpm-localca.options\nactive_pcr_banks = sha256\n",
+		"swtpm-localca.conf":    "statedir = /var/lib/swtpm-localca\nsigningkey = /var/lib/swtpm-localca/signkey.pem\nissuercert = /var/lib/swtpm-localca/issuercert.pem\ncertserial = /var/lib/swtpm-localca/certserial\n",
+		"swtpm-localca.options": "--platform-manufacturer Cairn\n--platform-version 1\n--platform-model QEMU\n",
 		"libvirt/virtlogd.conf": "",
 	}
 	for name, text := range files {

@@ -198,7 +198,7 @@ func component(d Debian, p string) string {
 	pkg, _ := d.Owner("/" + p)
 	for _, c := range []struct{ prefix, name string }{
 		{"qemu", "QEMU"}, {"libvirt-", "libvirt"}, {"seabios", "guest firmware"}, {"ovmf", "guest firmware"},
-		{"ipxe", "guest firmware"}, {"udev", "udev and kmod"}, {"kmod", "udev and kmod"},
+		{"ipxe", "guest firmware"}, {"swtpm", "guest firmware"}, {"libtpms", "guest firmware"}, {"udev", "udev and kmod"}, {"kmod", "udev and kmod"},
 		{"libsystemd-shared", "udev and kmod"}, {"chrony", "chrony"},
 		{"lvm2", "storage tools"}, {"e2fsprogs", "storage tools"}, {"util-linux", "storage tools"},
 	} {

@@ -158,12 +158,21 @@ func libvirtd() Service {
 		Dirs: []Dir{
 			{"/var/log/libvirt/qemu", 0o750, Owner{"root", "root"}},
 			{"/run/libvirt/vnc", fs.ModeSetgid | 0o770, Owner{"libvirt-qemu", "cairn"}},
+			{"/var/lib/libvirt/swtpm-localca", 0o750, Owner{"libvirt-qemu", "kvm"}},
 		},
 		Programs: []string{
 			"/usr/bin/qemu-system-x86_64",
 			"/usr/bin/qemu-img",
 			"/usr/lib/libvirt/libvirt_iohelper",
 			"/usr/sbin/dmidecode",
+			// Guests' TPMs: the chip, what makes one with the certificates a maker would
+			// give it, and the host's own maker's authority.
+			"/usr/bin/swtpm",
+			"/usr/bin/swtpm_setup",
+			"/usr/bin/swtpm_ioctl",
+			"/usr/bin/swtpm_localca",
+			"/usr/bin/swtpm_cert",
+			"/usr/bin/certtool",
 		},
 		Files: []string{
 			"/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so",

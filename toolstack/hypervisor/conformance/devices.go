@@ -322,11 +322,12 @@ func (s *script) graphics() {
 	s.is(err, hypervisor.ErrNotFound)
 }
 
-// firmware: UEFI, with secure boot too; what it keeps goes when it is told to.
+// firmware: UEFI, then with secure boot and a TPM too; what they keep goes when it
+// is told to.
 func (s *script) firmware() {
 	s.Spec.Firmware, s.Spec.Boot, s.Spec.Graphics = hypervisor.UEFI, hypervisor.DirectBoot{}, true
 	for _, secure := range []bool{false, true} {
-		s.Spec.SecureBoot = secure
+		s.Spec.SecureBoot, s.Spec.TPM = secure, secure
 		s.must(s.Hypervisor.Start(s.ctx, s.Spec, false))
 		s.state(hypervisor.Running)
 		s.is(s.Hypervisor.Erase(s.ctx, s.id), hypervisor.ErrBadState)
