@@ -49,6 +49,9 @@ test-vm: image bin ## lab: guests, their life-cycle and what they survive
 test-net: deps ## lab: the management network in namespaces
 	$(LAB) ./init/network
 
+test-storage: image bin ## lab: repositories and volumes on real disks, and hostd killed at each step
+	$(LAB) -p 1 -run 'Real|Crash|Storage|HostdKeeps' ./init/storage/... ./ci/devhost ./ci/labtest
+
 test-auth: deps ## lab: external authentication against slapd
 	$(LAB) ./toolstack/session/external/ldap
 
@@ -85,4 +88,4 @@ deps: ## install what this machine lacks
 clean: ## remove build output (caches stay)
 	rm -rf $(BUILD) 2>/dev/null || sudo rm -rf $(BUILD)
 
-.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-auth chaos-db bench-boot bench-api image bin lock api-docs api-coverage generate deps clean
+.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-storage test-auth chaos-db bench-boot bench-api image bin lock api-docs api-coverage generate deps clean

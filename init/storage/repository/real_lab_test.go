@@ -285,3 +285,48 @@ func copyVolume(ctx context.Context, m *Manager, sr, name, toSR, toName string) 
 	}
 	return err
 }
+
+// keepOpen opens an image as a running guest does, until the test ends.
+func keepOpen(t *testing.T, m *Manager, v client.Volume) {
+	t.Helper()
+	cmd := m.cfg.Tools.(tool.Linux).Make(context.Background(), "qemu-io", "-f", string(v.Format), v.Path)
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() { in.Close(); cmd.Wait() })
+	_, err = in.Write([]byte("length\n"))
+	must(t, err)
+	_, err = out.Read(make([]byte, 256)) // it answers, so it has opened the image
+	must(t, err)
+}
+
+// TestRealGuestHasItOpen: an image that a running QEMU has open is not touched,
+// and can be the backing of a new one.
+func TestRealGuestHasItOpen(t *testing.T) {
+	m, dir := realManager(t)
+	config := fileConfig(dir + "/sr/one")
+	ctx := t.Context()
+	_, err := m.Format(ctx, srA, config)
+	must(t, err)
+	_, err = m.Attach(ctx, srA, config)
+	must(t, err)
+	make64(t, m, srA, "base", "")
+	leaf := make64(t, m, srA, "leaf", "base")
+	keepOpen(t, m, leaf)
+	refused(t, m.CommitVolume(ctx, srA, "leaf", func(float64) {}), client.CodeInUse)
+	refused(t, m.RebaseVolume(ctx, srA, "leaf", "base"), client.CodeInUse)
+	refused(t, copyVolume(ctx, m, srA, "leaf", srA, "copy"), client.CodeInUse)
+	_, err = m.CheckVolume(ctx, srA, "leaf")
+	refused(t, err, client.CodeInUse)
+	v, err := m.ResizeVolume(ctx, srA, "leaf", 128*mib)
+	if err != nil || v.VirtualSize != 64*mib {
+		t.Errorf("resize, which is left to QEMU: %+v, %v", v, err)
+	}
+	top := make64(t, m, srA, "top", "leaf")
+	if top.Backing != "leaf" {
+		t.Errorf("%+v", top)
+	}
+	must(t, copyVolume(ctx, m, srA, "base", srA, "snapshot"))
+}

@@ -1,0 +1,57 @@
+//go:build lab
+
+package labtest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cairn/ci/lab"
+)
+
+// payload is a disk with a program on it, for hosts that have no shell.
+func payload(t *testing.T, pkg string) lab.Disk {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", filepath.Join(dir, "files", filepath.Base(pkg)), pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v: %s", pkg, err, out)
+	}
+	image := filepath.Join(dir, "payload.img")
+	out, err := tools(t).Command(t.Context(), "mke2fs", "-q", "-t", "ext4", "-d", filepath.Join(dir, "files"), image, "64M").CombinedOutput()
+	if err != nil {
+		t.Fatalf("payload: %v: %s", err, out)
+	}
+	return lab.Disk{Path: image, Format: "raw", Serial: "payload"}
+}
+
+// TestStorageOnDisks leads volumes of ext and lvm repositories through their lives
+// on a booted host's own disk, with the image's programs.
+func TestStorageOnDisks(t *testing.T) {
+	ctx := deadline(t)
+	h := boot(ctx, t, func(c *lab.Config) {
+		c.Debug = true
+		c.Disks = []lab.Disk{payload(t, "cairn/ci/lab/volumes"), {SizeMiB: 2048, Serial: "data"}}
+	})
+	wait(ctx, t, h, "hostd-ready")
+	run := func(argv ...string) string {
+		t.Helper()
+		a, err := h.Debug(ctx, "run", argv...)
+		if err != nil {
+			t.Fatalf("%q: %v\n%s", argv, err, a.Output)
+		}
+		return a.Output
+	}
+	run("/usr/bin/mount", "-t", "ext4", "/dev/vdb", "/mnt")
+	for _, kind := range []string{"ext", "lvm"} {
+		out := run("/mnt/volumes", kind, "/dev/vdc")
+		t.Logf("%s:\n%s", kind, out)
+		if !strings.HasSuffix(out, "volumes: ok\n") {
+			t.Errorf("%s: %s", kind, out)
+		}
+	}
+}
