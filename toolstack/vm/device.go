@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"cairn/toolstack/api"
@@ -107,18 +108,17 @@ func (m *Manager) leave(ref api.VMRef) {
 }
 
 // releaseAstray lets go of what a machine without a domain still has on its host.
-// In the first reconcile that may be any.
+// Before the rows of all domains' devices are known to be true nobody may: a disk
+// may be another machine's, too.
 func (m *Manager) releaseAstray(ctx context.Context, ref api.VMRef, vm *api.VM) error {
 	m.mu.Lock()
 	left := m.astray[ref]
 	m.mu.Unlock()
-	if !left && (m.unfinished == nil || len(vm.VBDs)+len(vm.VIFs) == 0) {
+	if !left || m.unswept {
 		return nil
 	}
-	if left {
-		if err := m.noDomain(ctx, ref); err != nil {
-			return err
-		}
+	if err := m.noDomain(ctx, ref); err != nil {
+		return err
 	}
 	if err := m.cfg.Devices.Release(ctx, m.siteOf(vm).ref(), ref); err != nil {
 		m.cfg.Log.Warn("vm-devices-later", "uuid", vm.UUID, "err", err)
@@ -162,13 +162,31 @@ func (m *Manager) inspect(ctx context.Context, ref api.VMRef, d located) error {
 	return nil
 }
 
-// sweepDevices lets go of what a former process had made ready for nobody.
+// sweepDevices lets go, once, of what a former process had made ready for nobody.
+// That is safe when the rows have been made true to every domain there is.
 func (m *Manager) sweepDevices(ctx context.Context) {
-	for _, s := range m.sites {
-		if err := m.cfg.Devices.Sweep(ctx, s.ref()); err != nil {
-			m.cfg.Log.Warn("sweep-devices", "host", s.ref(), "err", err)
+	m.mu.Lock()
+	todo := m.unswept && !m.lookAll && len(m.look) == 0
+	m.mu.Unlock()
+	if !todo {
+		return
+	}
+	var failed []error
+	for ref, vm := range db.All[api.VM](m.cfg.DB.Snapshot()) {
+		if len(vm.VBDs)+len(vm.VIFs) > 0 {
+			failed = append(failed, m.cfg.Devices.Release(ctx, m.siteOf(vm).ref(), ref))
 		}
 	}
+	for _, s := range m.sites {
+		failed = append(failed, m.cfg.Devices.Sweep(ctx, s.ref()))
+	}
+	if err := errors.Join(failed...); err != nil {
+		m.cfg.Log.Warn("vm-devices-later", "err", err)
+		m.retry(ctx)
+		return
+	}
+	m.unswept = false
+	m.poke() // what was left until now
 }
 
 // lookAgain wishes to look at the devices of some domains, or of all.

@@ -53,7 +53,6 @@ func (m *Manager) Run(ctx context.Context, ready func()) error {
 			continue
 		}
 		if ready != nil {
-			m.sweepDevices(ctx)
 			ready()
 			ready = nil
 		}
@@ -141,6 +140,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 		}
 	}
 	m.unfinished = nil
+	m.sweepDevices(ctx)
 	if err := m.endOrphans(ctx, domains); err != nil {
 		return err
 	}
@@ -212,6 +212,7 @@ func (m *Manager) settle(ctx context.Context, ref api.VMRef, vm *api.VM, f findi
 	case !f.there:
 		return m.settleAbsent(ctx, ref, vm, f)
 	case m.mustUndo(ref, vm, f.domain.Domain):
+		m.leave(ref)
 		return m.undoStart(ctx, f.domain.site, vm.UUID)
 	default:
 		return m.settlePresent(ctx, ref, vm, f)
@@ -277,6 +278,9 @@ func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, 
 		return err
 	}
 	if m.mustWake(ref, vm, f.domain.Domain) {
+		if err := m.inspected(ctx, ref, f); err != nil {
+			return err
+		}
 		return site.Hypervisor.Resume(ctx, vm.UUID)
 	}
 	if vm.PowerState == want && vm.ResidentOn == site.ref() && !idleImage(vm, want) {
@@ -332,10 +336,9 @@ func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f
 	}
 	m.cfg.Log.Info("vm-stopped", "uuid", vm.UUID, "reason", f.why, "restart", restart)
 	m.tellEnd(ctx, vm, f.why)
-	if err := m.cfg.Devices.Release(ctx, vm.ResidentOn, ref); err != nil {
-		m.cfg.Log.Warn("vm-devices-later", "uuid", vm.UUID, "err", err)
-		m.leave(ref)
-		m.retry(ctx)
+	m.leave(ref)
+	if err := m.releaseAstray(ctx, ref, vm); err != nil {
+		return err
 	}
 	if restart {
 		go m.restart(ctx, ref)

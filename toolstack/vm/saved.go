@@ -33,11 +33,14 @@ func neverWoke(vm *api.VM) bool {
 	return vm.PowerState == api.VMPowerStateSuspended && !vm.SuspendVDI.IsNull()
 }
 
-// wakes are the operations that bring a saved domain back.
-var wakes = []api.VMOperations{api.VMOperationsResume, api.VMOperationsResumeOn, api.VMOperationsCheckpoint}
+// wakes are the operations that bring a saved domain back; and of a VM that runs, a
+// start is the second half of a restart.
+var wakes = []api.VMOperations{
+	api.VMOperationsResume, api.VMOperationsResumeOn, api.VMOperationsCheckpoint, api.VMOperationsStart,
+}
 
-// mustWake tells a domain that a former process had restored, and recorded as
-// running, and not yet let go.
+// mustWake tells a domain that a former process had restored or made anew, and that
+// is recorded as running, and not yet let go.
 func (m *Manager) mustWake(ref api.VMRef, vm *api.VM, d hypervisor.Domain) bool {
 	return slices.Contains(wakes, m.unfinished[ref]) && d.State == hypervisor.Paused &&
 		vm.PowerState == api.VMPowerStateRunning && vm.SuspendVDI.IsNull()

@@ -141,6 +141,7 @@ type Manager struct {
 	// Only Run touches these.
 	unfinished map[api.VMRef]api.VMOperations // by a former process; nil after the first reconcile
 	missing    map[string]time.Time           // since when domains are gone without a reason
+	unswept    bool                           // a former process may have left devices ready for nobody
 	starved    map[string]time.Time           // domains paused because a disk could not be written: when to try again
 }
 
@@ -168,7 +169,7 @@ func New(cfg Config) *Manager {
 		cfg.ShutdownTimeout = defaultShutdownTimeout
 	}
 	return &Manager{
-		cfg: cfg, sites: sitesOf(cfg), wake: make(chan struct{}, 1),
+		cfg: cfg, sites: sitesOf(cfg), unswept: true, lookAll: true, wake: make(chan struct{}, 1),
 		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
 		jobEnded: make(chan struct{}, 1), jobs: map[string]bool{},
 		doomed: map[string]time.Time{}, known: map[string]bool{}, missing: map[string]time.Time{},
