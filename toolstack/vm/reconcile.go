@@ -30,7 +30,7 @@ func (m *Manager) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("recover operations: %w", err)
 	}
 	m.redoReverts(ctx)
-	go m.sweeper(ctx)
+	defer m.sweepMeanwhile(ctx)()
 	events, cancel := m.subscribe()
 	defer cancel()
 	for {
@@ -213,7 +213,11 @@ func (m *Manager) settle(ctx context.Context, ref api.VMRef, vm *api.VM, f findi
 		return m.settleAbsent(ctx, ref, vm, f)
 	case m.mustUndo(ref, vm, f.domain.Domain):
 		m.leave(ref)
-		return m.undoStart(ctx, f.domain.site, vm.UUID)
+		err := m.undoStart(ctx, f.domain.site, vm.UUID)
+		if err == nil && neverWoke(vm) {
+			return m.settleSuspended(ctx, ref, vm)
+		}
+		return err
 	default:
 		return m.settlePresent(ctx, ref, vm, f)
 	}

@@ -135,7 +135,7 @@ func (m *Manager) restore(ctx context.Context, o *running, w wakeUp) error {
 // openImage attaches an image for reading, also when whoever wrote it has not let go
 // of it.
 func (m *Manager) openImage(ctx context.Context, host api.HostRef, image api.VDIRef) (*hypervisor.Source, error) {
-	if err := m.cfg.Disks.Detach(ctx, host, image); err != nil {
+	if err := m.detach(ctx, image); err != nil {
 		return nil, err
 	}
 	return m.cfg.Disks.Attach(ctx, host, image, false)

@@ -86,5 +86,10 @@ func (m *Manager) settleSuspended(ctx context.Context, ref api.VMRef, vm *api.VM
 		go m.resumeAgain(ctx, ref)
 		return nil
 	}
+	if m.unfinished != nil {
+		if err := m.detach(ctx, vm.SuspendVDI); err != nil {
+			m.cfg.Log.Warn("image-not-detached", "uuid", vm.UUID, "err", err)
+		}
+	}
 	return m.releaseAstray(ctx, ref, vm)
 }

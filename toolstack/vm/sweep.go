@@ -21,6 +21,14 @@ func (m *Manager) sweepSoon() {
 	}
 }
 
+// sweepMeanwhile runs the sweeper until the function it returns is called.
+func (m *Manager) sweepMeanwhile(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() { defer close(ended); m.sweeper(ctx) }()
+	return func() { cancel(); <-ended }
+}
+
 // sweeper destroys disks that belong to nobody, until the context ends.
 func (m *Manager) sweeper(ctx context.Context) {
 	if m.cfg.Disks == nil {
@@ -112,19 +120,29 @@ func (m *Manager) remove(ctx context.Context, ref api.VDIRef) error {
 	if err != nil || !m.unclaimed(vdi) {
 		return errClaimed
 	}
-	for key := range vdi.SMConfig {
-		host, attached := strings.CutPrefix(key, "host_")
-		if !attached {
-			continue
-		}
-		if err := m.cfg.Disks.Detach(ctx, api.HostRef(host), ref); err != nil {
-			return err
-		}
+	if err := m.detach(ctx, ref); err != nil {
+		return err
 	}
 	if err := m.cfg.Disks.Destroy(ctx, ref); err != nil {
 		return err
 	}
 	m.cfg.Log.Info("disk-swept", "uuid", vdi.UUID)
+	return nil
+}
+
+// detach takes a disk from all hosts.
+func (m *Manager) detach(ctx context.Context, ref api.VDIRef) error {
+	vdi, err := db.Get(m.cfg.DB.Snapshot(), ref)
+	if err != nil {
+		return nil
+	}
+	for key := range vdi.SMConfig {
+		if host, attached := strings.CutPrefix(key, "host_"); attached {
+			if err := m.cfg.Disks.Detach(ctx, api.HostRef(host), ref); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

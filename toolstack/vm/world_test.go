@@ -1,0 +1,428 @@
+package vm_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cairn/journal"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/device"
+	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/operation"
+	"cairn/toolstack/storage"
+	"cairn/toolstack/storage/storagetest"
+	"cairn/toolstack/vm"
+)
+
+// errKilled is what a process that was killed gets: nothing it does has an effect
+// any more, which is all that the world sees of its death.
+var errKilled = errors.New("killed")
+
+// gate counts what a process does to the world, and ends it before a chosen step.
+type gate struct {
+	mu    sync.Mutex
+	armed bool
+	left  int // steps until death; 0: it lives
+	seen  int
+	dead  bool
+	die   context.CancelFunc
+}
+
+func (g *gate) step() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.dead {
+		return errKilled
+	}
+	if !g.armed {
+		return nil
+	}
+	g.seen++
+	if g.left--; g.left == 0 {
+		g.kill()
+		return errKilled
+	}
+	return nil
+}
+
+func (g *gate) kill() {
+	g.dead = true
+	g.die()
+}
+
+// arm lets a process live for so many steps more.
+func (g *gate) arm(steps int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.armed, g.left, g.seen = true, steps, 0
+}
+
+// steps is how many there were since; the process is dead afterwards.
+func (g *gate) steps() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.kill()
+	return g.seen
+}
+
+type gatedEngine struct {
+	*db.Memory
+	*gate
+}
+
+func (e gatedEngine) Commit(ctx context.Context, b db.Batch) error {
+	if err := e.step(); err != nil {
+		return err
+	}
+	return e.Memory.Commit(ctx, b)
+}
+
+// gatedDomains keeps watch over memory: no image may run twice.
+type gatedDomains struct {
+	*hypervisor.Fake
+	*gate
+	w *world
+}
+
+func (d gatedDomains) Start(ctx context.Context, spec hypervisor.Spec, paused bool) error {
+	return errors.Join(d.step(), ifAlive(d, func() error { return d.Fake.Start(ctx, spec, paused) }))
+}
+
+func (d gatedDomains) Pause(ctx context.Context, uuid string) error {
+	return errors.Join(d.step(), ifAlive(d, func() error { return d.Fake.Pause(ctx, uuid) }))
+}
+
+func (d gatedDomains) Resume(ctx context.Context, uuid string) error {
+	return errors.Join(d.step(), ifAlive(d, func() error { return d.w.ranFrom(uuid, d.Fake.Resume(ctx, uuid)) }))
+}
+
+func (d gatedDomains) Destroy(ctx context.Context, uuid string) error {
+	return errors.Join(d.step(), ifAlive(d, func() error { return d.Fake.Destroy(ctx, uuid) }))
+}
+
+func (d gatedDomains) Snapshot(ctx context.Context, uuid string, o []hypervisor.Overlay) error {
+	return errors.Join(d.step(), ifAlive(d, func() error { return d.Fake.Snapshot(ctx, uuid, o) }))
+}
+
+func (d gatedDomains) Save(ctx context.Context, uuid, path string) error {
+	return errors.Join(d.step(), ifAlive(d, func() error { return d.Fake.Save(ctx, uuid, path) }))
+}
+
+func (d gatedDomains) Restore(ctx context.Context, path string, spec hypervisor.Spec, paused bool) error {
+	return errors.Join(d.step(), ifAlive(d, func() error {
+		err := d.Fake.Restore(ctx, path, spec, paused)
+		if err == nil {
+			d.w.restored(spec.UUID, path)
+		}
+		return err
+	}))
+}
+
+func ifAlive(d gatedDomains, f func() error) error {
+	d.gate.mu.Lock()
+	dead := d.dead
+	d.gate.mu.Unlock()
+	if dead {
+		return nil
+	}
+	return f()
+}
+
+// world is what outlives a process: the database's engine, volumes, domains.
+type world struct {
+	t      testing.TB
+	engine *db.Memory
+	hostd  *storagetest.Hostd
+	hv     *hypervisor.Fake
+	host   *fakeHost
+
+	sr      api.SRRef
+	subject api.VMRef
+	snap    api.VMRef
+	disks   []api.VDIRef // of the subject, which may lose its VM
+
+	mu    sync.Mutex
+	from  map[string]string // images of domains, by uuid
+	ran   map[string]bool   // images that have run
+	twice []string
+}
+
+func newWorld(t testing.TB) *world {
+	return &world{
+		t: t, engine: db.NewMemory(), hostd: storagetest.New(), hv: hypervisor.NewFake(),
+		host: &fakeHost{ref: api.NewRef[api.Host](), kind: hypervisor.Accelerated, memory: 64 * gib},
+		from: map[string]string{}, ran: map[string]bool{},
+	}
+}
+
+func (w *world) restored(uuid, path string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.from[uuid] = path
+}
+
+func (w *world) ranFrom(uuid string, err error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if path := w.from[uuid]; err == nil && path != "" {
+		if w.ran[path] {
+			w.twice = append(w.twice, path)
+		}
+		w.ran[path] = true
+		delete(w.from, uuid)
+	}
+	return err
+}
+
+// life is one process.
+type life struct {
+	*world
+	gate  *gate
+	db    *db.DB
+	reg   *api.Registry
+	store *storage.Manager
+	ctx   context.Context
+	end   func()
+}
+
+// boot starts a process and waits until it has looked at everything once.
+func (w *world) boot() *life {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &life{world: w, gate: &gate{die: cancel}, ctx: ctx, reg: api.NewRegistry()}
+	var err error
+	l.db, err = db.Open(ctx, gatedEngine{w.engine, l.gate}, db.Options{})
+	must(w.t, err)
+	must(w.t, operation.Recover(ctx, l.db, journal.Discard()))
+	hv := gatedDomains{w.hv, l.gate, w}
+	w.hostd.Fail(func(verb, _, _ string) error {
+		switch verb {
+		case "create", "delete", "resize", "activate", "deactivate", "rebase", "commit", "copy", "note":
+			return l.gate.step()
+		}
+		return nil
+	})
+	l.store = storage.New(storage.Config{
+		DB: l.db, Hostd: func(api.HostRef) storage.Hostd { return w.hostd }, Domains: func(api.HostRef) storage.Domains { return hv },
+	})
+	devices := device.New(device.Config{
+		DB: l.db, Storage: l.store, Network: ports{l.db}, Hypervisor: func(api.HostRef) hypervisor.Hypervisor { return hv },
+	})
+	vms := vm.New(vm.Config{
+		DB: l.db, Hypervisor: hv, Consoles: noConsoles{}, Host: w.host, Devices: devices, Disks: images{l.store, l.db, w.hv}, GuestDir: "/nowhere",
+	})
+	l.store.Register(l.reg)
+	devices.Register(l.reg)
+	vms.Register(l.reg)
+	l.run(cancel, vms)
+	return l
+}
+
+func (l *life) run(cancel context.CancelFunc, vms *vm.Manager) {
+	if _, err := db.Get(l.db.Snapshot(), l.host.ref); err != nil {
+		must(l.t, l.db.Update(l.ctx, func(tx *db.Tx) error {
+			db.InsertAs(tx, l.host.ref, &api.Host{UUID: api.NewUUID(), Enabled: true})
+			return nil
+		}))
+	}
+	var both sync.WaitGroup
+	both.Go(func() { _ = l.store.Run(l.ctx) })
+	<-l.store.Ready()
+	ready := make(chan struct{})
+	both.Go(func() { _ = vms.Run(l.ctx, func() { close(ready) }) })
+	<-ready
+	l.end = func() {
+		cancel()
+		both.Wait()
+		l.db.Close()
+	}
+}
+
+// call sends a message as a client would.
+func (l *life) call(out any, method string, args ...any) error {
+	info := api.FindMessage(method)
+	var values []api.Value
+	for _, a := range args {
+		text, err := json.Marshal(a)
+		must(l.t, err)
+		v, err := api.ParseJSON(text)
+		must(l.t, err)
+		values = append(values, v)
+	}
+	result, err := l.reg.Handler(info)(&api.Call{Context: l.ctx, Message: info, Task: noTask{}}, values)
+	if err != nil || out == nil {
+		return err
+	}
+	return json.Unmarshal(result.AppendValue(nil, api.JSON), out)
+}
+
+func (l *life) must(out any, method string, args ...any) {
+	l.t.Helper()
+	if err := l.call(out, method, args...); err != nil {
+		l.t.Fatalf("%s: %v", method, err)
+	}
+}
+
+type noTask struct{}
+
+func (noTask) Ref() api.TaskRef { return "" }
+func (noTask) Set(float64)      {}
+
+func (l *life) vm(ref api.VMRef) *api.VM {
+	v, err := db.Get(l.db.Snapshot(), ref)
+	if err != nil {
+		return nil
+	}
+	return v
+}
+
+func (l *life) vdi(ref api.VDIRef) *api.VDI {
+	v, err := db.Get(l.db.Snapshot(), ref)
+	if err != nil {
+		return nil
+	}
+	return v
+}
+
+func (l *life) srUUID() string {
+	sr, err := db.Get(l.db.Snapshot(), l.sr)
+	must(l.t, err)
+	return sr.UUID
+}
+
+// reads is what the first clusters of a VM's disks hold.
+func (l *life) reads(ref api.VMRef) (values []uint64) {
+	for _, vdi := range disksOf(l.db.Snapshot(), string(ref)) {
+		content, err := l.hostd.Content(l.srUUID(), l.vdi(vdi).Location)
+		must(l.t, err)
+		values = append(values, content[0])
+	}
+	return values
+}
+
+func (l *life) write(values ...uint64) {
+	for i, vdi := range disksOf(l.db.Snapshot(), string(l.subject)) {
+		must(l.t, l.hostd.Write(l.srUUID(), l.vdi(vdi).Location, 0, values[i]))
+	}
+}
+
+// until waits until nothing is wrong.
+func (l *life) until(wrong func() string) string {
+	w := l.db.Watch()
+	defer w.Close()
+	limit := time.After(4 * time.Second)
+	for {
+		what := wrong()
+		if what == "" {
+			return ""
+		}
+		select {
+		case <-w.C():
+			w.Changes()
+		case <-time.After(50 * time.Millisecond): // what is wrong with the world does not show in rows
+		case <-limit:
+			return what
+		}
+	}
+}
+
+// wrong says in what rows, domains and volumes disagree.
+func (l *life) wrong() string {
+	snap := l.db.Snapshot()
+	domains := map[string]hypervisor.State{}
+	list, err := l.hv.List(context.Background())
+	must(l.t, err)
+	for _, d := range list {
+		domains[d.UUID] = d.State
+	}
+	for _, v := range db.All[api.VM](snap) {
+		if what := l.wrongVM(v, domains[v.UUID]); what != "" {
+			return what
+		}
+	}
+	for _, v := range db.All[api.VBD](snap) {
+		on, err := db.Get(snap, v.VM)
+		if err != nil || len(v.CurrentOperations) > 0 {
+			return fmt.Sprintf("drive %+v", v)
+		}
+		awake := on.PowerState == api.VMPowerStateRunning || on.PowerState == api.VMPowerStatePaused
+		if v.CurrentlyAttached != awake && on.PowerState != api.VMPowerStateSuspended {
+			return fmt.Sprintf("drive of a %s VM: attached %t", on.PowerState, v.CurrentlyAttached)
+		}
+	}
+	return l.wrongDisks(snap)
+}
+
+func (l *life) wrongVM(v *api.VM, domain hypervisor.State) string {
+	if len(v.CurrentOperations) > 0 || !v.ScheduledToBeResidentOn.IsNull() {
+		return fmt.Sprintf("VM %s: %v, %s", v.NameLabel, v.CurrentOperations, v.ScheduledToBeResidentOn)
+	}
+	want := map[api.VMPowerState]hypervisor.State{api.VMPowerStateRunning: hypervisor.Running, api.VMPowerStatePaused: hypervisor.Paused}[v.PowerState]
+	if want != domain {
+		return fmt.Sprintf("VM %s is %s, its domain %q", v.NameLabel, v.PowerState, domain)
+	}
+	asleep := v.PowerState == api.VMPowerStateSuspended
+	if asleep == v.SuspendVDI.IsNull() {
+		return fmt.Sprintf("VM %s is %s with memory %q", v.NameLabel, v.PowerState, v.SuspendVDI)
+	}
+	if !asleep {
+		return ""
+	}
+	path := images{db: l.db}.file(v.SuspendVDI)
+	if _, there := l.hv.Saved(path); !there {
+		return fmt.Sprintf("VM %s: its memory is lost", v.NameLabel)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ran[path] && !v.IsASnapshot {
+		return fmt.Sprintf("VM %s: its memory has run", v.NameLabel)
+	}
+	return ""
+}
+
+func (l *life) wrongDisks(snap *db.Snapshot) string {
+	used := map[api.VDIRef]bool{}
+	for _, vdi := range l.disks {
+		used[vdi] = true
+	}
+	awake := map[api.VDIRef]bool{}
+	for _, v := range db.All[api.VBD](snap) {
+		used[v.VDI] = true
+		awake[v.VDI] = awake[v.VDI] || v.CurrentlyAttached
+	}
+	for _, v := range db.All[api.VM](snap) {
+		used[v.SuspendVDI] = true
+	}
+	rows, parents := map[string]bool{}, map[string]bool{}
+	for _, v := range db.All[api.VDI](snap) {
+		rows[v.Location], parents[v.SMConfig["vhd-parent"]] = true, true
+	}
+	for ref, v := range db.All[api.VDI](snap) {
+		switch {
+		case v.Managed && !used[ref]:
+			return fmt.Sprintf("disk %q %s is leaked: %v", v.NameLabel, v.Type, v.SMConfig)
+		case v.SMConfig[storage.MarkKey] != "" && v.Managed || len(v.CurrentOperations) > 0:
+			return fmt.Sprintf("disk %q: %v %v", v.NameLabel, v.SMConfig, v.CurrentOperations)
+		case !v.Managed && !parents[v.UUID]:
+			return fmt.Sprintf("a layer nobody needs: %v", v.SMConfig)
+		}
+		for key := range v.SMConfig {
+			if strings.HasPrefix(key, "host_") && !awake[ref] {
+				return fmt.Sprintf("disk %q %s is attached for nobody: %v", v.NameLabel, v.Type, v.SMConfig)
+			}
+		}
+	}
+	volumes, err := l.hostd.Volumes(context.Background(), l.srUUID())
+	must(l.t, err)
+	if len(volumes) != len(rows) {
+		return fmt.Sprintf("%d volumes, %d rows", len(volumes), len(rows))
+	}
+	return ""
+}
