@@ -213,7 +213,7 @@ func (m *Manager) replace(ctx context.Context, at repository, ref, into api.VDIR
 }
 
 // exchange gives a disk the volume of a hidden row, on top of a given parent, and
-// makes the row garbage with what the disk had.
+// makes the row describe what the disk had: garbage, unless others are based on it.
 func exchange(tx *db.Tx, vdi, ref api.VDIRef, parentUUID string) error {
 	disk, err := db.Edit(tx, vdi)
 	if err != nil {
@@ -226,11 +226,18 @@ func exchange(tx *db.Tx, vdi, ref api.VDIRef, parentUUID string) error {
 	if err != nil {
 		return err
 	}
+	state := stateGarbage
+	if len(children(tx, disk)) > 0 { // a snapshot, of which there are clones
+		state = ""
+	}
+	if err := adopt(tx, disk, row.UUID); err != nil {
+		return err
+	}
 	below, format := disk.SMConfig[parentKey], disk.SMConfig[formatKey]
 	disk.Location, row.Location = row.Location, disk.Location
 	disk.PhysicalUtilisation, row.PhysicalUtilisation = row.PhysicalUtilisation, disk.PhysicalUtilisation
 	disk.SMConfig = amend(amend(disk.SMConfig, parentKey, parentUUID), formatKey, row.SMConfig[formatKey])
-	row.SMConfig = amend(amend(amend(row.SMConfig, parentKey, below), formatKey, format), stateKey, stateGarbage)
+	row.SMConfig = amend(amend(amend(row.SMConfig, parentKey, below), formatKey, format), stateKey, state)
 	return nil
 }
 
@@ -276,7 +283,10 @@ func (m *Manager) revert(ctx context.Context, vdi, snapshot api.VDIRef, task str
 		}
 		return err
 	})
-	m.abandon(ctx, at, ref) // what was made, or what it has replaced
-	m.after(ctx, at, vdi)
+	if row, gerr := db.Get(m.cfg.DB.Snapshot(), ref); gerr == nil && row.SMConfig[stateKey] != "" {
+		m.abandon(ctx, at, ref) // what was made, or what it has replaced
+	}
+	m.settled(ref)
+	m.after(ctx, at, vdi, ref)
 	return err
 }

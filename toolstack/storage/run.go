@@ -79,15 +79,18 @@ func (m *Manager) repair(ctx context.Context, at repository) {
 			m.cfg.Log.Warn("step-open", "vdi", uuid, "err", err)
 		}
 	}
-	if len(m.garbage(m.cfg.DB.Snapshot(), at.ref)) == 0 {
-		return
-	}
-	// A layer goes before the one it is based on, which needs a second look.
+	// A layer goes before the one it is based on, so look again while it gets less.
 	var err error
-	for range 2 {
-		if err = m.sweep(ctx, at, m.garbage(m.cfg.DB.Snapshot(), at.ref)...); err == nil {
-			return
+	for left := m.garbage(snap, at.ref); len(left) > 0; {
+		err = m.sweep(ctx, at, left...)
+		now := m.garbage(m.cfg.DB.Snapshot(), at.ref)
+		if len(now) == len(left) {
+			break
 		}
+		left = now
+	}
+	if err == nil {
+		return
 	}
 	if ctx.Err() == nil {
 		m.cfg.Log.Warn("volume-left", "repository", at.uuid, "err", err)
@@ -108,3 +111,6 @@ func (m *Manager) settleLater(ctx context.Context, at repository, vdi api.VDIRef
 	defer release()
 	return m.settle(ctx, at, vdi)
 }
+
+// Recover attaches what was attached and settles what a former process left.
+func (m *Manager) Recover(ctx context.Context) error { return m.reattach(ctx) }
