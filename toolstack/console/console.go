@@ -1,14 +1,20 @@
-// Package console carries the serial consoles of running VMs to clients.
+// Package console carries the consoles of running VMs to clients: the serial one, and
+// the screen of those that have one.
 //
-// For each running domain one hub holds the only connection to its console and
-// reads it without pause, from before the guest's first instruction to its end.
-// Viewers come and go: all see the same bytes, all may type, and each sees the
-// tail of what was said before it came. A viewer who does not keep up is cut off;
-// neither the guest nor the others notice.
+// Serial: for each running domain one hub holds the only connection to its console
+// and reads it without pause, from before the guest's first instruction to its end.
+// Viewers come and go: all see the same bytes, all may type, and each sees the tail
+// of what was said before it came. A viewer who does not keep up is cut off; neither
+// the guest nor the others notice.
 //
-// A stream ends with the domain and with the session that opened it. After a
-// restart of the toolstack the tail is empty; the whole log is the host's, kept
-// by virtlogd.
+// Screen: each viewer has a connection of its own to QEMU's VNC server, which shares
+// the screen among them. Bytes go straight through; what a viewer sends is only looked
+// at to tell somebody at the keyboard from a program that keeps asking for pictures.
+//
+// How many may look is bounded, per VM and on the whole. A stream ends with the
+// domain, with the session that opened it, with its client, half-closed included, and
+// with the process. After a restart of the toolstack the tail is empty; the whole log
+// is the host's, kept by virtlogd.
 //
 // All methods may be called from many goroutines.
 package console
@@ -26,20 +32,26 @@ import (
 	"cairn/toolstack/db"
 )
 
-// Dialer opens a domain's console; it is called once per domain.
+// Dialer opens a domain's consoles. DialConsole is called once per domain; DialVNC
+// and Screenshot answer hypervisor.ErrNotFound where there is no screen.
 type Dialer interface {
 	DialConsole(ctx context.Context, uuid string) (net.Conn, error)
+	DialVNC(ctx context.Context, uuid string) (net.Conn, error)
+	Screenshot(ctx context.Context, uuid string) ([]byte, error)
 }
 
-// Manager holds the hubs.
+// Manager holds the hubs and the streams.
 type Manager struct {
 	db     *db.DB
 	dialer Dialer
 	log    *slog.Logger
+	here   func(api.HostRef) bool // the hosts whose VMs are served
+
+	pictures chan struct{} // one for each screenshot under way
 
 	mu   sync.Mutex
 	hubs map[string]*hub // by the VM's uuid
-	open map[*viewer]api.SessionRef
+	open map[*stream]bool
 }
 
 // New returns a Manager without hubs.
@@ -47,8 +59,14 @@ func New(d *db.DB, dialer Dialer, log *slog.Logger) *Manager {
 	if log == nil {
 		log = journal.Discard()
 	}
-	return &Manager{db: d, dialer: dialer, log: log, hubs: map[string]*hub{}, open: map[*viewer]api.SessionRef{}}
+	return &Manager{
+		db: d, dialer: dialer, log: log, here: func(api.HostRef) bool { return true },
+		pictures: make(chan struct{}, picturesAtOnce), hubs: map[string]*hub{}, open: map[*stream]bool{},
+	}
 }
+
+// ServeOnly has clients of VMs on other hosts sent there. Call it before serving.
+func (m *Manager) ServeOnly(here func(api.HostRef) bool) { m.here = here }
 
 // Attach connects to a domain's console, unless that is done already.
 func (m *Manager) Attach(ctx context.Context, uuid string) error {
@@ -107,7 +125,7 @@ func (m *Manager) follow(uuid string, h *hub) {
 	}
 }
 
-// Run ends the streams of sessions that end, until the context does.
+// Run ends the streams of sessions and VMs that end, until the context does.
 func (m *Manager) Run(ctx context.Context) error {
 	w := m.db.Watch()
 	defer w.Close()
@@ -123,19 +141,6 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-var errSession = errors.New("the session has ended")
-
-func (m *Manager) endOrphans() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	s := m.db.Snapshot()
-	for v, session := range m.open {
-		if _, err := db.Get(s, session); err != nil {
-			v.finish(errSession)
-		}
-	}
-}
-
 // close hangs up on the guests; they do not notice.
 func (m *Manager) close() {
 	m.mu.Lock()
@@ -143,61 +148,67 @@ func (m *Manager) close() {
 	for _, h := range m.hubs {
 		h.conn.Close()
 	}
+	for s := range m.open {
+		s.finish(errStopping)
+	}
 }
 
-// errNone is what has no console now.
-var errNone = errors.New("there is no console of that VM: it does not run here")
+var (
+	// errNone is what has no console now.
+	errNone = errors.New("there is no console of that VM: it does not run here")
+	// errNoScreen: the VM runs without one.
+	errNoScreen = errors.New("that VM has no screen")
+)
 
-// find resolves the VM or console a client names.
-func (m *Manager) find(uuid, ref string) (*api.VM, error) {
+// target is the console a client asks for.
+type target struct {
+	ref      api.VMRef
+	vm       *api.VM
+	protocol api.ConsoleProtocol
+}
+
+// find resolves the VM or console a client names. A VM stands for its screen, where
+// it has one, else for its terminal.
+func (m *Manager) find(uuid, ref string) (target, error) {
 	s := m.db.Snapshot()
 	if uuid != "" {
-		if c, err := db.ByUUID[api.Console](s, uuid); err == nil {
-			ref = string(c)
-		} else if v, err := db.ByUUID[api.VM](s, uuid); err == nil {
-			ref = string(v)
-		} else {
-			return nil, errNone
+		ref = refOf(s, uuid)
+	}
+	t := target{ref: api.VMRef(api.ParseRef(ref))}
+	if c, err := db.Get(s, api.ConsoleRef(t.ref)); err == nil {
+		t.ref, t.protocol = c.VM, c.Protocol
+	}
+	var err error
+	if t.vm, err = db.Get(s, t.ref); err != nil {
+		return t, errNone
+	}
+	if t.protocol == "" {
+		t.protocol = preferred(s, t.vm)
+	}
+	if !t.vm.IsControlDomain && !runs(t.vm) {
+		return t, errNone
+	}
+	return t, nil
+}
+
+func runs(vm *api.VM) bool {
+	return vm.PowerState == api.VMPowerStateRunning || vm.PowerState == api.VMPowerStatePaused
+}
+
+// refOf finds what has a uuid, a console or a VM.
+func refOf(s *db.Snapshot, uuid string) string {
+	if c, err := db.ByUUID[api.Console](s, uuid); err == nil {
+		return string(c)
+	}
+	v, _ := db.ByUUID[api.VM](s, uuid) // null where there is none
+	return string(v)
+}
+
+func preferred(s *db.Snapshot, vm *api.VM) api.ConsoleProtocol {
+	for _, ref := range vm.Consoles {
+		if c, err := db.Get(s, ref); err == nil && c.Protocol == api.ConsoleProtocolRfb {
+			return c.Protocol
 		}
 	}
-	if c, err := db.Get(s, api.ConsoleRef(ref)); err == nil {
-		ref = string(c.VM)
-	}
-	vm, err := db.Get(s, api.VMRef(ref))
-	if err != nil || vm.IsControlDomain {
-		return nil, errNone
-	}
-	if vm.PowerState != api.VMPowerStateRunning && vm.PowerState != api.VMPowerStatePaused {
-		return nil, errNone
-	}
-	return vm, nil
-}
-
-// view joins a viewer for a session.
-func (m *Manager) view(ctx context.Context, uuid, ref string, session api.SessionRef) (*hub, *viewer, error) {
-	vm, err := m.find(uuid, ref)
-	if err != nil {
-		return nil, nil, err
-	}
-	h, err := m.hub(ctx, vm.UUID)
-	if err != nil {
-		return nil, nil, err
-	}
-	v, err := h.join()
-	if err != nil {
-		return nil, nil, errNone
-	}
-	m.mu.Lock()
-	m.open[v] = session
-	m.mu.Unlock()
-	m.endOrphans() // the session may have ended before it was entered
-	m.log.Info("console-open", "uuid", vm.UUID)
-	return h, v, nil
-}
-
-func (m *Manager) leave(h *hub, v *viewer) {
-	h.leave(v)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.open, v)
+	return api.ConsoleProtocolVt100
 }

@@ -164,3 +164,21 @@ func (v *viewer) next() ([]byte, error) {
 		<-v.more
 	}
 }
+
+// terminal is a viewer at its hub.
+type terminal struct {
+	h *hub
+	v *viewer
+}
+
+// next implements guest.
+func (t *terminal) next() ([]byte, error) { return t.v.next() }
+
+// enter implements guest: whatever is typed is a sign of life.
+func (t *terminal) enter(p []byte) (bool, error) { return true, t.h.enter(p) }
+
+// close implements guest.
+func (t *terminal) close(err error) {
+	t.h.leave(t.v)
+	t.v.finish(err)
+}

@@ -143,12 +143,28 @@ func (p *Pool) Renew(context.Context, string) error { return nil }
 
 // DialConsole finds the guest.
 func (p *Pool) DialConsole(ctx context.Context, uuid string) (net.Conn, error) {
+	return ask(p, "console", uuid, func(h *Host) (net.Conn, error) { return h.DialConsole(ctx, uuid) })
+}
+
+// DialVNC finds the guest's screen.
+func (p *Pool) DialVNC(ctx context.Context, uuid string) (net.Conn, error) {
+	return ask(p, "screen", uuid, func(h *Host) (net.Conn, error) { return h.DialVNC(ctx, uuid) })
+}
+
+// Screenshot finds the guest's screen.
+func (p *Pool) Screenshot(ctx context.Context, uuid string) ([]byte, error) {
+	return ask(p, "screen", uuid, func(h *Host) ([]byte, error) { return h.Screenshot(ctx, uuid) })
+}
+
+// ask asks the hosts in turn for what a guest has.
+func ask[T any](p *Pool, what, uuid string, try func(*Host) (T, error)) (T, error) {
 	for _, h := range p.hosts {
-		if c, err := h.DialConsole(ctx, uuid); !errors.Is(err, hypervisor.ErrNotFound) {
-			return c, err
+		if got, err := try(h); !errors.Is(err, hypervisor.ErrNotFound) {
+			return got, err
 		}
 	}
-	return nil, fmt.Errorf("console of %s: %w", uuid, hypervisor.ErrNotFound)
+	var none T
+	return none, fmt.Errorf("%s of %s: %w", what, uuid, hypervisor.ErrNotFound)
 }
 
 // site is what the toolstack needs to know of a simulated host.

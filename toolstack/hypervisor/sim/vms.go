@@ -48,7 +48,7 @@ func (f *filler) vm(tx *db.Tx, n int) {
 	if !v.ResidentOn.IsNull() {
 		c := api.NewConsole()
 		c.VM, c.Protocol = ref, api.ConsoleProtocolVt100
-		c.Location = "https://" + hostAddress(host) + "/console?vm=" + v.UUID
+		c.Location = "https://" + hostAddress(host) + "/console?uuid=" + v.UUID
 		add(f, tx, c)
 	}
 }
