@@ -61,6 +61,11 @@ func planBridge(b Bridge, management bool, f Found) []Step {
 	} else if wired && have.MAC != mac {
 		steps = append(steps, Step{Op: MACSet, Link: b.Name, MAC: mac})
 	}
+	if !have.Up {
+		// Before its NIC is in it: the kernel tells of a link that a bridge finds
+		// when it comes up only with the next second.
+		steps = append(steps, Step{Op: LinkUp, Link: b.Name})
+	}
 	for _, l := range f.Links {
 		if l.Master == b.Name && l.Physical() && l.Name != b.Uplink {
 			steps = append(steps, Step{Op: PortLeave, Link: l.Name})
@@ -72,9 +77,6 @@ func planBridge(b Bridge, management bool, f Found) []Step {
 	steps = append(steps, planMTU(b, have, uplink, wired)...)
 	if wired && !uplink.Up {
 		steps = append(steps, Step{Op: LinkUp, Link: b.Uplink})
-	}
-	if !have.Up {
-		steps = append(steps, Step{Op: LinkUp, Link: b.Name})
 	}
 	for i := range steps {
 		steps[i].Bridge = b.Name
