@@ -33,6 +33,7 @@ const (
 	magic         = 0x514649fb
 	headerV2      = 72
 	headerV3      = 104
+	usualHeader   = 4 << 10
 	maxHeader     = 64 << 10
 	maxBacking    = 1023
 	minBits       = 9
@@ -49,9 +50,18 @@ const (
 // errShort is a header that ends before it is complete.
 var errShort = errors.New("qcow2 header is cut short")
 
-// ReadHeader reads the header at the start of an image.
+// ReadHeader reads the header at the start of an image. Nearly all fit in a page,
+// and a list reads thousands; what cannot be read from one is tried with more.
 func ReadHeader(r io.ReaderAt) (Header, error) {
-	buf := make([]byte, maxHeader)
+	h, err := readHeader(r, usualHeader)
+	if err != nil {
+		return readHeader(r, maxHeader)
+	}
+	return h, nil
+}
+
+func readHeader(r io.ReaderAt, size int) (Header, error) {
+	buf := make([]byte, size)
 	n, err := r.ReadAt(buf, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return Header{}, err

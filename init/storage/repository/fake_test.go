@@ -51,7 +51,7 @@ type fakeVolume struct {
 }
 
 // newMachine has a disk of 10 GiB called sda.
-func newMachine(t *testing.T) (*machine, *Manager) {
+func newMachine(t testing.TB) (*machine, *Manager) {
 	t.Helper()
 	f := &machine{
 		dir: t.TempDir(), signatures: map[string][]media.Signature{}, groups: map[string]*fakeGroup{},
@@ -66,7 +66,7 @@ func newMachine(t *testing.T) (*machine, *Manager) {
 	return f, f.manager()
 }
 
-func (f *machine) plant(t *testing.T, path, text string) {
+func (f *machine) plant(t testing.TB, path, text string) {
 	t.Helper()
 	path = filepath.Join(f.dir, path)
 	must(t, os.MkdirAll(filepath.Dir(path), 0o755))

@@ -25,7 +25,7 @@ import (
 // to look into the directory of whoever built it.
 type programs struct{ dir string }
 
-func copyPrograms(t *testing.T) programs {
+func copyPrograms(t testing.TB) programs {
 	t.Helper()
 	tree, err := debian.Open(t.Context(), debian.Config{})
 	must(t, err)
@@ -58,7 +58,7 @@ func (p programs) command(ctx context.Context, name string, args ...string) *exe
 	return exec.CommandContext(ctx, filepath.Join(p.dir, "ld.so"), all...)
 }
 
-func copyFile(t *testing.T, from, to string) {
+func copyFile(t testing.TB, from, to string) {
 	t.Helper()
 	if _, err := os.Stat(to); err == nil {
 		return
@@ -74,7 +74,7 @@ func copyFile(t *testing.T, from, to string) {
 }
 
 // open lets everybody pass through the directories a test makes.
-func open(t *testing.T, dir string) {
+func open(t testing.TB, dir string) {
 	t.Helper()
 	must(t, os.Chmod(dir, 0o755))
 	must(t, os.Chmod(filepath.Dir(dir), 0o755))
@@ -83,7 +83,7 @@ func open(t *testing.T, dir string) {
 // realUser is who confined programs run as in these tests.
 const realUser = 64055
 
-func realManager(t *testing.T) (*Manager, string) {
+func realManager(t testing.TB) (*Manager, string) {
 	t.Helper()
 	dir := t.TempDir()
 	open(t, dir)
