@@ -1,6 +1,7 @@
 package vm_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -25,8 +26,7 @@ type crashCase struct {
 	// before makes what else is needed.
 	before func(*life)
 	call   func(*life) error
-	// after says what is wrong beyond what is always checked; begun is false when the
-	// process was killed before the operation's first step was durable.
+	// after says what is wrong beyond what is always checked.
 	after func(l *life) string
 }
 
@@ -123,7 +123,7 @@ func provisionedOrNot(l *life) string {
 
 // alive: neither guest nor memory is lost by the death of the toolstack.
 func alive(l *life) string {
-	if l.vm(l.subject).PowerState == halted {
+	if l.vm(l.subject).PowerState == halted && !l.loss {
 		return "the guest is lost"
 	}
 	return intact(l)
@@ -131,7 +131,7 @@ func alive(l *life) string {
 
 func awakeAnd(f func(*life) string) func(*life) string {
 	return func(l *life) string {
-		if state := l.vm(l.subject).PowerState; state != running {
+		if state := l.vm(l.subject).PowerState; state != running && !l.loss {
 			return "the VM is " + string(state)
 		}
 		return f(l)
@@ -150,7 +150,11 @@ func asleepAnd(f func(*life) string) func(*life) string {
 func revertedOrNot(done api.VMPowerState) func(*life) string {
 	return func(l *life) string {
 		got, state := l.reads(l.subject), l.vm(l.subject).PowerState
-		if slices.Equal(got, []uint64{10, 11}) && state == done || slices.Equal(got, []uint64{98, 99}) && state == running {
+		before := running
+		if l.loss {
+			before = halted
+		}
+		if slices.Equal(got, []uint64{10, 11}) && state == done || slices.Equal(got, []uint64{98, 99}) && state == before {
 			return ""
 		}
 		return fmt.Sprintf("%s, and the disks read %v", state, got)
@@ -219,18 +223,21 @@ func TestKilledAtEachStep(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(*crashSeed, uint64(i)))
-			total := killedAt(t, tt, 0)
+			total := killedAt(t, tt, 0, false)
 			for step := 1; step <= total; step++ {
-				if *crashAll || random.IntN(total) < 3 {
-					killedAt(t, tt, step)
+				for _, loss := range []bool{false, true} {
+					if *crashAll || random.IntN(total) < 2 {
+						killedAt(t, tt, step, loss)
+					}
 				}
 			}
 		})
 	}
 }
 
-// killedAt reports how many steps the operation took.
-func killedAt(t *testing.T, tt crashCase, step int) int {
+// killedAt reports how many steps the operation took. With loss the host loses its
+// power in the same moment.
+func killedAt(t *testing.T, tt crashCase, step int, loss bool) int {
 	w := newWorld(t)
 	l := w.prepare(tt)
 	l.gate.arm(step)
@@ -243,6 +250,9 @@ func killedAt(t *testing.T, tt crashCase, step int) int {
 	}
 	total := l.gate.steps()
 	l.end()
+	if loss {
+		w.losePower()
+	}
 	l = w.boot()
 	defer l.end()
 	if what := l.until(func() string {
@@ -251,7 +261,7 @@ func killedAt(t *testing.T, tt crashCase, step int) int {
 		}
 		return tt.after(l)
 	}); what != "" {
-		t.Errorf("killed before step %d of %d (%v): %s", step, total, err, what)
+		t.Errorf("killed before step %d of %d, power lost %t (%v): %s", step, total, loss, err, what)
 		return total
 	}
 	l.mu.Lock()
@@ -261,7 +271,7 @@ func killedAt(t *testing.T, tt crashCase, step int) int {
 		t.Errorf("killed before step %d: memory ran twice: %v", step, twice)
 	}
 	if what := l.usable(); what != "" {
-		t.Errorf("killed before step %d (%v): afterwards %s", step, err, what)
+		t.Errorf("killed before step %d, power lost %t (%v): afterwards %s", step, loss, err, what)
 	}
 	return total
 }
@@ -276,6 +286,10 @@ func (l *life) usable() string {
 	switch v.PowerState {
 	case suspended:
 		err = l.call(nil, "VM.resume", l.subject, false, false)
+		if err != nil && l.loss && !l.saved[images{db: l.db}.file(v.SuspendVDI)] { // the power went first
+			err = l.call(nil, "VM.hard_shutdown", l.subject)
+			err = errors.Join(err, l.call(nil, "VM.start", l.subject, false, false))
+		}
 	case halted:
 		err = l.call(nil, "VM.start", l.subject, false, false)
 	}

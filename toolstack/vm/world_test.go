@@ -112,7 +112,13 @@ func (d gatedDomains) Snapshot(ctx context.Context, uuid string, o []hypervisor.
 }
 
 func (d gatedDomains) Save(ctx context.Context, uuid, path string) error {
-	return errors.Join(d.step(), ifAlive(d, func() error { return d.Fake.Save(ctx, uuid, path) }))
+	return errors.Join(d.step(), ifAlive(d, func() error {
+		err := d.Fake.Save(ctx, uuid, path)
+		d.w.mu.Lock()
+		defer d.w.mu.Unlock()
+		d.w.saved[path] = err == nil
+		return err
+	}))
 }
 
 func (d gatedDomains) Restore(ctx context.Context, path string, spec hypervisor.Spec, paused bool) error {
@@ -148,7 +154,10 @@ type world struct {
 	snap    api.VMRef
 	disks   []api.VDIRef // of the subject, which may lose its VM
 
+	loss bool // the host lost its power, too
+
 	mu    sync.Mutex
+	saved map[string]bool   // images that were written
 	from  map[string]string // images of domains, by uuid
 	ran   map[string]bool   // images that have run
 	twice []string
@@ -158,7 +167,7 @@ func newWorld(t testing.TB) *world {
 	return &world{
 		t: t, engine: db.NewMemory(), hostd: storagetest.New(), hv: hypervisor.NewFake(),
 		host: &fakeHost{ref: api.NewRef[api.Host](), kind: hypervisor.Accelerated, memory: 64 * gib},
-		from: map[string]string{}, ran: map[string]bool{},
+		saved: map[string]bool{}, from: map[string]string{}, ran: map[string]bool{},
 	}
 }
 
@@ -190,6 +199,17 @@ type life struct {
 	store *storage.Manager
 	ctx   context.Context
 	end   func()
+}
+
+// losePower ends all domains, and what the host had at hand.
+func (w *world) losePower() {
+	w.loss = true
+	list, err := w.hv.List(context.Background())
+	must(w.t, err)
+	for _, d := range list {
+		w.hv.Forget(d.UUID)
+	}
+	w.hostd.Forget()
 }
 
 // boot starts a process and waits until it has looked at everything once.
@@ -376,11 +396,11 @@ func (l *life) wrongVM(v *api.VM, domain hypervisor.State) string {
 		return ""
 	}
 	path := images{db: l.db}.file(v.SuspendVDI)
-	if _, there := l.hv.Saved(path); !there {
-		return fmt.Sprintf("VM %s: its memory is lost", v.NameLabel)
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if _, there := l.hv.Saved(path); !there && (l.saved[path] || !l.loss) {
+		return fmt.Sprintf("VM %s: its memory is lost", v.NameLabel)
+	}
 	if l.ran[path] && !v.IsASnapshot {
 		return fmt.Sprintf("VM %s: its memory has run", v.NameLabel)
 	}
