@@ -166,7 +166,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	return &world{
 		t: t, engine: db.NewMemory(), hostd: storagetest.New(), hv: hypervisor.NewFake(),
-		host: &fakeHost{ref: api.NewRef[api.Host](), kind: hypervisor.Accelerated, memory: 64 * gib},
+		host:  &fakeHost{ref: api.NewRef[api.Host](), kind: hypervisor.Accelerated, memory: 64 * gib},
 		saved: map[string]bool{}, from: map[string]string{}, ran: map[string]bool{},
 	}
 }
