@@ -241,7 +241,7 @@ func (t *toolstack) build() error {
 		DB: t.db, Storage: t.disks, Network: t.networks, Hypervisor: t.hypervisorOf, Log: log.With("component", "device"),
 	})
 	t.vms = vm.New(vm.Config{
-		Memory: t.memory, Devices: t.devices, Alerts: t.alerts,
+		Memory: t.memory, Devices: t.devices, Disks: t.disks, Alerts: t.alerts,
 		DB: t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
 		Log: log.With("component", "vm"),
 	})
