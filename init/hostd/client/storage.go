@@ -239,7 +239,9 @@ func (c *Client) DeleteVolume(ctx context.Context, sr, name string) error {
 
 // ResizeVolume makes a volume larger; smaller is CodeBadRequest. For a volume that
 // a running QEMU has open it only makes room below (Block) or does nothing: the
-// hypervisor tells QEMU, which writes the new size.
+// hypervisor tells QEMU, which writes the new size. The same for one that has
+// overlays: it is called before QEMU commits a larger overlay to it, and needed
+// there only for TypeLVM.
 func (c *Client) ResizeVolume(ctx context.Context, sr, name string, size int64) (Volume, error) {
 	return send[Volume](ctx, c, http.MethodPost, volumePath(sr, name)+"/resize", ResizeRequest{Size: size})
 }

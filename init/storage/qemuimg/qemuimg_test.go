@@ -96,6 +96,7 @@ func TestCommands(t *testing.T) {
 		"qemu-img commit -p -d -f qcow2 /v":                     Commit("/v", nil),
 		"qemu-img convert -p -f raw -O raw /a /b":               Convert("/a", client.Raw, "/b", client.Raw, nil),
 		"qemu-img check --output=json -f qcow2 /v":              Check("/v"),
+		"qemu-img check -q -r leaks -f qcow2 /v":                Tidy("/v"),
 	} {
 		if got := c.String(); got != want || !c.Confined {
 			t.Errorf("%s, want %s", got, want)

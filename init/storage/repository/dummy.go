@@ -114,6 +114,8 @@ func (d *dummy) resize(_ context.Context, v client.Volume, size int64) error {
 	return d.put(v)
 }
 
+func (*dummy) grow(context.Context, client.Volume, int64) error { return nil }
+
 func (d *dummy) rebase(_ context.Context, v, backing client.Volume) error {
 	v.Backing = backing.Name
 	return d.put(v)

@@ -22,6 +22,7 @@ func (f fixed) refuse() error {
 func (f fixed) create(context.Context, string, client.VolumeSpec) error        { return f.refuse() }
 func (f fixed) remove(context.Context, client.Volume) error                    { return f.refuse() }
 func (f fixed) resize(context.Context, client.Volume, int64) error             { return f.refuse() }
+func (f fixed) grow(context.Context, client.Volume, int64) error               { return f.refuse() }
 func (f fixed) rebase(context.Context, client.Volume, client.Volume) error     { return f.refuse() }
 func (f fixed) note(context.Context, client.Volume, string) error              { return f.refuse() }
 func (f fixed) deactivate(context.Context, client.Volume, []string) error      { return nil }

@@ -169,7 +169,14 @@ func (s images) commit(ctx context.Context, v, backing client.Volume, progress f
 		return err
 	}
 	return s.image(ctx, func() error {
-		if _, err := s.m.cfg.Tools.Run(ctx, qemuimg.Commit(v.Path, progress)); err != nil {
+		_, err := s.m.cfg.Tools.Run(ctx, qemuimg.Commit(v.Path, progress))
+		// One that was killed, now or before, has left clusters that are lost to the
+		// backing and nothing else.
+		if backing.Format == client.Qcow2 {
+			_, terr := s.m.cfg.Tools.Run(context.WithoutCancel(ctx), qemuimg.Tidy(backing.Path))
+			err = errors.Join(err, terr)
+		}
+		if err != nil {
 			return err
 		}
 		return flush(backing.Path)

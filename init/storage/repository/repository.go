@@ -106,6 +106,8 @@ type store interface {
 	create(ctx context.Context, name string, spec client.VolumeSpec) error
 	remove(ctx context.Context, v client.Volume) error
 	resize(ctx context.Context, v client.Volume, size int64) error
+	// grow makes room for a larger volume, which it is not yet.
+	grow(ctx context.Context, v client.Volume, size int64) error
 	// activate and deactivate are told which volumes are to stay active.
 	activate(ctx context.Context, v client.Volume) error
 	deactivate(ctx context.Context, v client.Volume, active []string) error

@@ -246,10 +246,13 @@ func (m *Manager) ResizeVolume(ctx context.Context, sr, name string, size int64)
 		if size < v.VirtualSize || size%sector != 0 {
 			return Fail(client.CodeBadRequest, "volume %s has %d bytes and cannot become %d", name, v.VirtualSize, size)
 		}
-		if err := m.childless(ctx, r, name, ""); err != nil {
+		enlarge := r.resize
+		if err := m.childless(ctx, r, name, ""); is(err, client.CodeConflict) {
+			enlarge = r.grow // for what a running QEMU is about to commit to it
+		} else if err != nil {
 			return err
 		}
-		if err := r.resize(ctx, v, size); err != nil {
+		if err := enlarge(ctx, v, size); err != nil {
 			return about(err, "resize volume %s", name)
 		}
 		v, err = m.get(ctx, r, name)
