@@ -28,12 +28,15 @@ type stack struct {
 	consoles *console.Manager
 	vm       api.VMRef
 	uuid     string
-	console  string // uuid of its row
+	console  string // uuid of its terminal's row
+	screen   string // uuid of its screen's row; the screen is there in stacks with one
 }
 
-func newStack(t *testing.T) *stack {
+func newStack(t *testing.T) *stack { return newStackWith(t, false) }
+
+func newStackWith(t *testing.T, screen bool) *stack {
 	t.Helper()
-	s := &stack{hv: hypervisor.NewFake(), uuid: api.NewUUID(), console: api.NewUUID()}
+	s := &stack{hv: hypervisor.NewFake(), uuid: api.NewUUID(), console: api.NewUUID(), screen: api.NewUUID()}
 	s.Server = wiretest.New(t, func(_ *api.Registry, d *db.DB) {
 		s.consoles = console.New(d, s.hv, nil)
 		check(t, d.Update(t.Context(), func(tx *db.Tx) error {
@@ -41,8 +44,13 @@ func newStack(t *testing.T) *stack {
 			vm.UUID, vm.PowerState = s.uuid, api.VMPowerStateRunning
 			s.vm = db.Insert(tx, vm)
 			c := api.NewConsole()
-			c.UUID, c.VM = s.console, s.vm
+			c.UUID, c.VM, c.Protocol = s.console, s.vm, api.ConsoleProtocolVt100
 			db.Insert(tx, c)
+			if screen {
+				c = api.NewConsole()
+				c.UUID, c.VM, c.Protocol = s.screen, s.vm, api.ConsoleProtocolRfb
+				db.Insert(tx, c)
+			}
 			return nil
 		}))
 	})
@@ -53,7 +61,7 @@ func newStack(t *testing.T) *stack {
 	t.Cleanup(func() { cancel(); <-done })
 	check(t, s.hv.Start(t.Context(), hypervisor.Spec{
 		UUID: s.uuid, Kind: hypervisor.Accelerated, Machine: hypervisor.DefaultMachine,
-		MemoryBytes: 64 << 20, VCPUs: 1, VCPUsMax: 1, Boot: hypervisor.DirectBoot{Kernel: "/k"},
+		MemoryBytes: 64 << 20, VCPUs: 1, VCPUsMax: 1, Boot: hypervisor.DirectBoot{Kernel: "/k"}, Graphics: screen,
 	}, true))
 	check(t, s.consoles.Attach(t.Context(), s.uuid))
 	check(t, s.hv.Resume(t.Context(), s.uuid))
@@ -63,13 +71,20 @@ func newStack(t *testing.T) *stack {
 // connect opens a stream by CONNECT and returns it with the status.
 func (s *stack) connect(query url.Values) (net.Conn, *bufio.Reader, int) {
 	s.T.Helper()
+	return s.ask("CONNECT /console?"+query.Encode(), "X-Test: 1")
+}
+
+// ask sends a request of one header and returns the connection with the status.
+func (s *stack) ask(request, header string) (net.Conn, *bufio.Reader, int) {
+	s.T.Helper()
 	conn, err := net.Dial("tcp", s.HTTP.Listener.Addr().String())
 	check(s.T, err)
 	s.T.Cleanup(func() { conn.Close() })
 	check(s.T, conn.SetDeadline(time.Now().Add(5*time.Second)))
-	fmt.Fprintf(conn, "CONNECT /console?%s HTTP/1.1\r\nHost: cairn\r\n\r\n", query.Encode())
+	fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: cairn\r\n%s\r\n\r\n", request, header)
 	r := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect})
+	method, _, _ := strings.Cut(request, " ")
+	resp, err := http.ReadResponse(r, &http.Request{Method: method})
 	check(s.T, err)
 	return conn, r, resp.StatusCode
 }

@@ -75,14 +75,15 @@ func appendTail(tail, p []byte) []byte {
 	return tail
 }
 
-// join adds a viewer, who sees the tail first.
-func (h *hub) join() (*viewer, error) {
+// join adds a viewer, who sees the tail first. When he is cut off, cut is told, if it
+// is not nil; it must not wait.
+func (h *hub) join(cut func(error)) (*viewer, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ended {
 		return nil, net.ErrClosed
 	}
-	v := newViewer()
+	v := &viewer{more: make(chan struct{}, 1), cut: cut}
 	v.add(h.tail[max(0, len(h.tail)-tailLength):])
 	h.viewers[v] = true
 	return v, nil
@@ -113,9 +114,8 @@ type viewer struct {
 	queue []byte
 	err   error         // why it ends; what is queued is still read before
 	more  chan struct{} // capacity 1
+	cut   func(error)
 }
-
-func newViewer() *viewer { return &viewer{more: make(chan struct{}, 1)} }
 
 func (v *viewer) add(p []byte) {
 	v.mu.Lock()
@@ -125,6 +125,9 @@ func (v *viewer) add(p []byte) {
 	}
 	if len(v.queue)+len(p) > lagLimit {
 		v.queue, v.err = nil, errLag
+		if v.cut != nil {
+			v.cut(errLag) // whoever passes bytes on may be stuck in it
+		}
 	} else {
 		v.queue = append(v.queue, p...)
 	}

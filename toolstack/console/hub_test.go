@@ -26,11 +26,11 @@ func TestSlowViewer(t *testing.T) {
 	guest, ours := net.Pipe()
 	h := newHub(ours)
 	go h.run()
-	slow, err := h.join()
+	slow, err := h.join(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fast, err := h.join()
+	fast, err := h.join(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestSlowViewer(t *testing.T) {
 	if _, err := fast.next(); err == nil {
 		t.Error("the stream goes on without a guest")
 	}
-	if _, err := h.join(); err == nil {
+	if _, err := h.join(nil); err == nil {
 		t.Error("joined what has ended")
 	}
 }

@@ -63,7 +63,7 @@ func (m *Manager) view(w http.ResponseWriter, r *wire.Request) (*stream, guest) 
 		refuse(w, err)
 		return nil, nil
 	}
-	g, err := m.guest(r.Context(), t)
+	g, err := m.guest(r.Context(), s)
 	if err != nil {
 		m.leave(s)
 		refuse(w, err)
@@ -74,15 +74,15 @@ func (m *Manager) view(w http.ResponseWriter, r *wire.Request) (*stream, guest) 
 	return s, g
 }
 
-func (m *Manager) guest(ctx context.Context, t target) (guest, error) {
-	if t.protocol == api.ConsoleProtocolRfb {
-		return m.screen(ctx, t)
+func (m *Manager) guest(ctx context.Context, s *stream) (guest, error) {
+	if s.protocol == api.ConsoleProtocolRfb {
+		return m.screen(ctx, s.target)
 	}
-	h, err := m.hub(ctx, t.vm.UUID)
+	h, err := m.hub(ctx, s.vm.UUID)
 	if err != nil {
 		return nil, err
 	}
-	v, err := h.join()
+	v, err := h.join(s.finish)
 	if err != nil {
 		return nil, errNone
 	}
