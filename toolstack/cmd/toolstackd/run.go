@@ -299,6 +299,7 @@ func (t *toolstack) domainsOf(ref api.HostRef) storage.Domains {
 func (t *toolstack) ttys(log *slog.Logger) vm.Consoles {
 	if t.cfg.pool == nil {
 		t.consoles = console.New(t.db, t.hv, log)
+		t.consoles.ServeOnly(func(ref api.HostRef) bool { return ref == t.host.Ref() })
 		return t.consoles
 	}
 	t.consoles = console.New(t.db, t.cfg.pool, log)
