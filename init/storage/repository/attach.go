@@ -161,7 +161,8 @@ func (m *Manager) Repository(ctx context.Context, sr string) (client.Repository,
 }
 
 // use finds an attached repository for a verb that does not change what is
-// attached. Only when it must be attached anew is there anything to lock.
+// attached. Only when it must be attached anew, as after a restart of hostd, is
+// there anything to lock; whoever needs it meanwhile waits.
 func (m *Manager) use(ctx context.Context, sr string) (*repo, error) {
 	if err := checkUUID(sr); err != nil {
 		return nil, err
@@ -169,7 +170,7 @@ func (m *Manager) use(ctx context.Context, sr string) (*repo, error) {
 	if r := m.already(sr); r != nil {
 		return r, nil
 	}
-	release, err := m.locks.take(ctx, "it is being attached", writes(sr)...)
+	release, err := m.locks.take(ctx, "", writes(sr)...)
 	if err != nil {
 		return nil, err
 	}
