@@ -58,6 +58,10 @@ test-auth: deps ## lab: external authentication against slapd
 chaos-db: ## lab: 1,000 kills and 2,000 power cuts of the database (SEED= repeats a run)
 	$(LAB) -timeout 60m -run 'Chaos' ./toolstack/db/...
 
+chaos-coalesce: deps ## lab: 500 kills of a process that merges images, 2,000 crashes in memory (SEED= repeats a run)
+	$(GO) test -count=1 -timeout 30m -run 'Crashes' ./toolstack/storage -seeds 2000
+	$(LAB) -timeout 60m -run 'CoalesceChaos' ./ci/killtest -runs 500 $(if $(SEED),-seed $(SEED))
+
 bench-boot: image ## boot time and memory beside a stock Debian, into docs/benchmarks.md
 	$(GO) run ./ci/bench/boot -image $(BUILD)/image -doc docs/benchmarks.md
 
@@ -88,4 +92,4 @@ deps: ## install what this machine lacks
 clean: ## remove build output (caches stay)
 	rm -rf $(BUILD) 2>/dev/null || sudo rm -rf $(BUILD)
 
-.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-storage test-auth chaos-db bench-boot bench-api image bin lock api-docs api-coverage generate deps clean
+.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-storage test-auth chaos-db chaos-coalesce bench-boot bench-api image bin lock api-docs api-coverage generate deps clean

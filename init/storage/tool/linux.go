@@ -12,12 +12,13 @@ import (
 )
 
 // Bounds of every program: what it prints, and for confined ones memory. A
-// qcow2's tables that QEMU holds at once are bounded by its caches; 1 GiB of
-// address space is a few times what qemu-img takes for the largest images.
+// qcow2's tables that QEMU holds at once are bounded by its caches. The address
+// space is many times what qemu-img takes: each of its threads reserves a heap of
+// 64 MiB and a stack of 8, and it aborts when one of them does not fit.
 const (
 	maxOutput     = 16 << 20
 	maxStderr     = 64 << 10
-	confinedSpace = 1 << 30
+	confinedSpace = 8 << 30
 	confinedFiles = 256
 	// stopGrace is how long a program may take to die of SIGKILL: one that waits
 	// for a disk does not.
