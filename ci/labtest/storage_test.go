@@ -3,6 +3,7 @@
 package labtest
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"cairn/ci/lab"
+	"cairn/ci/lab/demo"
 )
 
 // payload is a disk with a program on it, for hosts that have no shell.
@@ -32,26 +34,27 @@ func payload(t *testing.T, pkg string) lab.Disk {
 // TestStorageOnDisks leads volumes of ext and lvm repositories through their lives
 // on a booted host's own disk, with the image's programs.
 func TestStorageOnDisks(t *testing.T) {
-	ctx := deadline(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*limit)
+	defer cancel()
 	h := boot(ctx, t, func(c *lab.Config) {
 		c.Debug = true
 		c.Disks = []lab.Disk{payload(t, "cairn/ci/lab/volumes"), {SizeMiB: 2048, Serial: "data"}}
 	})
-	wait(ctx, t, h, "hostd-ready")
-	run := func(argv ...string) string {
+	if _, err := demo.Await(ctx, h); err != nil {
+		t.Fatal(err)
+	}
+	run := func(argv ...string) {
 		t.Helper()
 		a, err := h.Debug(ctx, "run", argv...)
 		if err != nil {
 			t.Fatalf("%q: %v\n%s", argv, err, a.Output)
 		}
-		return a.Output
+		t.Logf("%s: %s", strings.Join(argv[1:], " "), a.Output)
 	}
 	run("/usr/bin/mount", "-t", "ext4", "/dev/vdb", "/mnt")
 	for _, kind := range []string{"ext", "lvm"} {
-		out := run("/mnt/volumes", kind, "/dev/vdc")
-		t.Logf("%s:\n%s", kind, out)
-		if !strings.HasSuffix(out, "volumes: ok\n") {
-			t.Errorf("%s: %s", kind, out)
+		for _, step := range []string{"format", "create", "write", "snapshot", "grow", "commit", "coalesce", "copy", "reattach", "full", "erase"} {
+			run("/mnt/volumes", kind, "/dev/vdc", step)
 		}
 	}
 }

@@ -27,7 +27,7 @@ type life struct {
 	temp   string
 }
 
-func run(ctx context.Context, kind, device string) error {
+func run(ctx context.Context, kind, device, step string) error {
 	temp, err := os.MkdirTemp("/tmp", "volumes")
 	if err != nil {
 		return err
@@ -35,19 +35,18 @@ func run(ctx context.Context, kind, device string) error {
 	defer os.RemoveAll(temp)
 	l := life{client.New(client.Socket), ctx, client.RepositoryConfig{Type: kind, Config: map[string]string{"device": device}}, temp}
 	defer l.Close()
-	for _, step := range []struct {
-		name string
-		do   func() error
-	}{
-		{"format", l.format}, {"create", l.create}, {"write", l.write}, {"snapshot", l.snapshot}, {"coalesce", l.coalesce},
-		{"copy", l.copy}, {"attach again", l.again}, {"full", l.full}, {"erase", l.erase},
-	} {
-		begin := time.Now()
-		if err := step.do(); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
-		}
-		fmt.Printf("%-13s %6d ms\n", step.name, time.Since(begin).Milliseconds())
+	do, ok := map[string]func() error{
+		"format": l.format, "create": l.create, "write": l.write, "snapshot": l.snapshot, "grow": l.grow, "commit": l.commit, "coalesce": l.coalesce,
+		"copy": l.copy, "reattach": l.again, "full": l.full, "erase": l.erase,
+	}[step]
+	if !ok {
+		return fmt.Errorf("no step is named %q", step)
 	}
+	begin := time.Now()
+	if err := do(); err != nil {
+		return fmt.Errorf("%s: %w", step, err)
+	}
+	fmt.Printf("%-10s %6d ms\n", step, time.Since(begin).Milliseconds())
 	return nil
 }
 
@@ -151,23 +150,23 @@ func (l life) snapshot() error {
 	if _, err := l.CreateVolume(l.ctx, sr, "top", client.VolumeSpec{Format: client.Qcow2, Backing: "base"}); err != nil {
 		return err
 	}
-	if err := l.reads("top", content(1, 8*mib)); err != nil {
-		return err
-	}
-	_, err := l.ResizeVolume(l.ctx, sr, "top", 128*mib)
-	return errors.Join(err, l.fill("top", content(7, 16*mib)), l.reads("top", content(7, 16*mib)), l.reads("base", content(1, 8*mib)))
+	return l.reads("top", content(1, 8*mib))
 }
 
-func (l life) coalesce() error {
+func (l life) grow() error {
+	_, err := l.ResizeVolume(l.ctx, sr, "top", 128*mib)
+	return errors.Join(err, l.fill("top", content(7, 16*mib)), l.reads("base", content(1, 8*mib)))
+}
+
+func (l life) commit() error {
 	_, err := l.CreateVolume(l.ctx, sr, "leaf", client.VolumeSpec{Format: client.Qcow2, Backing: "top"})
 	if err != nil {
 		return err
 	}
-	for range 2 {
-		if err := l.CommitVolume(l.ctx, sr, "top", nil); err != nil {
-			return err
-		}
-	}
+	return errors.Join(l.CommitVolume(l.ctx, sr, "top", nil), l.CommitVolume(l.ctx, sr, "top", nil))
+}
+
+func (l life) coalesce() error {
 	if err := l.RebaseVolume(l.ctx, sr, "leaf", "base"); err != nil {
 		return err
 	}
