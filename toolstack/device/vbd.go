@@ -49,6 +49,8 @@ func checkVBD(r db.Reader, v *api.VBD) error {
 		}
 	}
 	switch {
+	case v.Type == api.VBDTypeFloppy:
+		return api.ErrValueNotSupported("type", "Floppy", "machines have no floppy controller")
 	case v.Type == api.VBDTypeCD && v.Mode != api.VBDModeRO:
 		return api.ErrVBDCdsMustBeReadonly()
 	case v.Type != api.VBDTypeCD && v.Empty:

@@ -1,10 +1,12 @@
 package device_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"cairn/toolstack/api"
+	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
 	"cairn/toolstack/wire/wiretest"
 )
@@ -45,6 +47,8 @@ func TestVBDCreateIsRefused(t *testing.T) {
 		"nonsense":   {drive(s.vm, s.vdi(), "-1"), nil, api.ErrInvalidDevice("-1")},
 		"writable CD": {cd(s.vm, "", "3"), func(a map[string]any) { a["mode"] = "RW" },
 			api.ErrVBDCdsMustBeReadonly()},
+		"floppy": {drive(s.vm, s.vdi(), "1"), func(a map[string]any) { a["type"] = "Floppy" },
+			api.ErrValueNotSupported("type", "Floppy", "machines have no floppy controller")},
 		"empty disk": {drive(s.vm, "", "1"), nil, api.ErrVBDNotRemovableMedia("in constructor")},
 		"read-only":  {drive(s.vm, locked, "1"), nil, api.ErrVDIReadonly(locked.String())},
 		"unmanaged":  {drive(s.vm, hidden, "1"), nil, api.ErrVDINotManaged(hidden.String())},
@@ -228,6 +232,48 @@ func TestVBDPlugFails(t *testing.T) {
 	}
 	s.agrees("lost again")
 	s.holds("lost again", []api.VDIRef{disk}, nil)
+}
+
+// TestLateUnplug: a guest that gives a disk up after the call has given up on it.
+func TestLateUnplug(t *testing.T) {
+	s := newStack(t)
+	vbd := s.vbd(drive(s.vm, s.vdi(), "1"))
+	s.start()
+	uuid := wiretest.Get(s.Server, s.vm).UUID
+	s.hv.HoldDevices(uuid, true)
+	s.Refused(api.ErrDeviceDetachTimeout("VBD", vbd.String()), "VBD.unplug", vbd.String())
+	s.hv.HoldDevices(uuid, false)
+	if err := s.hv.DetachDisk(t.Context(), uuid, wiretest.Get(s.Server, vbd).UUID); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("the row says so", func() bool { return !wiretest.Get(s.Server, vbd).CurrentlyAttached })
+	s.Must(nil, "VM.hard_shutdown", s.vm.String())
+	s.holds("stopped", nil, nil)
+}
+
+// TestPlugIsRecordedLater: the database refuses to record a plug; the drive is not
+// locked for good, and its row comes true.
+func TestPlugIsRecordedLater(t *testing.T) {
+	s := newStack(t)
+	s.start()
+	vbd, refused := s.vbd(drive(s.vm, s.vdi(), "1")), 0
+	s.Engine.Fail = func(b db.Batch) error {
+		for _, p := range b.Puts {
+			if refused < 2 && strings.Contains(string(p.Value), "sdb") || refused == 1 && strings.Contains(p.Key, "VBD") {
+				refused++
+				return errors.New("no quorum")
+			}
+		}
+		return nil
+	}
+	if _, err := s.Call("VBD.plug", vbd.String()); err == nil {
+		t.Error("plugged without a record")
+	}
+	s.Until("the row is right", func() bool {
+		v := wiretest.Get(s.Server, vbd)
+		return v.CurrentlyAttached && len(v.CurrentOperations) == 0
+	})
+	s.agrees("at last")
 }
 
 // TestSharedDisk: a sharable disk stays attached until its last user lets go.

@@ -41,11 +41,16 @@ func (w *vbdWork) attach(ctx context.Context, d hypervisor.Disk) error {
 	err := w.hv.AttachDisk(ctx, w.uuid, d)
 	here := func(hw hypervisor.Hardware) bool { _, there := hw.Disk(d.ID); return there }
 	switch {
-	case err == nil, errors.Is(err, hypervisor.ErrUnknownOutcome) && w.has(ctx, here):
+	case err == nil, inDoubt(err) && w.has(ctx, here):
 		return w.record(ctx, func(_ *db.Tx, v *api.VBD) error { attachedVBD(v, true); return nil })
 	default:
 		return w.answer("VBD", w.ref.String(), err)
 	}
+}
+
+// inDoubt: the domain may have the device all the same.
+func inDoubt(err error) bool {
+	return errors.Is(err, hypervisor.ErrUnknownOutcome) || errors.Is(err, hypervisor.ErrExists)
 }
 
 // settle looks again when the machine was stopped or restarted while the domain
@@ -87,7 +92,7 @@ func (m *Manager) unplugDisk(c *api.Call, ref api.VBDRef, op api.VBDOperations) 
 	case errors.Is(err, hypervisor.ErrNotFound): // or the machine has stopped
 	case errors.Is(err, hypervisor.ErrUnknownOutcome) && !w.has(c, gone):
 	case err != nil:
-		return w.end(c, w.answer("VBD", ref.String(), err))
+		return w.end(c, w.detached("VBD", ref.String(), err))
 	}
 	err = w.record(c, func(_ *db.Tx, v *api.VBD) error { attachedVBD(v, false); return nil })
 	if err == nil {

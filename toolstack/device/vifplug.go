@@ -62,18 +62,25 @@ func (w *vifWork) record(ctx context.Context, result func(*api.VIF)) error {
 func (w *vifWork) end(ctx context.Context, failed error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	err := w.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+	err := w.leave(ctx)
+	if err != nil {
+		w.m.later(w.machine, err, w.leave)
+	}
+	if failed != nil {
+		w.m.cfg.Log.Warn("vif-operation-failed", "op", w.op, "uuid", w.vif.UUID, "err", failed)
+		return failed
+	}
+	return err
+}
+
+func (w *vifWork) leave(ctx context.Context) error {
+	return w.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		v, err := operation.VIF.End(tx, w.ref, w.task)
 		if err == nil {
 			operation.VIF.Renew(tx, w.ref, v)
 		}
 		return err
 	})
-	if failed != nil {
-		w.m.cfg.Log.Warn("vif-operation-failed", "op", w.op, "uuid", w.vif.UUID, "err", failed)
-		return failed
-	}
-	return err
 }
 
 // letGo removes the port of a NIC that no domain has.
@@ -121,7 +128,7 @@ func onHost(r db.Reader, v *api.VIF) error {
 
 func (w *vifWork) attach(ctx context.Context, n hypervisor.NIC) error {
 	err := w.hv.AttachNIC(ctx, w.uuid, n)
-	if err == nil || errors.Is(err, hypervisor.ErrUnknownOutcome) && w.has(ctx, w.there) {
+	if err == nil || inDoubt(err) && w.has(ctx, w.there) {
 		return w.record(ctx, func(v *api.VIF) { v.CurrentlyAttached = true })
 	}
 	return w.answer("VIF", w.ref.String(), err)
@@ -161,7 +168,7 @@ func (m *Manager) unplugVIF(c *api.Call, ref api.VIFRef) error {
 	case errors.Is(err, hypervisor.ErrNotFound):
 	case errors.Is(err, hypervisor.ErrUnknownOutcome) && !w.has(c, w.there):
 	case err != nil:
-		return w.end(c, w.answer("VIF", ref.String(), err))
+		return w.end(c, w.detached("VIF", ref.String(), err))
 	}
 	err = w.record(c, func(v *api.VIF) { v.CurrentlyAttached = false })
 	if err == nil {

@@ -120,16 +120,59 @@ func (w *vbdWork) record(ctx context.Context, result func(*db.Tx, *api.VBD) erro
 func (w *vbdWork) end(ctx context.Context, failed error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	err := w.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+	err := w.leave(ctx)
+	if err != nil {
+		w.m.later(w.machine, err, w.leave)
+	}
+	if failed != nil {
+		w.m.cfg.Log.Warn("vbd-operation-failed", "op", w.op, "uuid", w.vbd.UUID, "err", failed)
+		return failed
+	}
+	return err
+}
+
+func (w *vbdWork) leave(ctx context.Context) error {
+	return w.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		v, err := operation.VBD.End(tx, w.ref, w.task)
 		if err == nil {
 			operation.VBD.Renew(tx, w.ref, v)
 		}
 		return err
 	})
-	if failed != nil {
-		w.m.cfg.Log.Warn("vbd-operation-failed", "op", w.op, "uuid", w.vbd.UUID, "err", failed)
-		return failed
+}
+
+// retryInterval paces attempts to write what could not be written.
+const retryInterval = time.Second
+
+// later ends an operation that could not be ended, as soon as that can be written:
+// a device must not stay locked by what is over. Then the rows are made true to
+// the domain. It ends with the process.
+func (m *Manager) later(x machine, err error, leave func(context.Context) error) {
+	go func() {
+		for err != nil {
+			var known *api.Error
+			if errors.As(err, &known) || errors.Is(err, db.ErrClosed) {
+				return
+			}
+			m.cfg.Log.Warn("device-operation-not-recorded", "vm", x.uuid, "err", err)
+			time.Sleep(retryInterval)
+			err = m.repair(x, leave)
+		}
+	}()
+}
+
+func (m *Manager) repair(x machine, leave func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), finishTimeout)
+	defer cancel()
+	if err := leave(ctx); err != nil || x.hv == nil {
+		return err
+	}
+	hw, err := x.hv.Hardware(ctx, x.uuid)
+	if errors.Is(err, hypervisor.ErrNotFound) {
+		return nil // whoever records the machine's end records that of its devices
+	}
+	if err == nil {
+		err = m.Found(ctx, x.host, x.ref, hw)
 	}
 	return err
 }
@@ -159,13 +202,21 @@ func (x machine) has(ctx context.Context, is func(hypervisor.Hardware) bool) boo
 	return err != nil || is(hw)
 }
 
+// detached turns an error of taking a device away into the API's.
+func (x machine) detached(class, ref string, err error) error {
+	if errors.Is(err, hypervisor.ErrBusy) {
+		return api.ErrDeviceDetachTimeout(class, ref)
+	}
+	return x.answer(class, ref, err)
+}
+
 // answer turns an error of the hypervisor into the API's.
-func (x machine) answer(class string, ref string, err error) error {
+func (x machine) answer(class, ref string, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, hypervisor.ErrBusy):
-		return api.ErrDeviceDetachTimeout(class, ref)
+		return api.ErrDeviceAttachTimeout(class, ref)
 	case errors.Is(err, hypervisor.ErrUnsupported):
 		return api.ErrOperationNotAllowed("not possible while the VM runs: " + err.Error())
 	case errors.Is(err, hypervisor.ErrNotFound):

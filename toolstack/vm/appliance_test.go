@@ -19,7 +19,6 @@ import (
 type diary struct {
 	mu    sync.Mutex
 	lines []string
-	now   time.Duration
 }
 
 func (d *diary) add(line string) {
