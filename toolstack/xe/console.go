@@ -27,7 +27,11 @@ func (s *session) console(ctx context.Context) error {
 	if state := list[0].text("power_state"); state != "Running" && state != "Paused" {
 		return fmt.Errorf("%s is %s: it has no console now", list[0].named(), strings.ToLower(state))
 	}
-	stream, err := s.api.Console(ctx, list[0].ref)
+	ref, err := s.terminal(ctx, list[0])
+	if err != nil {
+		return err
+	}
+	stream, err := s.api.Console(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -47,6 +51,25 @@ func (s *session) console(ctx context.Context) error {
 	// simply over.
 	_, _ = io.Copy(s.out.w, stream)
 	return ctx.Err()
+}
+
+// terminal is the reference of a VM's serial console: the VM itself would stand for
+// its screen. A host that lists no consoles is left to decide.
+func (s *session) terminal(ctx context.Context, vm record) (string, error) {
+	refs, _ := vm.values["consoles"].([]any)
+	for _, ref := range refs {
+		c, err := s.target(ctx, "console", fmt.Sprint(ref))
+		if err != nil {
+			return "", err
+		}
+		if c.text("protocol") == "vt100" {
+			return fmt.Sprint(ref), nil
+		}
+	}
+	if len(refs) > 0 {
+		return "", fmt.Errorf("%s has a screen only: look at it with a VNC viewer", vm.named())
+	}
+	return vm.ref, nil
 }
 
 // rawTerminal puts a terminal into raw mode; anything else is left alone.
