@@ -31,8 +31,11 @@ func (m *Manager) Format(ctx context.Context, sr string, config client.Repositor
 		return out, err
 	}
 	defer release()
-	if r, err := m.find(ctx, sr); err == nil && same(r.config, config) {
+	switch r, err := m.find(ctx, sr); {
+	case err == nil && same(r.config, config):
 		return out, nil
+	case err == nil:
+		return out, elsewhere(sr)
 	}
 	m.cfg.Log.Info("repository-format", "sr", sr, "type", config.Type)
 	return out, about(d.format(ctx, sr, config.Config), "format repository %s", sr)
@@ -45,6 +48,9 @@ func (m *Manager) Erase(ctx context.Context, sr string, config client.Repository
 		return err
 	}
 	defer release()
+	if r, err := m.find(ctx, sr); err == nil && !same(r.config, config) {
+		return elsewhere(sr)
+	}
 	if err := m.letGo(ctx, sr); err != nil {
 		return err
 	}
@@ -85,9 +91,13 @@ func (m *Manager) Attach(ctx context.Context, sr string, config client.Repositor
 	case err != nil:
 		return client.Repository{}, about(err, "attach repository %s", sr)
 	case !same(r.config, config):
-		return client.Repository{}, Fail(client.CodeConflict, "repository %s is attached with another config", sr)
+		return client.Repository{}, elsewhere(sr)
 	}
 	return m.describe(ctx, r)
+}
+
+func elsewhere(sr string) error {
+	return Fail(client.CodeConflict, "repository %s is attached with another config", sr)
 }
 
 func same(a, b client.RepositoryConfig) bool {

@@ -341,6 +341,20 @@ func TestAnothersRepository(t *testing.T) {
 	})
 }
 
+// TestOneRepositoryInOnePlace: what is attached is not made or erased elsewhere.
+func TestOneRepositoryInOnePlace(t *testing.T) {
+	each(t, func(t *testing.T, f *machine, m *Manager, _ client.RepositoryConfig) {
+		create(t, m, "base", "")
+		other := fileConfig(f.dir + "/sr/two")
+		_, err := m.Format(t.Context(), srA, other)
+		refused(t, err, client.CodeConflict)
+		_, err = m.Attach(t.Context(), srA, other)
+		refused(t, err, client.CodeConflict)
+		refused(t, m.Erase(t.Context(), srA, other), client.CodeConflict)
+		show(t, m, "base:qcow2:64")
+	})
+}
+
 func TestBadRequests(t *testing.T) {
 	f, m := newMachine(t)
 	ctx := t.Context()
