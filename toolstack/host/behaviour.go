@@ -21,6 +21,7 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleHostCallPlugin(r, m.callPlugin)
 	api.HandleHostDestroy(r, m.destroy)
 	api.HandleHostGetManagementInterface(r, m.managementInterface)
+	api.HandlePIFReconfigureIP(r, m.reconfigureIP)
 	api.HandleHostGetServerCertificate(r, m.serverCertificate)
 	m.registerClock(r)
 	m.registerDocument(r)

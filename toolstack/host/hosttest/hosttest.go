@@ -101,6 +101,9 @@ func (h *Hostd) PutConfig(_ context.Context, text []byte) (client.Config, error)
 	}
 	if h.Err == nil {
 		h.Document, h.Hardware.Hostname = doc, doc.Hostname
+		if doc.Management.Mode == config.ModeStatic {
+			h.Address = doc.Management.Address.String()
+		}
 	}
 	return client.Config{Document: doc, Text: string(text), Source: "state"}, h.Err
 }
