@@ -111,7 +111,7 @@ var vmBuilt = []api.VMOperations{
 	api.VMOperationsSuspend, api.VMOperationsResume, api.VMOperationsResumeOn, api.VMOperationsMakeIntoTemplate,
 	api.VMOperationsChangingVCPUs, api.VMOperationsChangingVCPUsLive, api.VMOperationsChangingStaticRange, api.VMOperationsChangingMemoryLimits,
 	api.VMOperationsChangingDynamicRange, api.VMOperationsChangingMemoryLive, api.VMOperationsAwaitingMemoryLive,
-	api.VMOperationsChangingShadowMemory, api.VMOperationsChangingNVRAM,
+	api.VMOperationsChangingShadowMemory, api.VMOperationsChangingShadowMemoryLive, api.VMOperationsChangingNVRAM,
 }
 
 // VM is the table of virtual machines. It looks at nothing but the machine, so

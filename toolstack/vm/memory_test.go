@@ -119,7 +119,12 @@ func TestRangeMovesTheBalloon(t *testing.T) {
 	s.refused(api.CodeMemoryConstraintViolationOrder, nil, "VM.set_memory_target_live", ref, 2048*mib)
 	s.refused(api.CodeVMBadPowerState, []string{ref, "halted", "running"}, "VM.set_memory_limits", ref, 0, 512*mib, 512*mib, 512*mib)
 	s.refused(api.CodeVMBadPowerState, []string{ref, "halted", "running"}, "VM.set_memory", ref, 512*mib)
-	s.Covers("VM.set_memory_dynamic_range", "VM.set_memory_dynamic_max", "VM.set_memory_dynamic_min", "VM.set_memory_target_live",
+	s.Must(nil, "VM.set_shadow_multiplier_live", ref, 2.0)
+	if got := s.record(ref).HVMShadowMultiplier; got != 2 {
+		t.Errorf("the shadow multiplier is %g", got)
+	}
+	s.refused(api.CodeVMBadPowerState, nil, "VM.set_HVM_shadow_multiplier", ref, 3.0)
+	s.Covers("VM.set_shadow_multiplier_live", "VM.set_memory_dynamic_range", "VM.set_memory_dynamic_max", "VM.set_memory_dynamic_min", "VM.set_memory_target_live",
 		"VM.wait_memory_target_live")
 	s.Must(nil, "VM.hard_shutdown", ref)
 	s.refused(api.CodeVMBadPowerState, []string{ref, "running", "halted"}, "VM.set_memory_target_live", ref, 300*mib)

@@ -31,7 +31,8 @@ func (m *Manager) registerSettings(r *api.Registry) {
 	api.HandleVMSetIsDefaultTemplate(r, set(s, setIsDefaultTemplate))
 	api.HandleVMSetHVMBootPolicy(r, set(s, setBootPolicy))
 	api.HandleVMSetDomainType(r, set(s, setDomainType))
-	api.HandleVMSetHVMShadowMultiplier(r, set(s, setShadowMultiplier))
+	api.HandleVMSetHVMShadowMultiplier(r, set(s, setShadowMultiplier(api.VMOperationsChangingShadowMemory)))
+	api.HandleVMSetShadowMultiplierLive(r, set(s, setShadowMultiplier(api.VMOperationsChangingShadowMemoryLive)))
 	api.HandleVMSetAppliance(r, set(s, setAppliance))
 	api.HandleVMSetGroups(r, set(s, setGroups))
 	api.HandleVMSetSnapshotSchedule(r, set(s, setSnapshotSchedule))
@@ -167,15 +168,17 @@ func setDomainType(e *edit, value api.DomainType) error {
 
 // setShadowMultiplier keeps a number that clients of older versions set: KVM
 // needs no shadow memory, so it changes no size.
-func setShadowMultiplier(e *edit, value float64) error {
-	if err := check(e.ref, e.vm, api.VMOperationsChangingShadowMemory); err != nil {
-		return err
+func setShadowMultiplier(op api.VMOperations) func(*edit, float64) error {
+	return func(e *edit, value float64) error {
+		if err := check(e.ref, e.vm, op); err != nil {
+			return err
+		}
+		if !(value >= 1 && value <= 1000) { // not a number is neither
+			return api.ErrInvalidValue("HVM_shadow_multiplier", strconv.FormatFloat(value, 'g', -1, 64))
+		}
+		e.vm.HVMShadowMultiplier = value
+		return nil
 	}
-	if !(value >= 1 && value <= 1000) { // not a number is neither
-		return api.ErrInvalidValue("HVM_shadow_multiplier", strconv.FormatFloat(value, 'g', -1, 64))
-	}
-	e.vm.HVMShadowMultiplier = value
-	return nil
 }
 
 func setAppliance(e *edit, value api.VMApplianceRef) error {
