@@ -41,6 +41,11 @@ func TestNetworkCommands(t *testing.T) {
 	c.xe("network-param-set", "uuid="+lan, "name-description=guests only", "MTU=1500")
 	c.want(c.xe("network-param-get", "uuid="+lan, "param-name=MTU"), "1500")
 
+	c.xe("network-attach", "uuid="+lan, "host-uuid="+host)
+	management := c.xe("pif-list", "management=true", "--minimal")
+	c.xe("pif-reconfigure-ip", "uuid="+management, "mode=static", "IP=192.0.2.9", "netmask=255.255.255.0", "gateway=192.0.2.1")
+	c.want(c.xe("pif-param-get", "uuid="+management, "param-name=IP"), "192.0.2.9")
+
 	vm := c.xe("vm-install", "template=Cairn demo guest", "new-name-label=web")
 	vif := c.xe("vif-create", "vm-uuid="+vm, "network-uuid="+lan, "device=0")
 	c.xe("vif-param-set", "uuid="+vif, "locking-mode=locked", "ipv4-allowed=192.0.2.1")
