@@ -174,6 +174,13 @@ func (s merger) Merge(ctx context.Context, step coalesce.Step) error {
 	if merged, err := s.merged(ctx, at, step, into); merged || err != nil {
 		return err
 	}
+	if layer.Managed {
+		// It will be the disk's volume. Were that said only afterwards, a crash could leave
+		// a disk that calls itself a hidden layer, for whoever has lost the database.
+		if err := at.hostd.NoteVolume(ctx, at.uuid, into.Location, noteOf(s.m.cfg.DB.Snapshot(), layer)); err != nil {
+			return err
+		}
+	}
 	progress, done := s.m.follow(ctx, fmt.Sprintf("Coalesce a layer of %s", at))
 	if step.Kind == coalesce.Live {
 		err = s.commitLive(ctx, at, step, into, progress)

@@ -106,8 +106,11 @@ func (s survey) correct(tx *db.Tx) error {
 			continue
 		}
 		if r := s.introduce(tx, v); r != nil {
-			if hidden := below[name] && !r.IsASnapshot; hidden {
-				r.Managed, r.SMConfig = false, amend(r.SMConfig, layerKey, "hidden")
+			if below[name] && !r.IsASnapshot {
+				r.Managed = false
+			}
+			if !r.Managed {
+				r.SMConfig = amend(r.SMConfig, layerKey, "hidden")
 			}
 			ref := db.Insert(tx, r)
 			fresh[ref], uuids[name] = v, r.UUID
@@ -145,9 +148,7 @@ func (s survey) introduce(r db.Reader, v client.Volume) *api.VDI {
 		s.m.cfg.Log.Warn("volume-unknown", "repository", s.at.uuid, "volume", v.Name, "problem", v.Problem)
 		return nil
 	default:
-		// A note may be older than a merge: what nothing is based on is a disk, even if
-		// it says that it is hidden.
-		row.UUID, row.NameLabel, row.NameDescription = n.UUID, n.Name, n.Description
+		row.UUID, row.NameLabel, row.NameDescription, row.Managed = n.UUID, n.Name, n.Description, !n.Hidden
 		if n.Type != "" {
 			row.Type = api.VDIType(n.Type)
 		}
