@@ -221,10 +221,15 @@ func (d *directory) detach(context.Context) error {
 	return d.unhook()
 }
 
-// give makes QEMU's user the owner of a volume.
-func (m *Manager) give(path string) error {
+// give makes QEMU's user the owner of a volume. A file is not followed, a device
+// is: its name may be a link, where only root can make one.
+func (m *Manager) give(path string) error { return m.chown(os.Lchown, path) }
+
+func (m *Manager) giveDevice(path string) error { return m.chown(os.Chown, path) }
+
+func (m *Manager) chown(how func(string, int, int) error, path string) error {
 	if m.cfg.User == 0 && m.cfg.Group == 0 {
 		return nil
 	}
-	return os.Lchown(path, m.cfg.User, m.cfg.Group)
+	return how(path, m.cfg.User, m.cfg.Group)
 }

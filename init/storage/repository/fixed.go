@@ -226,5 +226,5 @@ func (d drives) activate(_ context.Context, v client.Volume) error {
 			}
 		}
 	}
-	return d.m.give(v.Path)
+	return d.m.giveDevice(v.Path)
 }

@@ -20,7 +20,7 @@ func (g *group) activate(ctx context.Context, v client.Volume) error {
 	if err := g.m.run(ctx, g.Group.Activate(v.Name, true)); err != nil {
 		return err
 	}
-	if err := g.m.give(v.Path); err != nil {
+	if err := g.m.giveDevice(v.Path); err != nil {
 		return err
 	}
 	return g.follow(ctx, v)
@@ -161,7 +161,7 @@ func (g *group) draft(ctx context.Context, name string, spec client.VolumeSpec) 
 	if err := g.m.run(ctx, g.Create(name, size, d.meta.Tags())); err != nil {
 		return nil, errors.Join(err, d.drop(context.WithoutCancel(ctx)))
 	}
-	err := g.m.give(d.path())
+	err := g.m.giveDevice(d.path())
 	if err == nil {
 		err = erase(ctx, d.path(), spec.Format)
 	}
