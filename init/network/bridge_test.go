@@ -190,10 +190,10 @@ func TestBridges(t *testing.T) {
 	w := bridged(t, mtu(1500, nic("eth0")), mtu(1500, nic("eth1")))
 	w.apply(staticMode)
 	put := func(b Bridge) error {
-		return w.core.serve(t.Context(), w.now, func(c *core, f Found) error { return c.putBridge(b, f) })
+		return w.core.serve(t.Context(), w.now, request{change: func(c *core, f Found) error { return c.putBridge(b, f) }})
 	}
 	remove := func(name string) error {
-		return w.core.serve(t.Context(), w.now, func(c *core, f Found) error { return c.deleteBridge(name, f) })
+		return w.core.serve(t.Context(), w.now, request{change: func(c *core, f Found) error { return c.deleteBridge(name, f) }})
 	}
 	for _, c := range []struct {
 		b    Bridge

@@ -85,7 +85,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case s := <-m.settings:
 			m.core.apply(ctx, time.Now(), s)
 		case r := <-m.requests:
-			r.done <- m.core.serve(ctx, time.Now(), r.change)
+			r.done <- m.core.serve(ctx, time.Now(), r)
 		case r := <-m.core.replies():
 			m.core.receive(ctx, time.Now(), r)
 		case <-wake:

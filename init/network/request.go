@@ -11,6 +11,7 @@ import (
 // request is work for the manager's goroutine.
 type request struct {
 	change func(*core, Found) error
+	look   bool // nothing is changed
 	done   chan error
 }
 
@@ -38,6 +39,9 @@ func bridgesBefore(l Leases) map[string]Bridge {
 //
 // What the kernel refuses is not kept.
 func (m *Manager) PutBridge(ctx context.Context, b Bridge) error {
+	if there, err := m.has(ctx, b); there || err != nil {
+		return err
+	}
 	var old Bridge
 	var had bool
 	err := m.do(ctx, func(c *core, f Found) error {
@@ -63,6 +67,17 @@ func (m *Manager) PutBridge(ctx context.Context, b Bridge) error {
 	return errors.Join(failed, err)
 }
 
+// has reports whether a bridge is as it was asked for before, which is what most
+// starts of guests find.
+func (m *Manager) has(ctx context.Context, b Bridge) (there bool, err error) {
+	err = m.look(ctx, func(c *core, f Found) error {
+		old, had := c.bridges[b.Name]
+		there = had && old == b && len(planBridgeNamed(c, b.Name, f)) == 0
+		return nil
+	})
+	return there, err
+}
+
 func planBridgeNamed(c *core, name string, f Found) []Step {
 	for _, b := range c.wanted() {
 		if b.Name == name {
@@ -81,7 +96,7 @@ func (m *Manager) DeleteBridge(ctx context.Context, name string) error {
 // Bridges lists the bridges of this package, whether they are there or should be.
 func (m *Manager) Bridges(ctx context.Context) ([]BridgeStatus, error) {
 	var out []BridgeStatus
-	err := m.do(ctx, func(c *core, f Found) error {
+	err := m.look(ctx, func(c *core, f Found) error {
 		out = c.bridgeStatus(f)
 		return nil
 	})
@@ -109,7 +124,16 @@ func (c *core) bridgeStatus(f Found) []BridgeStatus {
 
 // do has the manager's goroutine do it, which then looks at the kernel.
 func (m *Manager) do(ctx context.Context, change func(*core, Found) error) error {
-	r := request{change: change, done: make(chan error, 1)}
+	return m.ask(ctx, request{change: change})
+}
+
+// look has the manager's goroutine look at the kernel.
+func (m *Manager) look(ctx context.Context, look func(*core, Found) error) error {
+	return m.ask(ctx, request{change: look, look: true})
+}
+
+func (m *Manager) ask(ctx context.Context, r request) error {
+	r.done = make(chan error, 1)
 	select {
 	case m.requests <- r:
 	case <-ctx.Done():
@@ -124,12 +148,12 @@ func (m *Manager) do(ctx context.Context, change func(*core, Found) error) error
 }
 
 // serve answers a request with the kernel's state at hand, then reconciles.
-func (c *core) serve(ctx context.Context, now time.Time, change func(*core, Found) error) error {
+func (c *core) serve(ctx context.Context, now time.Time, r request) error {
 	f, err := c.kernel.Found()
-	if err != nil {
-		return err
+	if err == nil {
+		err = r.change(c, f)
 	}
-	if err := change(c, f); err != nil {
+	if err != nil || r.look {
 		return err
 	}
 	c.reconcile(ctx, now)

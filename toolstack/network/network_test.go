@@ -66,6 +66,10 @@ func TestVIF(t *testing.T) {
 	if wiretest.Get(s.Server, ref) != before {
 		t.Error("a refused call has written")
 	}
+	attached := api.NewVIF()
+	attached.CurrentlyAttached = true
+	live := wiretest.Insert(s.Server, attached)
+	s.Refused(api.ErrNotImplemented("trunks of an attached interface"), "VIF.add_trunks", live, 5)
 }
 
 func TestPurpose(t *testing.T) {

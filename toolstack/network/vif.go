@@ -30,8 +30,7 @@ func (m *Manager) registerVIF(r *api.Registry) {
 	})
 	api.HandleVIFRemoveTrunks(r, func(c *api.Call, ref api.VIFRef, tag int64) error {
 		return m.vif(c, ref, func(v *api.VIF) error {
-			v.Trunks = slices.DeleteFunc(slices.Clone(v.Trunks), func(t int64) bool { return t == tag })
-			return nil
+			return trunk(v, slices.DeleteFunc(slices.Clone(v.Trunks), func(t int64) bool { return t == tag }))
 		})
 	})
 }
@@ -146,6 +145,9 @@ const maxTag = 4094
 
 // trunk keeps which VLANs a guest may tag its traffic with, sorted and once each.
 func trunk(v *api.VIF, tags []int64) error {
+	if v.CurrentlyAttached {
+		return api.ErrNotImplemented("trunks of an attached interface")
+	}
 	for _, tag := range tags {
 		if tag < 0 || tag > maxTag {
 			return api.ErrVLANTagInvalid(strconv.FormatInt(tag, 10))
