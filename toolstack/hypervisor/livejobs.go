@@ -138,7 +138,7 @@ func (j blockJob) step(ctx context.Context, progress func(float64)) (done bool, 
 	if progress != nil {
 		progress(part)
 	}
-	if part < 1 {
+	if part < 1 || ctx.Err() != nil {
 		return false, nil
 	}
 	err = j.run(ctx, "pivot disk", func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
