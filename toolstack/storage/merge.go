@@ -8,7 +8,6 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/storage/coalesce"
-	"cairn/toolstack/task"
 )
 
 // mergeRetry is how long a merge that failed is left alone.
@@ -222,8 +221,6 @@ func (m *Manager) follow(ctx context.Context, label string) (progress func(float
 	}
 	return t.Set, func(err error) { t.Finish("", err) }
 }
-
-var _ *task.Running
 
 // commitLive has the domain's hypervisor merge. When all is merged the guest is
 // stopped until the rows say so: whatever dies in that moment, and even if the

@@ -149,13 +149,3 @@ func (m *Manager) tellFull(ctx context.Context, at repository, why string) error
 	_, err := m.cfg.Alerts.Raise(ctx, fullAlert, api.ClsSR, at.uuid, "The storage repository has no space left: "+why)
 	return err
 }
-
-// OutOfSpace tells of a guest that was paused because its disk could not grow. It
-// returns the repository the disk is in.
-func (m *Manager) OutOfSpace(ctx context.Context, vdi api.VDIRef) (api.SRRef, error) {
-	at, err := m.reachDisk(vdi, "")
-	if err != nil {
-		return "", err
-	}
-	return at.ref, m.tellFull(ctx, at, "a machine waits for space to write")
-}
