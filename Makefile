@@ -31,7 +31,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) run honnef.co/go/tools/cmd/staticcheck -tags lab ./...
 
 smoke: image bin ## one lab test per area
-	$(LAB) -p 1 -run 'Smoke' ./ci/lab ./image/build ./init/network ./toolstack/db ./toolstack/session/external/ldap ./ci/labtest
+	$(LAB) -p 1 -run 'Smoke' ./ci/lab ./image/build ./init/network/... ./toolstack/db ./toolstack/session/external/ldap ./ci/labtest
 
 test-image: image ## lab: the image itself, its programs and its determinism
 	$(LAB) ./image/...
@@ -46,8 +46,8 @@ test-clients: deps ## lab: API clients of others: a Go module, an npm package
 test-vm: image bin ## lab: guests, their life-cycle and what they survive
 	$(LAB) -p 1 -run 'VM|Libvirt|RealGuest' ./ci/labtest ./ci/devhost ./toolstack/cmd/toolstackd
 
-test-net: deps ## lab: the management network in namespaces
-	$(LAB) ./init/network
+test-net: deps ## lab: management network, bridges and ports in namespaces; guests on a network
+	$(LAB) -p 1 ./init/network/... && $(LAB) -run 'Networks' ./ci/dev
 
 test-storage: image bin ## lab: repositories and volumes on real disks, and hostd killed at each step
 	$(LAB) -p 1 -run 'Real|Crash|Storage|HostdKeeps' ./init/storage/... ./ci/devhost ./ci/labtest
