@@ -17,8 +17,19 @@ const (
 func (s settings) registerReads(r *api.Registry) {
 	api.HandleVMGetAllowedVBDDevices(r, s.allowedVBDs)
 	api.HandleVMGetAllowedVIFDevices(r, s.allowedVIFs)
+	api.HandleVMGetBootRecord(r, s.bootRecord)
 	api.HandleVMMaximiseMemory(r, s.maximiseMemory)
 	api.HandleVMAssertAgile(r, s.assertAgile)
+}
+
+// bootRecord is the record of a VM with a domain, kept in step with what changes in
+// it. Settings that wait for the next boot are shown as they will be.
+func (s settings) bootRecord(_ *api.Call, ref api.VMRef) (*api.VM, error) {
+	vm, err := db.Get(s.db.Snapshot(), ref)
+	if err != nil {
+		return nil, err
+	}
+	return vm, check(ref, vm, api.VMOperationsGetBootRecord)
 }
 
 // allowedVBDs are the positions where no disk is yet.

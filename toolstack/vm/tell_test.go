@@ -131,6 +131,22 @@ func TestUnpauseAfterNoSpace(t *testing.T) {
 	s.state(ref, api.VMPowerStateRunning)
 }
 
+func TestBootRecord(t *testing.T) {
+	s := newStack(t)
+	s.Covers("VM.get_boot_record")
+	ref := s.makeVM("x")
+	s.refused(api.CodeVMBadPowerState, []string{ref, "running; paused; suspended", "halted"}, "VM.get_boot_record", ref)
+	s.Must(nil, "VM.start", ref, false, false)
+	var r struct {
+		UUID  string `json:"uuid"`
+		VCPUs any    `json:"VCPUs_at_startup"`
+	}
+	s.Must(&r, "VM.get_boot_record", ref)
+	if r.UUID != s.uuid(ref) {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestVCPUsLive(t *testing.T) {
 	s := newStack(t)
 	s.Covers("VM.set_VCPUs_number_live")
