@@ -226,7 +226,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			total := killedAt(t, tt, 0, false)
 			for step := 1; step <= total; step++ {
 				for _, loss := range []bool{false, true} {
-					if *crashAll || random.IntN(total) < 3 {
+					if *crashAll || random.IntN(total) < 2 {
 						killedAt(t, tt, step, loss)
 					}
 				}

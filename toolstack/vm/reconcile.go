@@ -30,6 +30,7 @@ func (m *Manager) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("recover operations: %w", err)
 	}
 	m.redoReverts(ctx)
+	m.finishDestroys(ctx)
 	defer m.sweepMeanwhile(ctx)()
 	events, cancel := m.subscribe()
 	defer cancel()

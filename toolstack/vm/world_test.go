@@ -131,6 +131,10 @@ func (d gatedDomains) Restore(ctx context.Context, path string, spec hypervisor.
 	}))
 }
 
+func (d gatedDomains) Erase(ctx context.Context, uuid string) error {
+	return errors.Join(d.step(), ifAlive(d, func() error { return d.Fake.Erase(ctx, uuid) }))
+}
+
 func ifAlive(d gatedDomains, f func() error) error {
 	d.gate.mu.Lock()
 	dead := d.dead
