@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -103,7 +105,11 @@ func (m *Manager) copyVDI(c *api.Call, vdi api.VDIRef, sr api.SRRef, base, into 
 		}
 		sr = disk.SR
 	}
-	return m.copy(c, vdi, sr, into, taskKey(c), c.Task.Set)
+	made, err := m.copy(c, vdi, sr, into, taskKey(c), c.Task.Set)
+	if err != nil && errors.Is(context.Cause(c), api.ErrCancelled) {
+		err = api.ErrTaskCancelled(c.Task.Ref().String())
+	}
+	return made, err
 }
 
 // backendSize is the number of the error for a size that cannot be.

@@ -19,8 +19,10 @@ type domains struct {
 	// during, when set, is called in the middle of a Snapshot ("snapshot") or of a
 	// Commit before and after the domain moves ("ready", "moved").
 	during func(what string) error
-	grown  map[string]int64
-	pauses int
+	// before is called when a Commit begins.
+	before          func()
+	grown           map[string]int64
+	pauses, resumes int
 }
 
 type domain struct {
@@ -115,6 +117,9 @@ func (d *domains) Commit(ctx context.Context, vm, _ string, progress func(float6
 	}
 	top := path.Base(g.disk.Source.Path)
 	d.mu.Unlock()
+	if d.before != nil {
+		d.before()
+	}
 	if err := d.hostd.CommitVolume(ctx, g.sr, top, nil); err != nil {
 		return err
 	}
@@ -149,6 +154,7 @@ func (d *domains) Resume(_ context.Context, vm string) error {
 	g, err := d.find(vm)
 	if err == nil {
 		g.paused = false
+		d.resumes++
 	}
 	return err
 }

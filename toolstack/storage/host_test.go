@@ -26,6 +26,16 @@ type rig struct {
 	host    api.HostRef
 	domains *domains
 	run     func() // starts Run
+	config  storage.Config
+}
+
+// restart is another process on the same database and host.
+func (r *rig) restart() {
+	r.T.Helper()
+	r.m = storage.New(r.config)
+	if err := r.m.Recover(r.T.Context()); err != nil {
+		r.T.Fatal(err)
+	}
 }
 
 func newRig(t *testing.T) *rig {
@@ -33,7 +43,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{hostd: storagetest.New()}
 	r.domains = newDomains(r.hostd)
 	r.Server = wiretest.New(t, func(reg *api.Registry, d *db.DB) {
-		r.m = storage.New(storage.Config{
+		r.config = storage.Config{
 			DB: d, Quiet: time.Millisecond, Alerts: alert.New(d), Tasks: task.New(task.Config{DB: d}),
 			Hostd: func(h api.HostRef) storage.Hostd {
 				if h == r.host {
@@ -42,7 +52,8 @@ func newRig(t *testing.T) *rig {
 				return nil
 			},
 			Domains: func(api.HostRef) storage.Domains { return r.domains },
-		})
+		}
+		r.m = storage.New(r.config)
 		r.m.Register(reg)
 	})
 	r.host = wiretest.Insert(r.Server, api.NewHost())

@@ -75,6 +75,7 @@ func (m *Manager) overlay(ctx context.Context, at repository, vdi api.VDIRef) (a
 	})
 	if err != nil {
 		m.abandon(ctx, at, ref)
+		m.noSpace(ctx, at, err)
 		return "", nil, m.placed(at, vdi, "snapshot", disk.VirtualSize).failed(err)
 	}
 	layer.PhysicalUtilisation = v.Used

@@ -79,7 +79,7 @@ func (m *Manager) topOf(ctx context.Context, vdi api.VDIRef) (string, use, error
 // openStep reports whether a running domain was being switched when this was last
 // heard of.
 func openStep(r db.Reader, disk *api.VDI) bool {
-	if disk.SMConfig[stepKey] == stepLive {
+	if moving(disk) {
 		return true
 	}
 	_, layer := switchingOf(r, disk)
@@ -102,7 +102,7 @@ func openSteps(r db.Reader, sr api.SRRef) map[string]bool {
 		if v.SMConfig[stateKey] == stateSwitching {
 			open[v.SMConfig[parentKey]] = true
 		}
-		if v.SMConfig[stepKey] == stepLive {
+		if moving(v) {
 			open[v.UUID] = true
 		}
 	}
@@ -120,7 +120,7 @@ func (m *Manager) settle(ctx context.Context, at repository, vdi api.VDIRef) err
 	if ref, layer := switchingOf(snap, disk); layer != nil {
 		return m.settleSwitch(ctx, at, vdi, ref, layer)
 	}
-	if disk.SMConfig[stepKey] == stepLive {
+	if moving(disk) {
 		return m.settleCommit(ctx, at, vdi, disk)
 	}
 	return nil

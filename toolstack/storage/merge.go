@@ -241,7 +241,7 @@ func (s merger) commitLive(ctx context.Context, at repository, step coalesce.Ste
 	defer giveUp(nil)
 	return d.Commit(ctx, u.vm, u.id, func(part float64) {
 		if part >= 1 {
-			if err := d.Pause(ctx, u.vm); err != nil {
+			if err := s.stop(ctx, api.VDIRef(step.Layer), u); err != nil {
 				giveUp(fmt.Errorf("stop the guest: %w", err)) // before the domain moves
 			}
 		}
@@ -249,6 +249,34 @@ func (s merger) commitLive(ctx context.Context, at repository, step coalesce.Ste
 			progress(part)
 		}
 	})
+}
+
+// stop stops a guest, and says first that it was this that did. One that somebody
+// else has paused writes nothing, and stays paused.
+func (s merger) stop(ctx context.Context, vdi api.VDIRef, u use) error {
+	ref, err := db.ByUUID[api.VM](s.m.cfg.DB.Snapshot(), u.vm)
+	if err != nil {
+		return err
+	}
+	ours := false
+	err = db.Modify(ctx, s.m.cfg.DB, vdi, func(tx *db.Tx, v *api.VDI) error {
+		vm, err := db.Get(tx, ref)
+		if err != nil {
+			return err
+		}
+		ours = vm.PowerState == api.VMPowerStateRunning
+		if len(vm.CurrentOperations) > 0 && v.SMConfig[stepKey] != stepStopped {
+			return api.ErrOperationNotAllowed("an operation of the VM is in progress")
+		}
+		if ours {
+			v.SMConfig = amend(v.SMConfig, stepKey, stepStopped)
+		}
+		return nil
+	})
+	if err != nil || !ours {
+		return err
+	}
+	return s.m.cfg.Domains(u.host).Pause(ctx, u.vm)
 }
 
 // Yield implements coalesce.Store. A step of a layer others are based on stays

@@ -81,7 +81,7 @@ func (m *Manager) repair(ctx context.Context, at repository) {
 	}
 	// A layer goes before the one it is based on, so look again while it gets less.
 	var err error
-	for left := m.garbage(snap, at.ref); len(left) > 0; {
+	for left := m.garbage(m.cfg.DB.Snapshot(), at.ref); len(left) > 0; {
 		err = m.sweep(ctx, at, left...)
 		now := m.garbage(m.cfg.DB.Snapshot(), at.ref)
 		if len(now) == len(left) {

@@ -12,8 +12,18 @@ import (
 // stepKey of a row's sm_config is the step of a coalesce its volume is in.
 const stepKey = "cairn:coalesce"
 
-// stepLive: a running domain writes the disk's top layer into the one below.
-const stepLive = "live"
+// A running domain writes the disk's top layer into the one below; its guest has
+// been stopped for the moment in which the disk moves, or is about to be.
+const (
+	stepLive    = "live"
+	stepStopped = "live-stopped"
+)
+
+// moving reports whether a running domain is merging a disk's layers.
+func moving(disk *api.VDI) bool {
+	step := disk.SMConfig[stepKey]
+	return step == stepLive || step == stepStopped
+}
 
 // settleCommit: the domain has moved to the layer below, or it still writes to the
 // top one. When it is gone the top layer is right: see pivot.
@@ -46,7 +56,7 @@ func (m *Manager) settleCommit(ctx context.Context, at repository, vdi api.VDIRe
 		}
 		return err
 	})
-	if err != nil || u.vm == "" {
+	if err != nil || u.vm == "" || disk.SMConfig[stepKey] != stepStopped {
 		return err
 	}
 	return m.letGo(ctx, u)
