@@ -21,16 +21,21 @@ import (
 func (m *Manager) Look(ctx context.Context) error {
 	var failed error
 	for _, a := range m.accounts {
-		_, err := m.look(ctx, a)
+		_, err := m.look(ctx, a, m.lines(a.Host.Ref()))
 		failed = errors.Join(failed, err)
 	}
 	return failed
 }
 
-// look reports whether the host should be looked at again soon.
-func (m *Manager) look(ctx context.Context, a *account) (restless bool, err error) {
+// look reports whether the host should be looked at again soon. lines are its ledger
+// a moment ago: where they say that nothing can move, as on most hosts, they are all
+// that is read.
+func (m *Manager) look(ctx context.Context, a *account, lines []line) (restless bool, err error) {
 	a.turn.Lock()
 	defer a.turn.Unlock()
+	if !a.moves(lines) {
+		return false, m.recordFree(ctx, a, lines)
+	}
 	if err := m.record(ctx, a, m.ask(ctx, a)); err != nil {
 		return false, err
 	}
@@ -48,6 +53,14 @@ func (m *Manager) look(ctx context.Context, a *account) (restless bool, err erro
 
 // askAtOnce bounds how many guests are asked at the same time.
 const askAtOnce = 8
+
+// moves reports whether there is a guest that can have more or less, or one that
+// waits for memory.
+func (a *account) moves(lines []line) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.claims) > 0 || slices.ContainsFunc(lines, func(l line) bool { return balloons(l.vm) })
+}
 
 // observation is what a balloon answered.
 type observation struct {
@@ -148,7 +161,7 @@ func (m *Manager) record(ctx context.Context, a *account, seen map[api.VMRef]obs
 	lines := m.lines(a.Host.Ref())
 	a.note(lines, seen)
 	if !slices.ContainsFunc(lines, func(l line) bool { return seen[l.ref].outdates(l) }) {
-		return m.recordFree(ctx, a)
+		return m.recordFree(ctx, a, lines)
 	}
 	err := m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		for ref, o := range seen {
@@ -164,7 +177,7 @@ func (m *Manager) record(ctx context.Context, a *account, seen map[api.VMRef]obs
 	if err != nil {
 		return fmt.Errorf("record memory: %w", err)
 	}
-	return m.recordFree(ctx, a)
+	return m.recordFree(ctx, a, m.lines(a.Host.Ref()))
 }
 
 // note remembers what was seen, and forgets who is gone.
@@ -205,12 +218,12 @@ func (o observation) write(tx *db.Tx, ref api.VMRef, now time.Time) error {
 }
 
 // recordFree keeps the host's figure for clients that show it.
-func (m *Manager) recordFree(ctx context.Context, a *account) error {
-	var guests []Guest
-	for _, l := range m.lines(a.Host.Ref()) {
-		guests = append(guests, l.Guest)
+func (m *Manager) recordFree(ctx context.Context, a *account, lines []line) error {
+	free := a.Host.GuestMemory()
+	for _, l := range lines {
+		free -= l.hold()
 	}
-	free := max(a.Host.GuestMemory()-Held(guests), 0)
+	free = max(free, 0)
 	s := m.cfg.DB.Snapshot()
 	host, err := db.Get(s, a.Host.Ref())
 	if err != nil {

@@ -121,8 +121,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer w.Close()
 	for {
 		wait := interval
+		before := m.all()
 		for _, a := range m.accounts {
-			restless, err := m.look(ctx, a)
+			restless, err := m.look(ctx, a, before[a.Host.Ref()])
 			if err != nil && ctx.Err() == nil {
 				m.cfg.Log.Warn("memory-balance", "host", a.Host.Ref(), "err", err)
 			}
@@ -202,13 +203,15 @@ func (m *Manager) Live(vm api.VMRef) bool {
 }
 
 // lines are a host's ledger as it stands. Many hosts read it of one snapshot.
-func (m *Manager) lines(host api.HostRef) []line {
+func (m *Manager) lines(host api.HostRef) []line { return m.all()[host] }
+
+func (m *Manager) all() map[api.HostRef][]line {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s := m.cfg.DB.Snapshot(); s != m.read {
 		m.read, m.ledger = s, ledger(s)
 	}
-	return m.ledger[host]
+	return m.ledger
 }
 
 // guests adds what is known of balloons to lines of the ledger.
