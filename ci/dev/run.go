@@ -86,7 +86,6 @@ func start(ctx context.Context, cfg config, l *net.TCPListener, log io.Writer) (
 	return startHost(ctx, cfg, l, log)
 }
 
-// openDir makes the directory and takes it for this run alone.
 // empty forgets all of a directory but its lock.
 func empty(dir string) error {
 	entries, err := os.ReadDir(dir)
@@ -101,6 +100,7 @@ func empty(dir string) error {
 // lockName is the file that tells a directory in use.
 const lockName = "lock"
 
+// openDir makes the directory and takes it for this run alone.
 func openDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
