@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,8 +18,8 @@ import (
 // through, whichever it is.
 const managementBridge = "xenbr0"
 
-// maxBridgeName is what Linux allows of an interface's name.
-const maxBridgeName = 15
+// bridgeName is what hostd takes as the name of a bridge.
+var bridgeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$`)
 
 // Bounds of an MTU: what IPv4 needs, and what Ethernet hardware carries.
 const (
@@ -48,7 +49,7 @@ func (m *Manager) create(c *api.Call, args *api.Network) (api.NetworkRef, error)
 	if err := checkMTU(n.MTU); err != nil {
 		return "", err
 	}
-	if len(n.Bridge) > maxBridgeName || strings.ContainsAny(n.Bridge, "/ \t\n:") || n.Bridge == "" && !n.Managed {
+	if n.Bridge != "" && !bridgeName.MatchString(n.Bridge) || n.Bridge == "" && !n.Managed {
 		return "", api.ErrInvalidValue("bridge", n.Bridge)
 	}
 	var ref api.NetworkRef

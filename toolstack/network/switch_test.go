@@ -89,6 +89,7 @@ func TestCreateNetwork(t *testing.T) {
 		{map[string]any{"bridge": "xapi1"}, api.ErrBridgeNameExists("xapi1")},
 		{map[string]any{"bridge": "xenbr0"}, api.ErrBridgeNameExists("xenbr0")},
 		{map[string]any{"bridge": "a name that is long"}, api.ErrInvalidValue("bridge", "a name that is long")},
+		{map[string]any{"bridge": "brücke"}, api.ErrInvalidValue("bridge", "brücke")},
 		{map[string]any{"managed": false}, api.ErrInvalidValue("bridge", "")},
 		{map[string]any{"MTU": 10}, api.ErrInvalidValue("MTU", "10")},
 	} {
