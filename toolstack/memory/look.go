@@ -85,7 +85,7 @@ func (m *Manager) ask(ctx context.Context, a *account) map[api.VMRef]observation
 				mu.Lock()
 				defer mu.Unlock()
 				seen[l.ref] = o
-			} else if !errors.Is(err, hypervisor.ErrNotFound) {
+			} else if !errors.Is(err, hypervisor.ErrNotFound) && !errors.Is(err, hypervisor.ErrUnavailable) {
 				m.cfg.Log.Warn("memory-ask", "uuid", l.vm.UUID, "err", err)
 			}
 			return nil
