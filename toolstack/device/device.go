@@ -10,7 +10,8 @@
 // may be made at this moment, so nobody takes it away meanwhile.
 //
 // What a crash of the toolstack leaves is repaired from the domain: Found writes
-// down what it has, and Release lets go of what nothing uses.
+// down what it has, unless an operation began or ended since it was asked, and
+// Release lets go of what nothing uses.
 //
 // All methods may be called from many goroutines. Letting go of a disk and
 // making it ready exclude each other, disk by disk.
@@ -19,6 +20,7 @@ package device
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 
 	"cairn/journal"
 	"cairn/toolstack/api"
@@ -58,6 +60,9 @@ type Manager struct {
 	cfg   Config
 	disks keyed[api.VDIRef] // held while the host's side of a disk changes
 	ports keyed[api.VIFRef]
+	// epoch grows inside each transaction that changes a device. They are one after
+	// another, so a reader in a transaction sees every change before it.
+	epoch atomic.Uint64
 }
 
 // New returns a Manager; Register makes it serve.

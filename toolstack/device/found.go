@@ -14,7 +14,8 @@ import (
 // what the domain has, then what is neither in the domain nor about to be is let
 // go, and drives hold what their rows say. Devices with an operation in progress
 // are left to it.
-func (m *Manager) Found(ctx context.Context, host api.HostRef, ref api.VMRef, hw hypervisor.Hardware) error {
+func (m *Manager) Found(ctx context.Context, host api.HostRef, ref api.VMRef) error {
+	epoch := m.epoch.Load()
 	vm, err := db.Get(m.cfg.DB.Snapshot(), ref)
 	if err != nil {
 		return err
@@ -23,7 +24,11 @@ func (m *Manager) Found(ctx context.Context, host api.HostRef, ref api.VMRef, hw
 	if hv == nil {
 		return fmt.Errorf("host %s: %w", host, hypervisor.ErrUnavailable)
 	}
-	if err := m.record(ctx, ref, hw); err != nil {
+	hw, err := hv.Hardware(ctx, vm.UUID)
+	if err != nil {
+		return err
+	}
+	if err := m.record(ctx, ref, hw, epoch); err != nil {
 		return err
 	}
 	failed := []error{m.Release(ctx, host, ref)}
@@ -41,12 +46,18 @@ func (m *Manager) Found(ctx context.Context, host api.HostRef, ref api.VMRef, hw
 	return errors.Join(failed...)
 }
 
-// record writes down what the domain has.
-func (m *Manager) record(ctx context.Context, ref api.VMRef, hw hypervisor.Hardware) error {
+// errStale is a finding that an operation has overtaken.
+var errStale = errors.New("an operation on a device began or ended meanwhile")
+
+// record writes down what the domain had in an epoch, if that is still so.
+func (m *Manager) record(ctx context.Context, ref api.VMRef, hw hypervisor.Hardware, epoch uint64) error {
 	if m.recorded(ref, hw) {
 		return nil
 	}
 	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		if m.epoch.Load() != epoch {
+			return errStale
+		}
 		return m.each(tx, ref, func(_ api.VBDRef, v *api.VBD) {
 			if _, there := hw.Disk(v.UUID); len(v.CurrentOperations) == 0 && there != v.CurrentlyAttached {
 				m.cfg.Log.Info("vbd-found", "uuid", v.UUID, "attached", there)

@@ -25,6 +25,7 @@ func (m *Manager) Reserve(tx *db.Tx, ref api.VMRef, task string) error {
 	if err != nil {
 		return err
 	}
+	m.epoch.Add(1)
 	restart := vm.PowerState == api.VMPowerStateRunning || vm.PowerState == api.VMPowerStatePaused
 	for _, vbd := range vm.VBDs {
 		if err := reserveVBD(tx, vbd, task, restart); err != nil {
@@ -237,6 +238,7 @@ func (m *Manager) readyNIC(ctx context.Context, host api.HostRef, vm *api.VM, re
 // Started records, in the transaction that records the start, that the domain has
 // what was reserved.
 func (m *Manager) Started(tx *db.Tx, ref api.VMRef) error {
+	m.epoch.Add(1)
 	return m.each(tx, ref, func(vbd api.VBDRef, v *api.VBD) {
 		if !take(v.CurrentOperations, api.VBDOperationsAttach) {
 			return
@@ -251,6 +253,7 @@ func (m *Manager) Started(tx *db.Tx, ref api.VMRef) error {
 
 // Stopped records that there is no domain, and none under way. Release follows.
 func (m *Manager) Stopped(tx *db.Tx, ref api.VMRef) error {
+	m.epoch.Add(1)
 	return m.each(tx, ref, func(_ api.VBDRef, v *api.VBD) {
 		take(v.CurrentOperations, api.VBDOperationsAttach)
 		attachedVBD(v, false)
@@ -308,6 +311,7 @@ func (m *Manager) each(tx *db.Tx, ref api.VMRef, disk func(api.VBDRef, *api.VBD)
 // giveUp ends a reservation and lets go of what was made ready.
 func (m *Manager) giveUp(ctx context.Context, host api.HostRef, ref api.VMRef) error {
 	err := m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
+		m.epoch.Add(1)
 		return m.each(tx, ref,
 			func(_ api.VBDRef, v *api.VBD) { take(v.CurrentOperations, api.VBDOperationsAttach) },
 			func(_ api.VIFRef, v *api.VIF) { take(v.CurrentOperations, api.VIFOperationsAttach) })

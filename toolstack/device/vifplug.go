@@ -33,6 +33,7 @@ func (m *Manager) beginVIF(c *api.Call, ref api.VIFRef, op api.VIFOperations, ch
 		if err := check(tx, v); err != nil {
 			return err
 		}
+		m.epoch.Add(1)
 		operation.VIF.Enter(tx, ref, v, op, w.task)
 		if w.machine, err = m.machineOf(tx, v.VM); err != nil {
 			return err
@@ -53,6 +54,7 @@ func (w *vifWork) record(ctx context.Context, result func(*api.VIF)) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
 	return db.Modify(ctx, w.m.cfg.DB, w.ref, func(tx *db.Tx, v *api.VIF) error {
+		w.m.epoch.Add(1)
 		result(v)
 		operation.VIF.Renew(tx, w.ref, v)
 		return nil
@@ -77,6 +79,7 @@ func (w *vifWork) leave(ctx context.Context) error {
 	return w.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		v, err := operation.VIF.End(tx, w.ref, w.task)
 		if err == nil {
+			w.m.epoch.Add(1)
 			operation.VIF.Renew(tx, w.ref, v)
 		}
 		return err

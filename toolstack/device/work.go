@@ -87,6 +87,7 @@ func (m *Manager) beginVBD(c *api.Call, ref api.VBDRef, op api.VBDOperations, in
 		if err != nil {
 			return err
 		}
+		m.epoch.Add(1)
 		if intent != nil {
 			if err := intent(tx, v); err != nil {
 				return err
@@ -108,6 +109,7 @@ func (w *vbdWork) record(ctx context.Context, result func(*db.Tx, *api.VBD) erro
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
 	return db.Modify(ctx, w.m.cfg.DB, w.ref, func(tx *db.Tx, v *api.VBD) error {
+		w.m.epoch.Add(1)
 		if err := result(tx, v); err != nil {
 			return err
 		}
@@ -135,6 +137,7 @@ func (w *vbdWork) leave(ctx context.Context) error {
 	return w.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		v, err := operation.VBD.End(tx, w.ref, w.task)
 		if err == nil {
+			w.m.epoch.Add(1)
 			operation.VBD.Renew(tx, w.ref, v)
 		}
 		return err
@@ -167,12 +170,9 @@ func (m *Manager) repair(x machine, leave func(context.Context) error) error {
 	if err := leave(ctx); err != nil || x.hv == nil {
 		return err
 	}
-	hw, err := x.hv.Hardware(ctx, x.uuid)
+	err := m.Found(ctx, x.host, x.ref)
 	if errors.Is(err, hypervisor.ErrNotFound) {
 		return nil // whoever records the machine's end records that of its devices
-	}
-	if err == nil {
-		err = m.Found(ctx, x.host, x.ref, hw)
 	}
 	return err
 }

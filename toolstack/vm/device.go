@@ -18,11 +18,8 @@ func (noDevices) Reserve(*db.Tx, api.VMRef, string) error               { return
 func (noDevices) Started(*db.Tx, api.VMRef) error                       { return nil }
 func (noDevices) Stopped(*db.Tx, api.VMRef) error                       { return nil }
 func (noDevices) Release(context.Context, api.HostRef, api.VMRef) error { return nil }
-func (noDevices) Found(context.Context, api.HostRef, api.VMRef, hypervisor.Hardware) error {
-	return nil
-}
-
-func (noDevices) Sweep(context.Context, api.HostRef) error { return nil }
+func (noDevices) Found(context.Context, api.HostRef, api.VMRef) error   { return nil }
+func (noDevices) Sweep(context.Context, api.HostRef) error              { return nil }
 
 func (noDevices) Prepare(context.Context, api.HostRef, api.VMRef) ([]hypervisor.Disk, []hypervisor.NIC, error) {
 	return nil, nil, nil
@@ -146,20 +143,20 @@ func (m *Manager) noDomain(ctx context.Context, ref api.VMRef) error {
 
 // inspect makes the rows of a domain's hardware true, after events may have been
 // lost. What cannot be done now is tried again.
-func (m *Manager) inspect(ctx context.Context, ref api.VMRef, d located) error {
+func (m *Manager) inspect(ctx context.Context, ref api.VMRef, f finding) {
+	d := f.domain
 	hw, err := d.site.Hypervisor.Hardware(ctx, d.UUID)
 	if err == nil {
-		err = m.recordVCPUs(ctx, ref, hw.VCPUs)
+		err = m.recordVCPUs(ctx, ref, f, int64(hw.VCPUs))
 	}
 	if err == nil {
-		err = m.cfg.Devices.Found(ctx, d.site.ref(), ref, hw)
+		err = m.cfg.Devices.Found(ctx, d.site.ref(), ref)
 	}
 	if err != nil {
 		m.cfg.Log.Warn("vm-devices-later", "uuid", d.UUID, "err", err)
 		m.lookAgain(map[string]bool{d.UUID: true}, false)
 		m.retry(ctx)
 	}
-	return nil
 }
 
 // sweepDevices lets go, once, of what a former process had made ready for nobody.

@@ -314,7 +314,8 @@ func (m *Manager) inspected(ctx context.Context, ref api.VMRef, f finding) error
 	if !f.look {
 		return nil
 	}
-	return m.inspect(ctx, ref, f.domain)
+	m.inspect(ctx, ref, f)
+	return nil
 }
 
 // settleAbsent records the end of a domain and follows the VM's wishes for it.

@@ -47,18 +47,19 @@ func writeVCPUs(tx *db.Tx, vm *api.VM, n int64) error {
 }
 
 // recordVCPUs writes down how many a domain has.
-func (m *Manager) recordVCPUs(ctx context.Context, ref api.VMRef, n int) error {
+func (m *Manager) recordVCPUs(ctx context.Context, ref api.VMRef, f finding, n int64) error {
 	snap := m.cfg.DB.Snapshot()
 	vm, err := db.Get(snap, ref)
 	if err != nil {
-		return err
+		return nil
 	}
 	metrics, err := db.Get(snap, vm.Metrics)
-	if err != nil || n == 0 || metrics.VCPUsNumber == int64(n) {
+	if err != nil || n == 0 || metrics.VCPUsNumber == n {
 		return nil
 	}
-	return db.Modify(ctx, m.cfg.DB, vm.Metrics, func(_ *db.Tx, metrics *api.VMMetrics) error {
-		metrics.VCPUsNumber = int64(n)
-		return nil
-	})
+	done, err := m.settled(ctx, ref, f, func(tx *db.Tx, vm *api.VM) error { return writeVCPUs(tx, vm, n) })
+	if err == nil && !done {
+		return errStale
+	}
+	return err
 }

@@ -59,7 +59,7 @@ type Devices interface {
 	// Release lets go of the host's side of what nothing uses; it is idempotent.
 	Release(ctx context.Context, host api.HostRef, vm api.VMRef) error
 	// Found makes rows and domain agree where a crash left them apart.
-	Found(ctx context.Context, host api.HostRef, vm api.VMRef, has hypervisor.Hardware) error
+	Found(ctx context.Context, host api.HostRef, vm api.VMRef) error
 	// Sweep lets go of all that a host has ready for nobody.
 	Sweep(ctx context.Context, host api.HostRef) error
 }
