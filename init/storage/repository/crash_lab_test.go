@@ -27,7 +27,10 @@ const crashEnv = "CAIRN_CRASH_DIR"
 
 func TestMain(m *testing.M) {
 	dir := os.Getenv(crashEnv)
-	if dir == "" {
+	switch {
+	case os.Getpid() == 1:
+		inside(m)
+	case dir == "":
 		os.Exit(m.Run())
 	}
 	if err := child(dir); err != nil {

@@ -27,11 +27,14 @@ type programs struct{ dir string }
 
 func copyPrograms(t testing.TB) programs {
 	t.Helper()
+	if _, err := os.Stat(insidePrograms); err == nil {
+		return programs{insidePrograms}
+	}
 	tree, err := debian.Open(t.Context(), debian.Config{})
 	must(t, err)
 	p := programs{t.TempDir()}
 	open(t, p.dir)
-	for _, name := range []string{"qemu-img", "qemu-io", "mke2fs", "e2fsck", "wipefs"} {
+	for _, name := range []string{"qemu-img", "qemu-io", "mke2fs", "e2fsck", "wipefs", "lvm"} {
 		list := tree.Command(t.Context(), name)
 		must(t, list.Err)
 		loader, file := list.Path, ""

@@ -22,6 +22,8 @@ import (
 // guest writes or reads a volume's bytes as a guest would, with qemu-io.
 func guest(t *testing.T, m *Manager, v client.Volume, commands ...string) {
 	t.Helper()
+	v, err := m.ActivateVolume(t.Context(), srA, v.Name)
+	must(t, err)
 	args := []string{"-f", string(v.Format)}
 	for _, c := range commands {
 		args = append(args, "-c", c)
@@ -30,6 +32,8 @@ func guest(t *testing.T, m *Manager, v client.Volume, commands ...string) {
 	if err != nil || strings.Contains(string(out), "verification failed") || strings.Contains(string(out), "failed:") {
 		t.Fatalf("%q on %s: %v\n%s", commands, v.Name, err, out)
 	}
+	_, err = m.DeactivateVolume(t.Context(), srA, v.Name)
+	must(t, err)
 }
 
 func make64(t *testing.T, m *Manager, sr, name, backing string) client.Volume {
@@ -49,13 +53,7 @@ func life(t *testing.T, m *Manager, sr string) {
 	if top.Backing != "base" || top.Note != `{"name":"top"}` {
 		t.Errorf("top: %+v", top)
 	}
-	if _, err := m.ActivateVolume(ctx, sr, "top"); err != nil {
-		t.Fatal(err)
-	}
 	guest(t, m, top, "read -P 0x11 0 8M", "write -P 0x22 4M 8M")
-	_, err := m.DeactivateVolume(ctx, sr, "top")
-	must(t, err)
-
 	grown, err := m.ResizeVolume(ctx, sr, "top", 128*mib)
 	must(t, err)
 	if grown.VirtualSize != 128*mib {
@@ -68,7 +66,7 @@ func life(t *testing.T, m *Manager, sr string) {
 	must(t, err)
 	want := []string{"read -P 0x11 0 4M", "read -P 0x22 4M 8M", "read -P 0 12M 115M", "read -P 0x33 127M 1M"}
 	guest(t, m, flat, want...)
-	if flat.Backing != "" || flat.Note != top.Note || flat.Used > 32*mib {
+	if flat.Backing != "" || flat.Note != top.Note || !flat.Block && flat.Used > 32*mib {
 		t.Errorf("flat: %+v", flat)
 	}
 
