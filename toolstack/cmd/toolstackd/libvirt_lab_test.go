@@ -29,8 +29,9 @@ func TestMain(m *testing.M) {
 // consoleGroup stands for the group cairn.
 const consoleGroup = 990
 
-// TestRealGuest is TestFirstGuest on libvirt and QEMU, with libvirtd killed half-way.
-func TestRealGuest(t *testing.T) {
+// newReal is toolstackd on libvirt and QEMU, whose sockets are in dir.
+func newReal(t *testing.T) (d *instance, l *devhost.Libvirt, dir string) {
+	t.Helper()
 	tree := devhost.Tree(t)
 	guests := t.TempDir()
 	if err := devhost.BuildGuest(t.Context(), tree, guests); err != nil {
@@ -40,19 +41,24 @@ func TestRealGuest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	var out bytes.Buffer
-	l, err := devhost.Start(t.Context(), devhost.Config{Tree: tree, Dir: dir, Binds: map[string]string{guests: guests}, Output: &out})
+	l, err = devhost.Start(t.Context(), devhost.Config{Tree: tree, Dir: dir, Binds: map[string]string{guests: guests}, Output: &out})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
-	defer l.Close()
-
-	d := &instance{t: t, cfg: config{
+	t.Cleanup(func() { l.Close() })
+	d = &instance{t: t, cfg: config{
 		listen: "127.0.0.1:0", state: t.TempDir(), engine: "etcd", guests: guests, fakeHostd: emulator(),
 		hypervisor: hypervisor.Config{Socket: l.Socket(), Root: l.Root(), ConsoleOwner: "+0:+990"},
 	}}
 	d.start()
+	return d, l, dir
+}
+
+// TestRealGuest is TestFirstGuest on libvirt and QEMU, with libvirtd killed half-way.
+func TestRealGuest(t *testing.T) {
+	d, l, dir := newReal(t)
 	c := d.login(d.address())
 	ctx := t.Context()
 	var templates, consoles []string
