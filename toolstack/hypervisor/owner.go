@@ -155,47 +155,23 @@ func (k *link) runDry() {
 func (o *owner) dial(ctx context.Context) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Limits.Connect)
 	defer cancel()
-	k, err := o.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	stop := context.AfterFunc(ctx, k.kill) // wakes the library where it waits
-	defer stop()
-	if err := k.listen(); err != nil {
-		k.kill()
-		return nil, fmt.Errorf("libvirt: subscribe: %w", err)
-	}
-	return k, nil
-}
-
-// connect makes a connection and logs in.
-func (o *owner) connect(ctx context.Context) (*link, error) {
 	raw, err := (&net.Dialer{}).DialContext(ctx, "unix", o.cfg.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("libvirt: %w", err)
 	}
 	conn := &watchedConn{Conn: raw, dead: make(chan struct{})}
-	stop := context.AfterFunc(ctx, conn.kill)
+	stop := context.AfterFunc(ctx, conn.kill) // wakes the library where it waits
 	defer stop()
 	k := &link{conn: conn, rpc: golibvirt.NewWithDialer(dialed{conn})}
 	if err := k.rpc.Connect(); err != nil {
 		conn.kill()
 		return nil, fmt.Errorf("libvirt: log in: %w", err)
 	}
-	return k, nil
-}
-
-// apart runs f on a connection of its own, which ends with it: for what leaves
-// something behind in libvirtd, or in the library, as long as a connection lives.
-func (o *owner) apart(ctx context.Context, l limit, what string, f func(*golibvirt.Libvirt) error) error {
-	ctx, cancel := context.WithTimeout(ctx, l.after)
-	defer cancel()
-	k, err := o.connect(ctx)
-	if err != nil {
-		return fmt.Errorf("%s: %w: %w", what, ErrUnavailable, err)
+	if err := k.listen(); err != nil {
+		conn.kill()
+		return nil, fmt.Errorf("libvirt: subscribe: %w", err)
 	}
-	defer k.kill()
-	return o.callOn(ctx, k, l, what, f)
+	return k, nil
 }
 
 // listen subscribes to events. Subscriptions are never cancelled: see owner.

@@ -1,13 +1,18 @@
 package hypervisor
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
 	"image/png"
 	"io"
+	"os"
+	"path/filepath"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
 )
@@ -15,31 +20,25 @@ import (
 // maxPicture bounds a screenshot: an 8K screen of three bytes a pixel.
 const maxPicture = 100 << 20
 
-// Screenshot implements Devices. It has a connection of its own, because neither
-// libvirtd nor the library ever ends the stream that the picture comes in.
+// Screenshot implements Devices. QEMU writes the picture beside its VNC socket, where
+// the caller may read and remove it. libvirt would hand it out as a stream, at whose
+// end the library can wait for good.
 func (l *Libvirt) Screenshot(ctx context.Context, uuid string) ([]byte, error) {
-	d, err := domainRef(uuid)
-	if err != nil {
+	if _, err := domainRef(uuid); err != nil { // before it becomes part of a path
 		return nil, err
 	}
-	var picture bounded
-	err = l.owner.apart(ctx, l.work(), "screenshot "+uuid, func(c *golibvirt.Libvirt) error {
-		_, err := c.DomainScreenshot(d, &picture, 0, 0)
-		var answer golibvirt.Error
-		if picture.Len() > 0 && !errors.As(err, &answer) {
-			// The library looks for the picture's type behind the picture, where there is
-			// none. Whether the picture is whole is for its decoder to say.
-			return nil
-		}
-		return err
-	})
-	if errors.Is(err, ErrUnsupported) {
-		err = fmt.Errorf("%w: %w", ErrNotFound, err)
-	}
-	if err != nil {
+	name := l.cfg.graphicsPath(uuid) + "-" + rand.Text() + ".ppm"
+	outside := filepath.Join(l.cfg.Root, name)
+	defer os.Remove(outside)
+	if err := l.screendump(ctx, uuid, name); err != nil {
 		return nil, err
 	}
-	screen, err := decodePicture(picture.Bytes())
+	f, err := os.Open(outside)
+	if err != nil {
+		return nil, fmt.Errorf("screenshot %s: %w", uuid, err)
+	}
+	defer f.Close()
+	screen, err := readPPM(bufio.NewReader(f))
 	if err != nil {
 		return nil, fmt.Errorf("screenshot %s: %w", uuid, err)
 	}
@@ -48,23 +47,32 @@ func (l *Libvirt) Screenshot(ctx context.Context, uuid string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// decodePicture reads either of the formats QEMU makes.
-func decodePicture(b []byte) (image.Image, error) {
-	if bytes.HasPrefix(b, []byte("\x89PNG")) {
-		return png.Decode(bytes.NewReader(b))
+func (l *Libvirt) screendump(ctx context.Context, uuid, file string) error {
+	command, err := json.Marshal(map[string]any{"execute": "screendump", "arguments": map[string]string{"filename": file}})
+	if err != nil {
+		return err
 	}
-	return readPPM(bytes.NewReader(b))
-}
-
-// bounded keeps as much as a picture may have. It swallows the rest: an error would
-// leave the connection's reader waiting for the stream's end.
-type bounded struct{ bytes.Buffer }
-
-func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) <= maxPicture {
-		return b.Buffer.Write(p)
+	var reply string
+	err = l.job(ctx, "screenshot", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) (err error) {
+		reply, err = c.QEMUDomainMonitorCommand(d, string(command), 0)
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return len(p), nil
+	var answer struct {
+		Error *struct {
+			Class string `json:"class"`
+			Desc  string `json:"desc"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal([]byte(reply), &answer); err != nil {
+		return fmt.Errorf("screenshot %s: %w", uuid, err)
+	}
+	if answer.Error != nil { // nothing to take a picture of, as a rule
+		return fmt.Errorf("screenshot %s: %w: %s", uuid, ErrNotFound, answer.Error.Desc)
+	}
+	return nil
 }
 
 // readPPM reads the binary portable pixmap QEMU writes.

@@ -305,10 +305,12 @@ func (s *script) graphics() {
 	s.Spec.BootOrder = []string{hypervisor.BootDisk, hypervisor.BootCD, hypervisor.BootNetwork}
 	s.Spec.Disks = []hypervisor.Disk{s.disk("sda"), s.drive("sdd")}
 	s.must(s.Hypervisor.Start(s.ctx, s.Spec, false))
-	picture, err := s.Hypervisor.Screenshot(s.ctx, s.id)
-	s.must(err)
-	if screen, err := png.Decode(bytes.NewReader(picture)); err != nil || screen.Bounds().Empty() {
-		s.Errorf("screenshot of %d bytes: %v", len(picture), err)
+	for range 3 {
+		picture, err := s.Hypervisor.Screenshot(s.ctx, s.id)
+		s.must(err)
+		if screen, err := png.Decode(bytes.NewReader(picture)); err != nil || screen.Bounds().Empty() {
+			s.Errorf("screenshot of %d bytes: %v", len(picture), err)
+		}
 	}
 	for range 2 { // viewers share
 		c, err := s.Hypervisor.DialVNC(s.ctx, s.id)
@@ -318,8 +320,15 @@ func (s *script) graphics() {
 	}
 	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
 	s.wait(hypervisor.Stopped, "")
+	_, err := s.Hypervisor.DialVNC(s.ctx, s.id)
+	s.is(err, hypervisor.ErrNotFound)
+	s.Spec.Graphics = false
+	s.must(s.Hypervisor.Start(s.ctx, s.Spec, false))
+	_, err = s.Hypervisor.Screenshot(s.ctx, s.id)
+	s.is(err, hypervisor.ErrNotFound)
 	_, err = s.Hypervisor.DialVNC(s.ctx, s.id)
 	s.is(err, hypervisor.ErrNotFound)
+	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
 }
 
 // firmware: UEFI, then with secure boot and a TPM too; what they keep goes when it
