@@ -51,10 +51,26 @@ func TestStorageOnDisks(t *testing.T) {
 		}
 		t.Logf("%s: %s", strings.Join(argv[1:], " "), a.Output)
 	}
-	run("/usr/bin/mount", "-t", "ext4", "/dev/vdb", "/mnt")
+	mountPayload(ctx, t, h)
 	for _, kind := range []string{"ext", "lvm"} {
 		for _, step := range []string{"format", "create", "write", "snapshot", "grow", "commit", "coalesce", "copy", "reattach", "full", "erase"} {
 			run("/mnt/volumes", kind, "/dev/vdc", step)
 		}
 	}
+}
+
+// mountPayload has a few tries: on a busy machine the host's first command takes
+// longer than the debug channel waits.
+func mountPayload(ctx context.Context, t *testing.T, h *lab.Host) {
+	t.Helper()
+	var err error
+	for range 5 {
+		if _, err = h.Debug(ctx, "run", "/usr/bin/mount", "-t", "ext4", "/dev/vdb", "/mnt"); err == nil {
+			return
+		}
+		if a, rerr := h.Debug(ctx, "read", "/proc/mounts"); rerr == nil && strings.Contains(a.Output, "/dev/vdb /mnt ") {
+			return
+		}
+	}
+	t.Fatal(err)
 }
