@@ -29,6 +29,22 @@ type stack struct {
 	network api.NetworkRef
 	vm      api.VMRef
 	devices *device.Manager
+	looked  func() // after the hardware of a domain was looked at; nil is nothing
+}
+
+// slowLook lets things happen between a look at a domain and what is made of it.
+type slowLook struct {
+	*hypervisor.Fake
+	s *stack
+}
+
+func (l slowLook) Hardware(ctx context.Context, uuid string) (hypervisor.Hardware, error) {
+	hw, err := l.Fake.Hardware(ctx, uuid)
+	if f := l.s.looked; f != nil {
+		l.s.looked = nil
+		f()
+	}
+	return hw, err
 }
 
 type fakeHost struct{ ref api.HostRef }
@@ -54,7 +70,7 @@ func newStack(t *testing.T) *stack {
 				if h != s.host {
 					return nil
 				}
-				return s.hv
+				return slowLook{s.hv, s}
 			},
 		})
 		s.devices.Register(r)

@@ -276,6 +276,27 @@ func TestPlugIsRecordedLater(t *testing.T) {
 	s.agrees("at last")
 }
 
+// TestLookOvertaken: what is seen of a domain is not written down when the domain
+// has changed since; a plugged disk would be taken for absent, and let go.
+func TestLookOvertaken(t *testing.T) {
+	s := newStack(t)
+	disk := s.vdi()
+	vbd := s.vbd(drive(s.vm, disk, "1"))
+	s.start()
+	for _, method := range []string{"VBD.unplug", "VBD.plug"} {
+		s.looked = func() { s.Must(nil, method, vbd.String()) }
+		if err := s.devices.Found(t.Context(), s.host, s.vm); err == nil {
+			t.Errorf("%s meanwhile: nothing noticed", method)
+		}
+		s.agrees(method)
+	}
+	s.holds("plugged", []api.VDIRef{disk}, nil)
+	if err := s.devices.Found(t.Context(), s.host, s.vm); err != nil {
+		t.Error(err)
+	}
+	s.agrees("found")
+}
+
 // TestSharedDisk: a sharable disk stays attached until its last user lets go.
 func TestSharedDisk(t *testing.T) {
 	s := newStack(t)
