@@ -98,8 +98,10 @@ type Devices interface {
 
 	// AttachDisk plugs a disk; ErrExists when its ID or place is taken.
 	AttachDisk(ctx context.Context, uuid string, d Disk) error
-	// DetachDisk asks the guest for the disk and returns when it is gone. ErrBusy when
-	// the guest does not give it up within a limit; ErrNotFound when it is not there.
+	// DetachDisk returns when the disk is gone. ErrBusy when it is not within a limit;
+	// ErrNotFound when it is not there. A guest is not asked for a disk on SCSI: it
+	// goes at once, as if its cable were pulled, whatever the guest has not yet
+	// written.
 	DetachDisk(ctx context.Context, uuid, id string) error
 	// ChangeMedia puts a medium into a CD drive; nil takes out what is there.
 	ChangeMedia(ctx context.Context, uuid, id string, s *Source) error
@@ -107,7 +109,9 @@ type Devices interface {
 	ResizeDisk(ctx context.Context, uuid, id string, bytes int64) error
 
 	AttachNIC(ctx context.Context, uuid string, n NIC) error
-	// DetachNIC is to NICs what DetachDisk is to disks.
+	// DetachNIC asks the guest for the NIC. ErrBusy when the guest does not give it up
+	// within a limit; it may yet, which comes as an event. ErrNotFound when it is not
+	// there.
 	DetachNIC(ctx context.Context, uuid, id string) error
 	// UpdateNIC changes bridge and link state; all else must be as it is.
 	UpdateNIC(ctx context.Context, uuid string, n NIC) error
@@ -129,8 +133,8 @@ type Devices interface {
 	// it would commit the next image down.
 	Commit(ctx context.Context, uuid, id string, progress func(float64)) error
 
-	// Save writes the running or paused domain to a file and ends it. When it fails the
-	// domain goes on.
+	// Save writes the running or paused domain to a file or block device and ends it.
+	// When it fails, or is called off, the domain goes on and the file is worth nothing.
 	Save(ctx context.Context, uuid, path string) error
 	// Restore brings a saved domain back. Of spec, the disks' sources, the NICs' taps
 	// and bridges and the title count; the hardware is as it was saved. The file stays.

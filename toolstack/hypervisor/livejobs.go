@@ -179,8 +179,11 @@ func (l *Libvirt) Save(ctx context.Context, uuid, path string) error {
 		return err
 	}
 	d, err := domainRef(uuid)
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("save %s: %w", uuid, err)
 	}
 	stop := context.AfterFunc(ctx, func() { // libvirt then ends the call below
 		_ = l.job(context.WithoutCancel(ctx), "cancel save", uuid, (*golibvirt.Libvirt).DomainAbortJob)
