@@ -17,6 +17,9 @@ const undoTimeout = 30 * time.Second
 // again for the same host and mode is a success; VDI_IN_USE when somebody else has
 // the disk and it cannot be shared.
 func (m *Manager) Attach(ctx context.Context, host api.HostRef, vdi api.VDIRef, writable bool) (*hypervisor.Source, error) {
+	if err := m.started(ctx); err != nil {
+		return nil, err
+	}
 	at, err := m.reachDisk(vdi, host)
 	if err != nil {
 		return nil, err
@@ -129,7 +132,13 @@ func (m *Manager) Detach(ctx context.Context, host api.HostRef, vdi api.VDIRef) 
 	if err != nil || disk.SMConfig[hostKey+string(host)] == "" {
 		return nil // gone, or not attached
 	}
+	if err := m.started(ctx); err != nil {
+		return err
+	}
 	at, err := m.reachDisk(vdi, host)
+	if isCode(err, api.CodeSRNotAttached) {
+		return m.forgetUser(ctx, host, vdi) // nothing is active there
+	}
 	if err != nil {
 		return err
 	}
@@ -142,6 +151,18 @@ func (m *Manager) Detach(ctx context.Context, host api.HostRef, vdi api.VDIRef) 
 		return err
 	}
 	return place{sr: at.ref, vdi: vdi, op: "detach"}.failed(m.close(ctx, at, host, vdi))
+}
+
+// forgetUser drops the record of a host that uses a disk. A scratch layer nobody
+// uses is garbage from then on.
+func (m *Manager) forgetUser(ctx context.Context, host api.HostRef, vdi api.VDIRef) error {
+	return ignoreGone(db.Modify(ctx, m.cfg.DB, vdi, func(tx *db.Tx, disk *api.VDI) error {
+		if openStep(tx, disk) {
+			return api.ErrVDINotAvailable(vdi.String())
+		}
+		disk.SMConfig = amend(disk.SMConfig, hostKey+string(host), "")
+		return nil
+	}))
 }
 
 // close deactivates a disk and then forgets the user. What was written to a scratch

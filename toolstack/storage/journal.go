@@ -138,9 +138,13 @@ func (m *Manager) sweep(ctx context.Context, at repository, refs ...api.VDIRef) 
 	return failed
 }
 
-func ignoreGone(err error) error {
+func isCode(err error, code string) bool {
 	var known *api.Error
-	if errors.As(err, &known) && known.Code == api.CodeHandleInvalid {
+	return errors.As(err, &known) && known.Code == code
+}
+
+func ignoreGone(err error) error {
+	if isCode(err, api.CodeHandleInvalid) {
 		return nil
 	}
 	return err

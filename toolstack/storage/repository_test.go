@@ -1,12 +1,14 @@
 package storage_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/storage"
 	"cairn/toolstack/wire/wiretest"
 )
 
@@ -326,4 +328,52 @@ func TestOutOfReach(t *testing.T) {
 	r.hostd.Fail(nil)
 	r.Must(nil, "PBD.plug", pbd)
 	r.Must(nil, "SR.scan", sr)
+}
+
+// A machine that starts with its host waits for the host's repositories, and one
+// whose repository is out of reach can give its disk back all the same.
+func TestDisksOfAStart(t *testing.T) {
+	r := newRig(t)
+	sr := r.sr("ext", "/dev/sdb")
+	ref, stale := r.disk(sr, "root", mib), r.disk(sr, "other", mib)
+	if _, err := r.m.Attach(t.Context(), r.host, stale, true); err != nil {
+		t.Fatal(err)
+	}
+	r.hostd.Forget()
+	r.m = storage.New(r.config)
+	hold, held := make(chan struct{}), make(chan struct{})
+	first := true
+	r.hostd.Fail(func(verb, _, _ string) error {
+		if verb == "attach" && first {
+			first = false
+			close(held)
+			<-hold
+		}
+		return nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.m.Run(ctx) }()
+	<-held
+	attached := make(chan error)
+	go func() { _, err := r.m.Attach(ctx, r.host, ref, true); attached <- err }()
+	close(hold)
+	if err := <-attached; err != nil {
+		t.Error(err)
+	}
+	cancel()
+	<-ended
+	if err := r.DB.Update(t.Context(), func(tx *db.Tx) error {
+		p, err := db.Edit(tx, wiretest.Get(r.Server, sr).PBDs[0])
+		p.CurrentlyAttached = false
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.m.Detach(t.Context(), r.host, stale); err != nil {
+		t.Error(err)
+	}
+	if mode := r.vdi(stale).SMConfig["host_"+string(r.host)]; mode != "" {
+		t.Errorf("the host still has it: %s", mode)
+	}
 }

@@ -14,6 +14,7 @@ const lookEvery = 30 * time.Second
 // Run attaches what was attached, finishes what was left half done, and keeps
 // figures true until the context ends.
 func (m *Manager) Run(ctx context.Context) error {
+	close(m.begun)
 	if err := m.EnsureDrivers(ctx); err != nil {
 		return err
 	}

@@ -81,6 +81,7 @@ type Manager struct {
 	cfg   Config
 	gate  *gate
 	ready chan struct{} // closed once
+	begun chan struct{} // closed when Run begins
 	wake  chan struct{} // cap 1: something may have to be removed or coalesced
 
 	mu     sync.Mutex
@@ -110,7 +111,7 @@ func New(c Config) *Manager {
 		c.Now = time.Now
 	}
 	return &Manager{
-		cfg: c, gate: newGate(), ready: make(chan struct{}), wake: make(chan struct{}, 1),
+		cfg: c, gate: newGate(), ready: make(chan struct{}), begun: make(chan struct{}), wake: make(chan struct{}, 1),
 		making: map[api.VDIRef]bool{}, full: map[api.SRRef]bool{}, wanted: map[api.PBDRef]time.Time{},
 		workers: map[api.SRRef]*coalesce.Worker{},
 	}
@@ -119,6 +120,21 @@ func New(c Config) *Manager {
 // Ready is closed when repositories that were attached before a restart have been
 // attached again, or were found to be out of reach.
 func (m *Manager) Ready() <-chan struct{} { return m.ready }
+
+// started waits until a start has attached what it can.
+func (m *Manager) started(ctx context.Context) error {
+	select {
+	case <-m.begun:
+	default:
+		return nil // it is not run at all
+	}
+	select {
+	case <-m.ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 // poke makes Run look.
 func (m *Manager) poke() {

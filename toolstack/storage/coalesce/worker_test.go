@@ -75,6 +75,12 @@ func (s *script) said() []string {
 	return asked
 }
 
+func (s *script) fails(what string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail[what] = err
+}
+
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 func TestRunInOrder(t *testing.T) {
@@ -136,13 +142,13 @@ func TestWorkerInTime(t *testing.T) {
 				t.Fatalf("%v while things change", got)
 			}
 		}
-		s.fail["merge a"] = errors.New("no space")
+		s.fails("merge a", errors.New("no space"))
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if got := s.said(); !slices.Equal(got, []string{"begin a", "merge a", "yield a"}) {
 			t.Fatalf("got %v", got)
 		}
-		delete(s.fail, "merge a")
+		s.fails("merge a", nil)
 		time.Sleep(50 * time.Second)
 		synctest.Wait()
 		if got := s.said(); got != nil {
