@@ -1,0 +1,93 @@
+package life
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"cairn/toolstack/client"
+)
+
+// API calls the host and fails the test on an error.
+type API struct {
+	T testing.TB
+	*client.Client
+}
+
+func (a API) Call(ctx context.Context, out any, method string, args ...any) {
+	a.T.Helper()
+	start := time.Now()
+	if err := a.Client.Call(ctx, method, out, args...); err != nil {
+		a.T.Fatalf("%s: %v", method, err)
+	}
+	a.T.Logf("%s took %s", method, time.Since(start).Round(time.Millisecond))
+}
+
+// Ref is a call that answers a reference.
+func (a API) Ref(ctx context.Context, method string, args ...any) (ref string) {
+	a.T.Helper()
+	a.Call(ctx, &ref, method, args...)
+	return ref
+}
+
+// Text is a call that answers text.
+func (a API) Text(ctx context.Context, method string, args ...any) string {
+	a.T.Helper()
+	return a.Ref(ctx, method, args...)
+}
+
+// First is a call that answers a set of references, of which there is one.
+func (a API) First(ctx context.Context, method string, args ...any) string {
+	a.T.Helper()
+	var refs []string
+	a.Call(ctx, &refs, method, args...)
+	if len(refs) != 1 {
+		a.T.Fatalf("%s answered %d objects, want one", method, len(refs))
+	}
+	return refs[0]
+}
+
+// Repository makes a storage repository of a host and makes it the
+// pool's default.
+func (a API) Repository(ctx context.Context, kind string, config map[string]string) string {
+	a.T.Helper()
+	host, pool := a.First(ctx, "host.get_all"), a.First(ctx, "pool.get_all")
+	sr := a.Ref(ctx, "SR.create", host, config, "0", "local "+kind, "", kind, "user", false, map[string]string{})
+	a.Call(ctx, nil, "pool.set_default_SR", pool, sr)
+	a.Call(ctx, nil, "pool.set_suspend_image_SR", pool, sr)
+	return sr
+}
+
+// Disk makes a disk and returns its reference and serial number.
+func (a API) Disk(ctx context.Context, sr, name string, bytes int64) (ref, serial string) {
+	a.T.Helper()
+	ref = a.Ref(ctx, "VDI.create", map[string]any{
+		"name_label": name, "name_description": "", "SR": sr, "virtual_size": fmt.Sprint(bytes), "type": "user",
+		"sharable": false, "read_only": false, "other_config": map[string]string{},
+	})
+	return ref, a.Text(ctx, "VDI.get_uuid", ref)
+}
+
+// Drive joins a disk to a machine.
+func (a API) Drive(ctx context.Context, vm, vdi, userdevice, kind string) string {
+	a.T.Helper()
+	mode := "RW"
+	if kind == "CD" {
+		mode = "RO"
+	}
+	return a.Ref(ctx, "VBD.create", map[string]any{
+		"VM": vm, "VDI": vdi, "userdevice": userdevice, "bootable": kind == "CD", "mode": mode, "type": kind,
+		"unpluggable": true, "empty": vdi == "OpaqueRef:NULL", "other_config": map[string]string{},
+		"qos_algorithm_type": "", "qos_algorithm_params": map[string]string{},
+	})
+}
+
+// NIC joins a machine to a network.
+func (a API) NIC(ctx context.Context, vm, network, device string) string {
+	a.T.Helper()
+	return a.Ref(ctx, "VIF.create", map[string]any{
+		"VM": vm, "network": network, "device": device, "MAC": "", "MTU": "1500", "other_config": map[string]string{},
+		"qos_algorithm_type": "", "qos_algorithm_params": map[string]string{},
+	})
+}

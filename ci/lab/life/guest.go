@@ -1,0 +1,104 @@
+package life
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"cairn/ci/lab"
+	"cairn/ci/lab/demo"
+)
+
+// Keyboard is a guest's serial console with both directions.
+type Keyboard struct {
+	*lab.Console
+	keys io.Writer
+}
+
+// Sit attaches to a guest's console until the test ends.
+func Sit(ctx context.Context, t testing.TB, g *demo.Guest) Keyboard {
+	t.Helper()
+	console, keys, err := g.Console(ctx, t.Output(), nil)
+	must(t, err)
+	t.Cleanup(func() { keys.Close() })
+	return Keyboard{console, keys}
+}
+
+// Up starts a guest and waits until it says it is there.
+func Up(ctx context.Context, t testing.TB, g *demo.Guest) Keyboard {
+	t.Helper()
+	must(t, g.Start(ctx))
+	k := Sit(ctx, t, g)
+	_, err := k.Text(ctx, demo.Greeting)
+	must(t, err)
+	return k
+}
+
+// Ask types a command of the guest's agent and returns the lines of its answer.
+func (k Keyboard) Ask(ctx context.Context, t testing.TB, format string, args ...any) []string {
+	t.Helper()
+	command := fmt.Sprintf(format, args...)
+	name, _, _ := strings.Cut(command, " ")
+	k.Mark()
+	before := len(k.Lines())
+	_, err := io.WriteString(k.keys, command+"\n")
+	must(t, err)
+	ended := func(l string) bool {
+		return strings.HasPrefix(l, name+" ok ms=") || strings.HasPrefix(l, name+" failed err=")
+	}
+	for {
+		l, err := k.Text(ctx, name+" ")
+		must(t, err)
+		if text := strings.TrimSpace(l.Text); ended(text) {
+			if strings.Contains(text, " failed ") {
+				t.Fatalf("%s: %s", command, text)
+			}
+			break
+		}
+		k.MarkAfter(l)
+	}
+	var answer []string
+	for _, l := range k.Lines()[before:] {
+		answer = append(answer, strings.TrimSpace(l.Text))
+	}
+	return answer
+}
+
+// Word finds key=value in an answer's lines of a kind ("sum").
+func Word(t testing.TB, answer []string, kind, key string) string {
+	t.Helper()
+	for _, l := range answer {
+		if !strings.HasPrefix(l, kind+" ") {
+			continue
+		}
+		for _, w := range strings.Fields(l) {
+			if v, ok := strings.CutPrefix(w, key+"="); ok {
+				return v
+			}
+		}
+	}
+	t.Fatalf("no %s of %s in %q", key, kind, answer)
+	return ""
+}
+
+// Sum is the checksum of a whole disk as the guest reads it.
+func (k Keyboard) Sum(ctx context.Context, t testing.TB, disk string) string {
+	t.Helper()
+	return Word(t, k.Ask(ctx, t, "sum %s", disk), "sum", "sha256")
+}
+
+// Fill writes a pattern to a disk and returns the checksum of all of it.
+func (k Keyboard) Fill(ctx context.Context, t testing.TB, disk string, seed, mib int) string {
+	t.Helper()
+	k.Ask(ctx, t, "fill %s %d %d", disk, seed, mib)
+	return k.Sum(ctx, t, disk)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
