@@ -303,3 +303,30 @@ func TestResetOnBoot(t *testing.T) {
 		r.sound(sr)
 	}
 }
+
+// Clients may keep notes in sm_config, but not say where a disk's bytes are.
+func TestSMConfig(t *testing.T) {
+	r := newRig(t)
+	sr := r.sr("ext", "/dev/sdb")
+	ref := r.disk(sr, "root", mib)
+	var s api.VDIRef
+	r.Must(&s, "VDI.snapshot", ref, noMap)
+	parent := r.vdi(ref).SMConfig["vhd-parent"]
+	r.Must(nil, "VDI.add_to_sm_config", ref, "mine", "1")
+	r.Refused(api.ErrMapDuplicateKey("VDI", "sm_config", ref.String(), "vhd-parent"), "VDI.add_to_sm_config", ref, "vhd-parent", "x")
+	r.Refused(api.ErrInvalidValue("key", "host_OpaqueRef:x"), "VDI.add_to_sm_config", ref, "host_OpaqueRef:x", "RW")
+	r.Refused(api.ErrInvalidValue("key", "vhd-parent"), "VDI.remove_from_sm_config", ref, "vhd-parent")
+	if c := r.vdi(ref).SMConfig; c["mine"] != "1" || c["vhd-parent"] != parent {
+		t.Errorf("sm_config %v", c)
+	}
+	r.Must(nil, "VDI.set_sm_config", ref, map[string]string{"other": "2", "vhd-parent": "x", "cairn:state": "garbage"})
+	if c := r.vdi(ref).SMConfig; c["other"] != "2" || c["mine"] != "" || c["vhd-parent"] != parent || c["cairn:state"] != "" {
+		t.Errorf("sm_config %v", c)
+	}
+	r.Must(nil, "VDI.remove_from_sm_config", ref, "other")
+	if c := r.vdi(ref).SMConfig; c["other"] != "" || c["image-format"] == "" {
+		t.Errorf("sm_config %v", c)
+	}
+	r.sound(sr)
+	r.Covers("VDI.set_sm_config", "VDI.add_to_sm_config", "VDI.remove_from_sm_config")
+}

@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
@@ -12,19 +11,6 @@ import (
 
 // fullAlert is the name of the alert for a repository without space.
 const fullAlert = "SM_GC_NO_SPACE"
-
-// publicConfig is what of a client's sm_config is kept: the keys with a meaning
-// here are not for clients to write.
-func publicConfig(given map[string]string) map[string]string {
-	c := map[string]string{}
-	for key, value := range given {
-		if key == parentKey || key == formatKey || key == MarkKey || strings.HasPrefix(key, hostKey) || strings.HasPrefix(key, "cairn:") {
-			continue
-		}
-		c[key] = value
-	}
-	return c
-}
 
 // after makes the figures of a repository and what is kept with its volumes true
 // after an operation. That does not fail the operation.

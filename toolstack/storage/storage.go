@@ -149,6 +149,7 @@ func (m *Manager) Register(r *api.Registry) {
 	m.registerSR(r)
 	m.registerVDI(r)
 	m.registerDisks(r)
+	m.registerConfig(r)
 	m.registerPBD(r)
 }
 
