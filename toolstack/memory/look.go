@@ -59,7 +59,7 @@ const askAtOnce = 8
 func (a *account) moves(lines []line) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.claims) > 0 || slices.ContainsFunc(lines, func(l line) bool { return balloons(l.vm) })
+	return len(a.claims) > 0 || slices.ContainsFunc(lines, func(l line) bool { return l.balloons() })
 }
 
 // observation is what a balloon answered.
@@ -76,7 +76,7 @@ func (m *Manager) ask(ctx context.Context, a *account) map[api.VMRef]observation
 	var group errgroup.Group
 	group.SetLimit(askAtOnce)
 	for _, l := range m.lines(a.Host.Ref()) {
-		if l.Arriving || !balloons(l.vm) {
+		if l.Arriving || !l.balloons() {
 			continue
 		}
 		group.Go(func() error {

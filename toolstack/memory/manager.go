@@ -221,7 +221,7 @@ func (a *account) guests(lines []line) []Guest {
 	all := make([]Guest, 0, len(lines))
 	for _, l := range lines {
 		if t, known := a.told[l.ref]; known && t.started.Equal(l.started) {
-			l.Live = t.live && balloons(l.vm)
+			l.Live = t.live && l.balloons()
 			l.Asked = min(t.target, l.Promise)
 		}
 		all = append(all, l.Guest)
@@ -229,8 +229,8 @@ func (a *account) guests(lines []line) []Guest {
 	return all
 }
 
-// balloons reports whether a VM can have less than static_max at this moment. A
-// paused guest moves nothing.
-func balloons(vm *api.VM) bool {
-	return vm.PowerState == api.VMPowerStateRunning && vm.MemoryDynamicMin < vm.MemoryStaticMax
+// balloons reports whether a guest has less than static_max, or may. A paused one moves
+// nothing.
+func (l line) balloons() bool {
+	return l.vm.PowerState == api.VMPowerStateRunning && min(l.Min, l.Actual, l.Promise) < l.StaticMax
 }
