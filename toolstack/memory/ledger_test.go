@@ -46,8 +46,10 @@ func (l *lossy) MemoryStats(_ context.Context, uuid string) (hypervisor.MemorySt
 
 // SetMemoryTarget implements memory.Balloons.
 func (l *lossy) SetMemoryTarget(ctx context.Context, uuid string, bytes int64) error {
+	l.mu.Lock()
 	lose, deed := l.lose, l.deed
 	l.lose = false
+	l.mu.Unlock()
 	if !lose || deed {
 		if err := l.Fake.SetMemoryTarget(ctx, uuid, bytes); err != nil {
 			return err
