@@ -20,9 +20,9 @@ import (
 	"cairn/toolstack/hypervisor"
 )
 
-// TestJobsLeftBehind: whoever dies in the middle of a commit finds it, or its
+// TestLibvirtJobsLeftBehind: whoever dies in the middle of a commit finds it, or its
 // effect, when it comes back, and the guest's disk is whole.
-func TestJobsLeftBehind(t *testing.T) {
+func TestLibvirtJobsLeftBehind(t *testing.T) {
 	l, h, v := start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
