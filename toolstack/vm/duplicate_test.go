@@ -1,8 +1,10 @@
 package vm_test
 
 import (
+	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 
 	"cairn/toolstack/api"
@@ -130,4 +132,54 @@ func TestSetIsATemplate(t *testing.T) {
 	r.Must(nil, "VM.start", ref, false, false)
 	all := r.templates()
 	r.refused(api.CodeVMIsTemplate, []string{all["rhel-9"]}, "VM.set_is_a_template", all["rhel-9"], false)
+}
+
+// TestManyClonesAtOnce: the disks of one VM are cloned one after another.
+func TestManyClonesAtOnce(t *testing.T) {
+	r := newRig(t)
+	ref := r.install("first")
+	errs := make(chan error, 8)
+	for range cap(errs) {
+		go func() { _, err := r.Call("VM.clone", ref, "clone"); errs <- err }()
+	}
+	for range cap(errs) {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	for _, made := range db.ByName[api.VM](r.DB.Snapshot(), "clone") {
+		if got := r.read(r.vdis(string(made))[1], 0); got != 11 {
+			t.Errorf("a clone reads %d", got)
+		}
+	}
+	r.onlyDisks(2 + 2*cap(errs))
+}
+
+func TestCancelOfACopy(t *testing.T) {
+	r := newRig(t)
+	ref := r.install("first")
+	begun, cancelled := make(chan bool), make(chan bool)
+	var once sync.Once
+	r.hostd.Fail(func(verb, _, _ string) (err error) {
+		if verb == "copy" {
+			once.Do(func() {
+				close(begun)
+				<-cancelled
+				err = context.Canceled
+			})
+		}
+		return err
+	})
+	var task string
+	r.Must(&task, "Async.VM.copy", ref, "second", api.NullRef)
+	<-begun
+	r.Must(nil, "task.cancel", task)
+	close(cancelled)
+	r.Until("cancelled", func() bool { return len(r.record(ref).CurrentOperations) == 0 })
+	r.onlyDisks(2)
+	var status string
+	r.Until("told", func() bool { r.Must(&status, "task.get_status", task); return status == "cancelled" })
+	if made := db.ByName[api.VM](r.DB.Snapshot(), "second"); len(made) != 0 {
+		t.Errorf("a cancelled copy made %v", made)
+	}
 }
