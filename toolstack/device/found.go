@@ -14,22 +14,22 @@ import (
 // what the domain has, then what is neither in the domain nor about to be is let
 // go, and drives hold what their rows say. Devices with an operation in progress
 // are left to it.
-func (m *Manager) Found(ctx context.Context, host api.HostRef, ref api.VMRef) error {
+func (m *Manager) Found(ctx context.Context, host api.HostRef, ref api.VMRef) (recorded bool, err error) {
 	epoch := m.epoch.Load()
 	vm, err := db.Get(m.cfg.DB.Snapshot(), ref)
 	if err != nil {
-		return err
+		return false, err
 	}
 	hv := m.cfg.Hypervisor(host)
 	if hv == nil {
-		return fmt.Errorf("host %s: %w", host, hypervisor.ErrUnavailable)
+		return false, fmt.Errorf("host %s: %w", host, hypervisor.ErrUnavailable)
 	}
 	hw, err := hv.Hardware(ctx, vm.UUID)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := m.record(ctx, ref, hw, epoch); err != nil {
-		return err
+		return false, err
 	}
 	failed := []error{m.Release(ctx, host, ref)}
 	snap := m.cfg.DB.Snapshot()
@@ -43,7 +43,7 @@ func (m *Manager) Found(ctx context.Context, host api.HostRef, ref api.VMRef) er
 			failed = append(failed, m.reconnect(ctx, host, hv, vm, vif, v, hw))
 		}
 	}
-	return errors.Join(failed...)
+	return true, errors.Join(failed...)
 }
 
 // errStale is a finding that an operation has overtaken.

@@ -285,13 +285,13 @@ func TestLookOvertaken(t *testing.T) {
 	s.start()
 	for _, method := range []string{"VBD.unplug", "VBD.plug"} {
 		s.looked = func() { s.Must(nil, method, vbd.String()) }
-		if err := s.devices.Found(t.Context(), s.host, s.vm); err == nil {
+		if _, err := s.devices.Found(t.Context(), s.host, s.vm); err == nil {
 			t.Errorf("%s meanwhile: nothing noticed", method)
 		}
 		s.agrees(method)
 	}
 	s.holds("plugged", []api.VDIRef{disk}, nil)
-	if err := s.devices.Found(t.Context(), s.host, s.vm); err != nil {
+	if _, err := s.devices.Found(t.Context(), s.host, s.vm); err != nil {
 		t.Error(err)
 	}
 	s.agrees("found")

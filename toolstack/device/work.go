@@ -170,7 +170,7 @@ func (m *Manager) repair(x machine, leave func(context.Context) error) error {
 	if err := leave(ctx); err != nil || x.hv == nil {
 		return err
 	}
-	err := m.Found(ctx, x.host, x.ref)
+	_, err := m.Found(ctx, x.host, x.ref)
 	if errors.Is(err, hypervisor.ErrNotFound) {
 		return nil // whoever records the machine's end records that of its devices
 	}

@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"cairn/toolstack/api"
@@ -13,13 +14,13 @@ import (
 // noDevices is for machines that have none.
 type noDevices struct{}
 
-func (noDevices) Check(db.Reader, api.HostRef, api.VMRef) error         { return nil }
-func (noDevices) Reserve(*db.Tx, api.VMRef, string) error               { return nil }
-func (noDevices) Started(*db.Tx, api.VMRef) error                       { return nil }
-func (noDevices) Stopped(*db.Tx, api.VMRef) error                       { return nil }
-func (noDevices) Release(context.Context, api.HostRef, api.VMRef) error { return nil }
-func (noDevices) Found(context.Context, api.HostRef, api.VMRef) error   { return nil }
-func (noDevices) Sweep(context.Context, api.HostRef) error              { return nil }
+func (noDevices) Check(db.Reader, api.HostRef, api.VMRef) error               { return nil }
+func (noDevices) Reserve(*db.Tx, api.VMRef, string) error                     { return nil }
+func (noDevices) Started(*db.Tx, api.VMRef) error                             { return nil }
+func (noDevices) Stopped(*db.Tx, api.VMRef) error                             { return nil }
+func (noDevices) Release(context.Context, api.HostRef, api.VMRef) error       { return nil }
+func (noDevices) Found(context.Context, api.HostRef, api.VMRef) (bool, error) { return true, nil }
+func (noDevices) Sweep(context.Context, api.HostRef) error                    { return nil }
 
 func (noDevices) Prepare(context.Context, api.HostRef, api.VMRef) ([]hypervisor.Disk, []hypervisor.NIC, error) {
 	return nil, nil, nil
@@ -111,13 +112,15 @@ func (m *Manager) releaseAstray(ctx context.Context, ref api.VMRef, vm *api.VM) 
 	m.mu.Lock()
 	left := m.astray[ref]
 	m.mu.Unlock()
-	if !left || m.unswept {
+	if !left || !m.certain() {
 		return nil
 	}
 	if err := m.noDomain(ctx, ref); err != nil {
 		return err
 	}
-	if err := m.cfg.Devices.Release(ctx, m.siteOf(vm).ref(), ref); err != nil {
+	bounded, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
+	if err := m.cfg.Devices.Release(bounded, m.siteOf(vm).ref(), ref); err != nil {
 		m.cfg.Log.Warn("vm-devices-later", "uuid", vm.UUID, "err", err)
 		m.leave(ref)
 		m.retry(ctx)
@@ -145,12 +148,17 @@ func (m *Manager) noDomain(ctx context.Context, ref api.VMRef) error {
 // lost. What cannot be done now is tried again.
 func (m *Manager) inspect(ctx context.Context, ref api.VMRef, f finding) {
 	d := f.domain
-	hw, err := d.site.Hypervisor.Hardware(ctx, d.UUID)
+	bounded, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
+	hw, err := d.site.Hypervisor.Hardware(bounded, d.UUID)
 	if err == nil {
-		err = m.recordVCPUs(ctx, ref, f, int64(hw.VCPUs))
+		err = m.recordVCPUs(bounded, ref, f, int64(hw.VCPUs))
 	}
 	if err == nil {
-		err = m.cfg.Devices.Found(ctx, d.site.ref(), ref)
+		var recorded bool
+		if recorded, err = m.cfg.Devices.Found(bounded, d.site.ref(), ref); recorded {
+			delete(m.unseen, d.UUID)
+		}
 	}
 	if err != nil {
 		m.cfg.Log.Warn("vm-devices-later", "uuid", d.UUID, "err", err)
@@ -162,29 +170,45 @@ func (m *Manager) inspect(ctx context.Context, ref api.VMRef, f finding) {
 // sweepDevices lets go, once, of what a former process had made ready for nobody.
 // That is safe when the rows have been made true to every domain there is.
 func (m *Manager) sweepDevices(ctx context.Context) {
-	m.mu.Lock()
-	todo := m.unswept && !m.lookAll && len(m.look) == 0
-	m.mu.Unlock()
-	if !todo {
+	if !m.unswept || !m.certain() {
 		return
 	}
+	bounded, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
 	var failed []error
 	for ref, vm := range db.All[api.VM](m.cfg.DB.Snapshot()) {
 		if len(vm.VBDs)+len(vm.VIFs) > 0 {
-			failed = append(failed, m.cfg.Devices.Release(ctx, m.siteOf(vm).ref(), ref))
+			failed = append(failed, m.cfg.Devices.Release(bounded, m.siteOf(vm).ref(), ref))
 		}
 	}
 	for _, s := range m.sites {
-		failed = append(failed, m.cfg.Devices.Sweep(ctx, s.ref()))
+		failed = append(failed, m.cfg.Devices.Sweep(bounded, s.ref()))
 	}
 	if err := errors.Join(failed...); err != nil {
 		m.cfg.Log.Warn("vm-devices-later", "err", err)
-		m.retry(ctx)
+		m.again(ctx, sweepRetry)
 		return
 	}
 	m.unswept = false
 	m.poke() // what was left until now
 }
+
+// sweepRetry is long, for what cannot be let go of is in nobody's way.
+const sweepRetry = time.Minute
+
+// count keeps which of a former process's domains have not been looked into.
+func (m *Manager) count(domains map[string]located) {
+	if m.unseen == nil {
+		m.unseen = map[string]bool{}
+		for _, vm := range db.All[api.VM](m.cfg.DB.Snapshot()) {
+			m.unseen[vm.UUID] = true
+		}
+	}
+	maps.DeleteFunc(m.unseen, func(uuid string, _ bool) bool { _, there := domains[uuid]; return !there })
+}
+
+// certain: the rows of devices are true to every domain there is.
+func (m *Manager) certain() bool { return m.unseen != nil && len(m.unseen) == 0 }
 
 // lookAgain wishes to look at the devices of some domains, or of all.
 func (m *Manager) lookAgain(look map[string]bool, all bool) {

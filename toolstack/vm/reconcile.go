@@ -128,6 +128,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 		m.lookAgain(look, all)
 		return err
 	}
+	m.count(domains)
 	for ref, vm := range db.All[api.VM](m.cfg.DB.Snapshot()) {
 		if vm.IsControlDomain {
 			continue
@@ -137,6 +138,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 		d.UUID = vm.UUID
 		f := finding{domain: d, there: there, why: stops[vm.UUID], epoch: epochs[ref], look: all || look[vm.UUID]}
 		if err := m.settle(ctx, ref, vm, f); err != nil {
+			m.lookAgain(look, all)
 			return fmt.Errorf("vm %s: %w", vm.UUID, err)
 		}
 	}

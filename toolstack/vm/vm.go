@@ -58,8 +58,9 @@ type Devices interface {
 	Stopped(tx *db.Tx, vm api.VMRef) error
 	// Release lets go of the host's side of what nothing uses; it is idempotent.
 	Release(ctx context.Context, host api.HostRef, vm api.VMRef) error
-	// Found makes rows and domain agree where a crash left them apart.
-	Found(ctx context.Context, host api.HostRef, vm api.VMRef) error
+	// Found makes rows and domain agree where a crash left them apart. With recorded
+	// the rows say what the domain has, whatever else failed.
+	Found(ctx context.Context, host api.HostRef, vm api.VMRef) (recorded bool, err error)
 	// Sweep lets go of all that a host has ready for nobody.
 	Sweep(ctx context.Context, host api.HostRef) error
 }
@@ -141,6 +142,7 @@ type Manager struct {
 	// Only Run touches these.
 	unfinished map[api.VMRef]api.VMOperations // by a former process; nil after the first reconcile
 	missing    map[string]time.Time           // since when domains are gone without a reason
+	unseen     map[string]bool                // domains of a former process whose devices' rows may not be true; nil before the first look
 	unswept    bool                           // a former process may have left devices ready for nobody
 	starved    map[string]time.Time           // domains paused because a disk could not be written: when to try again
 }
