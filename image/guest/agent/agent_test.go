@@ -57,6 +57,7 @@ func TestAnswers(t *testing.T) {
 	if err := Run(&w, "hello"); !errors.Is(err, ErrUnknown) || w.Len() > 0 {
 		t.Errorf("an unknown line: %v, %q", err, &w)
 	}
+	findLimit = 0
 	if err := Run(&w, "sum none-such"); err != nil || !strings.HasPrefix(w.String(), "sum failed err=") {
 		t.Errorf("a missing disk: %v, %q", err, &w)
 	}

@@ -67,18 +67,28 @@ func number64(file string) int64 {
 	return integer(strings.TrimSpace(string(text)))
 }
 
+// A disk that was there at the start, or was plugged in a moment ago, is seen by
+// the kernel some time later.
+const findEvery = 50 * time.Millisecond
+
+var findLimit = 20 * time.Second // tests do not wait
+
 // find is the disk with a name or a serial number.
 func find(what string) (device, error) {
-	all, err := blockDevices()
-	if err != nil {
-		return device{}, err
-	}
-	for _, d := range all {
-		if d.name == what || d.serial == what {
-			return d, nil
+	for deadline := time.Now().Add(findLimit); ; time.Sleep(findEvery) {
+		all, err := blockDevices()
+		if err != nil {
+			return device{}, err
+		}
+		for _, d := range all {
+			if d.name == what || d.serial == what {
+				return d, nil
+			}
+		}
+		if time.Now().After(deadline) {
+			return device{}, fmt.Errorf("no disk %s", what)
 		}
 	}
-	return device{}, fmt.Errorf("no disk %s", what)
 }
 
 func disks(w io.Writer, _ []string) error {
