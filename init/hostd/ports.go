@@ -24,8 +24,9 @@ type Guard interface {
 }
 
 // portModules are what the rules of ports need. No hardware asks for them, so
-// they are loaded with the first port.
-var portModules = []string{"bridge", "nf_tables", "nft_limit"}
+// they are loaded with the first port. A kernel that has the last as a module
+// takes no question about an interface without it.
+var portModules = []string{"bridge", "nf_tables", "nft_limit", "nft_meta_bridge"}
 
 // ports are the ports that were put, in a file that lasts until the next boot.
 // A port is in the file before it is in the kernel and out of the kernel before it

@@ -10,7 +10,8 @@
 // a drop, which one counter a port counts; a frame too short or too odd to be
 // understood is not honest.
 //
-// Only expressions are used that need no module of the bridge family's own.
+// Only expressions are used that a kernel without modules of the bridge family's
+// own has, too.
 // Guard may be used by one goroutine at a time.
 package port
 
