@@ -52,6 +52,7 @@ func (l *Life) Whole(ctx context.Context) {
 	l.holds(ctx, tty, l.disk, one, "after a snapshot")
 	two := tty.Fill(ctx, l.T, l.disk, 2, 8)
 	checkpoint := l.API.Ref(ctx, "VM.checkpoint", l.Guest.Ref, "second")
+	tty = Sit(ctx, l.T, l.Guest) // the machine was put aside for a moment, and its console with it
 	_, err := demo.Heartbeats(ctx, tty.Console, 2)
 	must(l.T, err)
 	tty = l.sleepAndWake(ctx, two)
@@ -120,7 +121,7 @@ func (l *Life) plugNIC(ctx context.Context, tty Keyboard) {
 	vif := l.API.NIC(ctx, l.Guest.Ref, network, "0")
 	l.API.Call(ctx, nil, "VIF.plug", vif)
 	mac := l.API.Text(ctx, "VIF.get_MAC", vif)
-	if answer := strings.Join(tty.Ask(ctx, l.T, "nics"), "\n"); !strings.Contains(answer, "mac="+mac) {
+	if answer := strings.Join(tty.Ask(ctx, l.T, "nics %s", mac), "\n"); !strings.Contains(answer, "mac="+mac) {
 		l.T.Errorf("no NIC %s:\n%s", mac, answer)
 	}
 	l.API.Call(ctx, nil, "VIF.unplug", vif)

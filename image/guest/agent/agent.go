@@ -10,7 +10,7 @@
 //	fill DISK SEED MIB [AT]          write Pattern(SEED) at AT MiB, and flush it
 //	mount-cd [DISK]                  mount a CD at /cd and list its files
 //	unmount-cd
-//	nics                             name, MAC, MTU, link of each NIC
+//	nics [MAC]                       name, MAC, MTU, link of each NIC
 //	ip NIC ADDRESS/LENGTH            give a NIC an IPv4 address and bring it up
 //	send NIC HEX                     send one raw Ethernet frame
 //	listen NIC FRAMES SECONDS        print frames that arrive
@@ -50,7 +50,7 @@ var commands = map[string]spec{
 	"fill":       {3, words(disk, number(0, 1<<62), number(1, 1<<20), number(0, 1<<30)), fill},
 	"mount-cd":   {0, words(disk), mountCD},
 	"unmount-cd": {0, nil, unmountCD},
-	"nics":       {0, nil, nics},
+	"nics":       {0, words(mac), nics},
 	"ip":         {2, words(nic, cidr), address},
 	"send":       {2, words(nic, frame), send},
 	"listen":     {3, words(nic, number(1, 1000), number(1, 600)), listen},

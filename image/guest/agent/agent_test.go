@@ -35,6 +35,8 @@ func TestParse(t *testing.T) {
 		{"fill sda 1 99999999999999999999", "not a number"},
 		{"ip eth0 10.0.0.2", "invalid CIDR"},
 		{"ip eth0 fe80::1/64", "not IPv4"},
+		{"nics 02:00:00:00:00:01", ""},
+		{"nics eth0", "invalid MAC"},
 		{"send eth0 ff", "a frame of 1 bytes"},
 		{"send eth0 xyz", "invalid byte"},
 		{"send ../eth0 ffffffffffff0200000000010806", "not a name"},

@@ -67,8 +67,8 @@ func number64(file string) int64 {
 	return integer(strings.TrimSpace(string(text)))
 }
 
-// A disk that was there at the start, or was plugged in a moment ago, is seen by
-// the kernel some time later.
+// A disk or a NIC that was there at the start, or was plugged in a moment ago, is
+// seen by the kernel some time later.
 const findEvery = 50 * time.Millisecond
 
 var findLimit = 20 * time.Second // tests do not wait

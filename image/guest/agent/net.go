@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,8 +27,15 @@ func frame(w string) error {
 	return err
 }
 
-func nics(w io.Writer, _ []string) error {
+// nics lists what there is, once a NIC that was named by its MAC is among it.
+func nics(w io.Writer, words []string) error {
 	all, err := net.Interfaces()
+	for deadline := time.Now().Add(findLimit); err == nil && len(words) > 0 && !has(all, words[0]); time.Sleep(findEvery) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("no NIC %s", words[0])
+		}
+		all, err = net.Interfaces()
+	}
 	for _, n := range all {
 		if n.Flags&net.FlagLoopback != 0 {
 			continue
@@ -36,6 +44,16 @@ func nics(w io.Writer, _ []string) error {
 		link := len(carrier) > 0 && carrier[0] == '1'
 		fmt.Fprintf(w, "nic name=%s mac=%s mtu=%d up=%v link=%v\n", n.Name, n.HardwareAddr, n.MTU, n.Flags&net.FlagUp != 0, link)
 	}
+	return err
+}
+
+func has(all []net.Interface, mac string) bool {
+	return slices.ContainsFunc(all, func(n net.Interface) bool { return n.HardwareAddr.String() == mac })
+}
+
+// mac checks the address of a NIC.
+func mac(w string) error {
+	_, err := net.ParseMAC(w)
 	return err
 }
 
