@@ -22,6 +22,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		return err
 	}
 	close(m.ready)
+	m.lookAtDrives(ctx)
 	defer m.working.Wait()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -43,6 +44,7 @@ func (m *Manager) Run(ctx context.Context) error {
 // finished before.
 func (m *Manager) lookAround(ctx context.Context) {
 	m.repairAll(ctx)
+	m.lookAtDrives(ctx)
 	for _, at := range m.attached() {
 		if err := m.measure(ctx, at, true); err != nil && ctx.Err() == nil {
 			m.cfg.Log.Warn("repository-figures", "repository", at.uuid, "err", err)

@@ -9,6 +9,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"cairn/ci/lab/demo"
 	"cairn/toolstack/client"
@@ -185,15 +186,37 @@ func (l *Life) nothingLeft(ctx context.Context, snapshots ...string) {
 			}
 		}
 	}
+	l.empty(ctx)
 	pbd := l.API.First(ctx, "SR.get_PBDs", l.SR)
 	l.API.Call(ctx, nil, "PBD.unplug", pbd)
 	l.API.Call(ctx, nil, "PBD.plug", pbd)
 	l.API.Call(ctx, nil, "SR.scan", l.SR)
-	var vdis []string
-	l.API.Call(ctx, &vdis, "SR.get_VDIs", l.SR)
-	if len(vdis) != 0 {
-		l.T.Errorf("%d disks are left", len(vdis))
+	if vdis := l.vdis(ctx); len(vdis) != 0 {
+		l.T.Errorf("%d disks came back", len(vdis))
 	}
 	l.API.Call(ctx, nil, "PBD.unplug", pbd)
 	l.API.Call(ctx, nil, "SR.destroy", l.SR)
+}
+
+func (l *Life) vdis(ctx context.Context) (all []string) {
+	l.T.Helper()
+	l.API.Call(ctx, &all, "SR.get_VDIs", l.SR)
+	return all
+}
+
+// emptyLimit is how long layers that nobody needs may stay.
+const emptyLimit = time.Minute
+
+// empty waits until the repository holds nothing: layers that machines leave behind
+// are removed soon after.
+func (l *Life) empty(ctx context.Context) {
+	l.T.Helper()
+	ctx, cancel := context.WithTimeout(ctx, emptyLimit)
+	defer cancel()
+	var batch struct {
+		Token string `json:"token"`
+	}
+	for len(l.vdis(ctx)) > 0 {
+		l.API.Call(ctx, &batch, "event.from", []string{"vdi"}, batch.Token, 5.5)
+	}
 }

@@ -328,6 +328,16 @@ func (t *toolstack) memories() []memory.Site {
 	return sites
 }
 
+// runDisks serves storage. A simulated host has the drives its pool gives it.
+func (t *toolstack) runDisks(ctx context.Context) error {
+	if t.cfg.pool == nil {
+		if err := t.disks.EnsureDrives(ctx, t.host.Ref()); err != nil {
+			return err
+		}
+	}
+	return t.disks.Run(ctx)
+}
+
 // serve runs all parts; the first that fails ends the others.
 func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -351,7 +361,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	group.Go(func() error { return t.networks.Run(ctx, t.ready, t.host.Ref()) })
 	group.Go(func() error { return t.consoles.Run(ctx) })
 	group.Go(func() error { return t.memory.Run(ctx) })
-	group.Go(func() error { return t.disks.Run(ctx) })
+	group.Go(func() error { return t.runDisks(ctx) })
 	if t.cfg.pool != nil {
 		group.Go(func() error { return t.cfg.pool.Run(ctx, t.db) })
 	}
