@@ -91,7 +91,7 @@ func newFake(t *testing.T) *fakeAPI {
 	f := &fakeAPI{fail: map[string]*client.Error{}, files: map[string]string{"/audit_log": "the log\n", "/import": ""}}
 	f.answers = map[string]any{
 		"SR.create": "OpaqueRef:sr1", "VIF.create": "OpaqueRef:vif1", "VM_appliance.create": "OpaqueRef:app1",
-		"VM.clone":  "OpaqueRef:vm1", "VM.copy": "OpaqueRef:vm1", "VM.snapshot": "OpaqueRef:vm1", "VM.get_possible_hosts": []string{"OpaqueRef:h1"},
+		"VM.clone": "OpaqueRef:vm1", "VM.copy": "OpaqueRef:vm1", "VM.snapshot": "OpaqueRef:vm1", "VM.get_possible_hosts": []string{"OpaqueRef:h1"},
 		"VDI.create": "OpaqueRef:vdi1", "VBD.create": "OpaqueRef:vbd1", "network.create": "OpaqueRef:net1",
 		"VM.get_other_config": map[string]string{"disks": "<provision><disk size='1' sr='' bootable='true'/></provision>"},
 		"VM.call_plugin":      "done", "host.get_cpu_info": map[string]string{"vendor": "GenuineIntel", "features": "abc"},
