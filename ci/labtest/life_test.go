@@ -50,7 +50,7 @@ func TestVMFromCD(t *testing.T) {
 	a := life.API{T: t, Client: login(ctx, t, h)}
 	wait(ctx, t, h, "host-ready")
 	cd := disc(ctx, t, a)
-	template := a.First(ctx, "VM.get_by_name_label", "Debian 13")
+	template := a.First(ctx, "VM.get_by_name_label", "Debian Trixie 13")
 	g := &demo.Guest{Name: "from CD"}
 	g.Ref = a.Ref(ctx, "VM.clone", template, g.Name)
 	a.Call(ctx, nil, "VM.remove_from_other_config", g.Ref, "disks")
@@ -74,15 +74,16 @@ func TestVMFromCD(t *testing.T) {
 func disc(ctx context.Context, t *testing.T, a life.API) string {
 	t.Helper()
 	var srs map[string]struct {
-		Type string   `json:"type"`
-		VDIs []string `json:"VDIs"`
+		Type     string            `json:"type"`
+		SMConfig map[string]string `json:"sm_config"`
 	}
 	a.Call(ctx, &srs, "SR.get_all_records")
-	for _, sr := range srs {
-		if sr.Type == "udev" && len(sr.VDIs) == 1 {
-			return sr.VDIs[0]
+	for ref, sr := range srs {
+		if sr.Type == "udev" && sr.SMConfig["type"] == "cd" {
+			a.Call(ctx, nil, "SR.scan", ref)
+			return a.First(ctx, "SR.get_VDIs", ref)
 		}
 	}
-	t.Fatalf("no disc in a drive of the host: %+v", srs)
+	t.Fatalf("the host has no repository of its drives: %+v", srs)
 	return ""
 }
