@@ -70,6 +70,28 @@ func TestVMFromCD(t *testing.T) {
 	powerOff(ctx, t, h)
 }
 
+// driveLimit is how long after a boot a drive may be found: its drivers come last.
+const driveLimit = 2 * time.Minute
+
+// inserted waits for a repository of drives to show a disc.
+func inserted(ctx context.Context, t *testing.T, a life.API, sr string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, driveLimit)
+	defer cancel()
+	var batch struct {
+		Token string `json:"token"`
+	}
+	for {
+		a.Call(ctx, nil, "SR.scan", sr)
+		var vdis []string
+		a.Call(ctx, &vdis, "SR.get_VDIs", sr)
+		if len(vdis) > 0 {
+			return vdis[0]
+		}
+		a.Call(ctx, &batch, "event.from", []string{"vdi"}, batch.Token, 3.5)
+	}
+}
+
 // disc is the disc in the host's drive.
 func disc(ctx context.Context, t *testing.T, a life.API) string {
 	t.Helper()
@@ -80,8 +102,7 @@ func disc(ctx context.Context, t *testing.T, a life.API) string {
 	a.Call(ctx, &srs, "SR.get_all_records")
 	for ref, sr := range srs {
 		if sr.Type == "udev" && sr.SMConfig["type"] == "cd" {
-			a.Call(ctx, nil, "SR.scan", ref)
-			return a.First(ctx, "SR.get_VDIs", ref)
+			return inserted(ctx, t, a, ref)
 		}
 	}
 	t.Fatalf("the host has no repository of its drives: %+v", srs)
