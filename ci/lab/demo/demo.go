@@ -131,11 +131,33 @@ func (g *Guest) QueryKVM(ctx context.Context) (KVM, error) {
 // Console attaches to the guest's serial console and follows it; closing the
 // writer detaches. watch may be nil.
 func (g *Guest) Console(ctx context.Context, log io.Writer, watch func(lab.Line)) (*lab.Console, io.WriteCloser, error) {
-	stream, err := g.api.Console(ctx, g.Ref)
+	row, err := g.terminal(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	stream, err := g.api.Console(ctx, row)
 	if err != nil {
 		return nil, nil, fmt.Errorf("console of %s: %w", g.Name, err)
 	}
 	return lab.Follow(g.Name, stream, log, watch), stream, nil
+}
+
+// terminal is the guest's serial console among its consoles.
+func (g *Guest) terminal(ctx context.Context) (string, error) {
+	var rows []string
+	if err := g.call(ctx, "VM.get_consoles", &rows); err != nil {
+		return "", err
+	}
+	for _, row := range rows {
+		var protocol string
+		if err := g.api.Call(ctx, "console.get_protocol", &protocol, row); err != nil {
+			return "", err
+		}
+		if protocol == "vt100" {
+			return row, nil
+		}
+	}
+	return "", fmt.Errorf("%s has no serial console among %d", g.Name, len(rows))
 }
 
 // Heartbeats waits for n more heartbeats, which prove that the guest runs now.
