@@ -5,9 +5,11 @@ package main
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"cairn/ci/lab/demo"
 	"cairn/ci/lab/life"
 )
 
@@ -28,4 +30,42 @@ func TestDevLife(t *testing.T) {
 		}
 	})
 	life.New(ctx, t, d.login(), "file", map[string]string{"location": "/state/sr/life"}).Whole(ctx)
+}
+
+// TestDevFromCD boots the demo guest by UEFI from a CD of an ISO library.
+func TestDevFromCD(t *testing.T) {
+	iso, err := os.ReadFile("../../.build/image/demo.iso")
+	if err != nil {
+		t.Fatalf("no CD, make it by `make image`: %v", err)
+	}
+	dir, err := os.MkdirTemp("", "dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	d := launch(t, program(t), dir)
+	library := filepath.Join(dir, "state/iso/library")
+	if err := os.MkdirAll(library, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(library, "demo.iso"), iso, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a := life.API{T: t, Client: d.login()}
+	config := map[string]string{"location": "/state/iso/library", "legacy_mode": "true"}
+	sr := a.Ref(ctx, "SR.create", a.First(ctx, "host.get_all"), config, "0", "library", "", "iso", "iso", false, map[string]string{})
+	g := &demo.Guest{Name: "from CD"}
+	g.Ref = a.Ref(ctx, "VM.clone", a.First(ctx, "VM.get_by_name_label", "Debian Trixie 13"), g.Name)
+	a.Call(ctx, nil, "VM.remove_from_other_config", g.Ref, "disks")
+	a.Call(ctx, nil, "VM.provision", g.Ref)
+	a.Call(ctx, nil, "VM.set_memory_limits", g.Ref, 512<<20, 512<<20, 512<<20, 512<<20)
+	a.Call(ctx, nil, "VM.set_HVM_boot_params", g.Ref, map[string]string{"firmware": "uefi", "order": "d"})
+	a.Drive(ctx, g.Ref, a.First(ctx, "SR.get_VDIs", sr), "3", "CD")
+	g = demo.Attach(a.Client, g)
+	tty := life.Up(ctx, t, g)
+	life.ReadsDemoCD(ctx, t, tty)
+	d.must(g.CleanShutdown(ctx))
+	d.must(g.Destroy(ctx))
 }

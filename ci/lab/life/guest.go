@@ -96,6 +96,15 @@ func (k Keyboard) Fill(ctx context.Context, t testing.TB, disk string, seed, mib
 	return k.Sum(ctx, t, disk)
 }
 
+// ReadsDemoCD asserts that the image's CD is in the guest's drive.
+func ReadsDemoCD(ctx context.Context, t testing.TB, k Keyboard) {
+	t.Helper()
+	answer := strings.Join(k.Ask(ctx, t, "mount-cd"), "\n")
+	if !strings.Contains(strings.ToUpper(answer), "EFI.IMG") {
+		t.Errorf("the CD holds\n%s", answer)
+	}
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
