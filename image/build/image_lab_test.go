@@ -110,14 +110,15 @@ func links(t *testing.T, root, file string) {
 	}
 }
 
-// inside runs a program with the extracted image as its root.
+// inside runs a program with the extracted image as its root. There are no users in
+// it before hostd has written /etc, so what asks for its home is told one.
 func inside(t *testing.T, root, program string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/bin:/usr/sbin"}
+	cmd.Env = []string{"PATH=/usr/bin:/usr/sbin", "HOME=/"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
