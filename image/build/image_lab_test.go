@@ -34,11 +34,6 @@ func builtImage(t *testing.T) (b *builder, root string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("fsck.erofs: %v\n%s", err, out)
 	}
-	// hostd writes the users at each boot; swtpm_localca cannot do without.
-	users := []byte("root:x:0:0:root:/root:/bin/sh\n")
-	if err := os.WriteFile(filepath.Join(root, "etc", "passwd"), users, 0o644); err != nil {
-		t.Fatal(err)
-	}
 	return b, root
 }
 
@@ -75,6 +70,9 @@ func TestSmokeImagePrograms(t *testing.T) {
 	}
 }
 
+// questions are for programs that fault when asked for their version.
+var questions = map[string]string{"/usr/bin/swtpm_localca": "--help"}
+
 // starts runs a program to see that the dynamic linker is content; that one ends
 // with 127 otherwise. What a helper without --version thinks of it is of no matter.
 func starts(t *testing.T, root, program string) {
@@ -84,14 +82,18 @@ func starts(t *testing.T, root, program string) {
 		return
 	}
 	links(t, root, program)
-	out, err := inside(t, root, program, "--version")
+	question := "--version"
+	if other := questions[program]; other != "" {
+		question = other
+	}
+	out, err := inside(t, root, program, question)
 	var exit *exec.ExitError
 	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() < 0 || exit.ExitCode() == 127) {
-		t.Errorf("%s --version: %v\n%s", program, err, out)
+		t.Errorf("%s %s: %v\n%s", program, question, err, out)
 	}
 	for _, bad := range []string{"error while loading shared libraries", "symbol lookup error", "cannot open shared object"} {
 		if strings.Contains(out, bad) {
-			t.Errorf("%s --version says %q", program, out)
+			t.Errorf("%s %s says %q", program, question, out)
 		}
 	}
 }
