@@ -187,8 +187,18 @@ var srFeatures = []struct {
 	{api.StorageOperationsPBDDestroy, ""},
 }
 
+// unsaid are operations on disks that allowed_operations of a repository leaves to
+// the disks themselves: clients older than these values refuse a whole record for
+// one they do not know.
+var unsaid = []api.StorageOperations{
+	api.StorageOperationsVDIResizeOnline, api.StorageOperationsVDICopy, api.StorageOperationsVDIForget,
+	api.StorageOperationsVDIUpdate, api.StorageOperationsVDIRevert,
+}
+
 // srBuilt are the operations on repositories that this version performs.
-var srBuilt = slices.Concat(withDisks, []api.StorageOperations{
+var srBuilt = slices.Concat(slices.DeleteFunc(slices.Clone(withDisks), func(op api.StorageOperations) bool {
+	return slices.Contains(unsaid, op)
+}), []api.StorageOperations{
 	api.StorageOperationsDestroy, api.StorageOperationsForget, api.StorageOperationsPlug, api.StorageOperationsUnplug,
 	api.StorageOperationsPBDCreate, api.StorageOperationsPBDDestroy,
 })
