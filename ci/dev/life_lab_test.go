@@ -13,22 +13,30 @@ import (
 	"cairn/ci/lab/life"
 )
 
-// TestDevLife takes a guest through all there is on a host of make dev.
-func TestDevLife(t *testing.T) {
+// fresh starts a host in a directory of its own, and shows its log if the test
+// fails.
+func fresh(t *testing.T) (d *instance, dir string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "dev")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-	defer cancel()
-	d := launch(t, program(t), dir)
+	d = launch(t, program(t), dir)
 	t.Cleanup(func() {
 		if t.Failed() {
-			log, _ := os.ReadFile(dir + "/log")
+			log, _ := os.ReadFile(filepath.Join(dir, "log"))
 			t.Logf("%s", log[max(0, len(log)-20000):])
 		}
 	})
+	return d, dir
+}
+
+// TestDevLife takes a guest through all there is on a host of make dev.
+func TestDevLife(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	d, _ := fresh(t)
 	life.New(ctx, t, d.login(), "file", map[string]string{"location": "/state/sr/life"}).Whole(ctx)
 }
 
@@ -38,14 +46,9 @@ func TestDevFromCD(t *testing.T) {
 	if err != nil {
 		t.Fatalf("no CD, make it by `make image`: %v", err)
 	}
-	dir, err := os.MkdirTemp("", "dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	d := launch(t, program(t), dir)
+	d, dir := fresh(t)
 	library := filepath.Join(dir, "state/iso/library")
 	if err := os.MkdirAll(library, 0o755); err != nil {
 		t.Fatal(err)

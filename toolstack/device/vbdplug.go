@@ -24,13 +24,13 @@ func (m *Manager) plugVBD(c *api.Call, ref api.VBDRef) error {
 	if err != nil {
 		return err
 	}
-	d, err := m.readyDisk(c, w.host, w.vm, w.vbd)
+	d, err := m.readyDisk(c, w.host, w.vm, w.row)
 	if err == nil {
 		err = w.attach(c, d)
 	}
 	if err != nil {
 		failed := w.end(c, err) // what keeps the disk is this operation
-		m.letGo(c, w.host, inside(w.vbd))
+		m.letGo(c, w.host, inside(w.row))
 		return failed
 	}
 	return w.end(c, w.settle(c))
@@ -42,7 +42,7 @@ func (w *vbdWork) attach(ctx context.Context, d hypervisor.Disk) error {
 	here := func(hw hypervisor.Hardware) bool { _, there := hw.Disk(d.ID); return there }
 	switch {
 	case err == nil, inDoubt(err) && w.has(ctx, here):
-		return w.record(ctx, func(_ *db.Tx, v *api.VBD) error { attachedVBD(v, true); return nil })
+		return w.record(ctx, func(v *api.VBD) { attachedVBD(v, true) })
 	default:
 		return w.answer("VBD", w.ref.String(), err)
 	}
@@ -61,10 +61,10 @@ func (w *vbdWork) settle(ctx context.Context) error {
 	if err == nil && w.same(snap) && len(vm.CurrentOperations) == 0 {
 		return nil
 	}
-	there := w.has(ctx, func(hw hypervisor.Hardware) bool { _, ok := hw.Disk(w.vbd.UUID); return ok })
-	err = w.record(ctx, func(_ *db.Tx, v *api.VBD) error { attachedVBD(v, there); return nil })
+	there := w.has(ctx, func(hw hypervisor.Hardware) bool { _, ok := hw.Disk(w.row.UUID); return ok })
+	err = w.record(ctx, func(v *api.VBD) { attachedVBD(v, there) })
 	if err == nil && !there {
-		w.m.letGo(ctx, w.host, inside(w.vbd))
+		w.m.letGo(ctx, w.host, inside(w.row))
 	}
 	return err
 }
@@ -86,17 +86,17 @@ func (m *Manager) unplugDisk(c *api.Call, ref api.VBDRef, op api.VBDOperations) 
 	if err != nil {
 		return err
 	}
-	err = w.hv.DetachDisk(c, w.uuid, w.vbd.UUID)
-	gone := func(hw hypervisor.Hardware) bool { _, there := hw.Disk(w.vbd.UUID); return there }
+	err = w.hv.DetachDisk(c, w.uuid, w.row.UUID)
+	gone := func(hw hypervisor.Hardware) bool { _, there := hw.Disk(w.row.UUID); return there }
 	switch {
 	case errors.Is(err, hypervisor.ErrNotFound): // or the machine has stopped
 	case errors.Is(err, hypervisor.ErrUnknownOutcome) && !w.has(c, gone):
 	case err != nil:
 		return w.end(c, w.detached("VBD", ref.String(), err))
 	}
-	err = w.record(c, func(_ *db.Tx, v *api.VBD) error { attachedVBD(v, false); return nil })
+	err = w.record(c, func(v *api.VBD) { attachedVBD(v, false) })
 	if err == nil {
-		m.letGo(c, w.host, inside(w.vbd))
+		m.letGo(c, w.host, inside(w.row))
 	}
 	return w.end(c, err)
 }
@@ -111,17 +111,17 @@ func (m *Manager) insert(c *api.Call, ref api.VBDRef, vdi api.VDIRef) error {
 	if err != nil {
 		return err
 	}
-	if !w.vbd.CurrentlyAttached || w.hv == nil {
+	if !w.row.CurrentlyAttached || w.hv == nil {
 		return w.end(c, nil)
 	}
-	d, err := m.readyDisk(c, w.host, w.vm, w.vbd)
+	d, err := m.readyDisk(c, w.host, w.vm, w.row)
 	if err == nil {
 		err = w.medium(c, d.Source)
 	}
 	if err == nil {
 		return w.end(c, nil)
 	}
-	uerr := w.record(c, func(_ *db.Tx, v *api.VBD) error { v.VDI, v.Empty = "", true; return nil })
+	uerr := w.record(c, func(v *api.VBD) { v.VDI, v.Empty = "", true })
 	if uerr == nil {
 		m.letGo(c, w.host, vdi)
 	}
@@ -134,13 +134,13 @@ func (m *Manager) eject(c *api.Call, ref api.VBDRef) error {
 	if err != nil {
 		return err
 	}
-	if w.vbd.CurrentlyAttached && w.hv != nil {
+	if w.row.CurrentlyAttached && w.hv != nil {
 		if err := w.medium(c, nil); err != nil {
 			return w.end(c, err)
 		}
 	}
-	vdi := w.vbd.VDI
-	err = w.record(c, func(_ *db.Tx, v *api.VBD) error { v.VDI, v.Empty = "", true; return nil })
+	vdi := w.row.VDI
+	err = w.record(c, func(v *api.VBD) { v.VDI, v.Empty = "", true })
 	if err == nil && w.hv != nil {
 		m.letGo(c, w.host, vdi)
 	}
@@ -150,9 +150,9 @@ func (m *Manager) eject(c *api.Call, ref api.VBDRef) error {
 // medium changes what is in the domain's drive. A machine that stopped meanwhile
 // needs nothing.
 func (w *vbdWork) medium(ctx context.Context, s *hypervisor.Source) error {
-	err := w.hv.ChangeMedia(ctx, w.uuid, w.vbd.UUID, s)
+	err := w.hv.ChangeMedia(ctx, w.uuid, w.row.UUID, s)
 	other := func(hw hypervisor.Hardware) bool {
-		d, there := hw.Disk(w.vbd.UUID)
+		d, there := hw.Disk(w.row.UUID)
 		return there && (d.Source == nil) != (s == nil)
 	}
 	switch {

@@ -11,79 +11,9 @@ import (
 	"cairn/toolstack/operation"
 )
 
-// vifWork is an operation in progress on a NIC.
-type vifWork struct {
-	machine
-	m    *Manager
-	ref  api.VIFRef
-	vif  *api.VIF
-	vm   *api.VM
-	op   api.VIFOperations
-	task string
-}
-
-// beginVIF checks an operation and enters it in one transaction.
-func (m *Manager) beginVIF(c *api.Call, ref api.VIFRef, op api.VIFOperations, check func(*db.Tx, *api.VIF) error) (*vifWork, error) {
-	w := &vifWork{m: m, ref: ref, op: op, task: taskKey(c)}
-	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
-		v, err := db.Edit(tx, ref)
-		if err != nil {
-			return err
-		}
-		if err := check(tx, v); err != nil {
-			return err
-		}
-		m.epoch.Add(1)
-		operation.VIF.Enter(tx, ref, v, op, w.task)
-		if w.machine, err = m.machineOf(tx, v.VM); err != nil {
-			return err
-		}
-		w.vm, err = db.Get(tx, v.VM)
-		w.vif = v.Clone()
-		return err
-	})
-	return w, err
-}
-
 // allows is the check of an operation by the table.
 func allows(ref api.VIFRef, op api.VIFOperations) func(*db.Tx, *api.VIF) error {
 	return func(tx *db.Tx, v *api.VIF) error { return operation.VIF.Check(tx, ref, v, op) }
-}
-
-func (w *vifWork) record(ctx context.Context, result func(*api.VIF)) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
-	defer cancel()
-	return db.Modify(ctx, w.m.cfg.DB, w.ref, func(tx *db.Tx, v *api.VIF) error {
-		w.m.epoch.Add(1)
-		result(v)
-		operation.VIF.Renew(tx, w.ref, v)
-		return nil
-	})
-}
-
-func (w *vifWork) end(ctx context.Context, failed error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
-	defer cancel()
-	err := w.leave(ctx)
-	if err != nil {
-		w.m.later(w.machine, err, w.leave)
-	}
-	if failed != nil {
-		w.m.cfg.Log.Warn("vif-operation-failed", "op", w.op, "uuid", w.vif.UUID, "err", failed)
-		return failed
-	}
-	return err
-}
-
-func (w *vifWork) leave(ctx context.Context) error {
-	return w.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
-		v, err := operation.VIF.End(tx, w.ref, w.task)
-		if err == nil {
-			w.m.epoch.Add(1)
-			operation.VIF.Renew(tx, w.ref, v)
-		}
-		return err
-	})
 }
 
 // letGo removes the port of a NIC that no domain has.
@@ -91,7 +21,7 @@ func (w *vifWork) letGo(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	if err := w.m.releasePort(ctx, w.host, w.ref); err != nil {
-		w.m.cfg.Log.Warn("vif-port-later", "uuid", w.vif.UUID, "err", err)
+		w.m.cfg.Log.Warn("vif-port-later", "uuid", w.row.UUID, "err", err)
 	}
 }
 
@@ -105,7 +35,7 @@ func (m *Manager) plugVIF(c *api.Call, ref api.VIFRef) error {
 	if err != nil {
 		return err
 	}
-	n, err := m.readyNIC(c, w.host, w.vm, ref, w.vif)
+	n, err := m.readyNIC(c, w.host, w.vm, ref, w.row)
 	if err == nil {
 		err = w.attach(c, n)
 	}
@@ -138,7 +68,7 @@ func (w *vifWork) attach(ctx context.Context, n hypervisor.NIC) error {
 }
 
 func (w *vifWork) there(hw hypervisor.Hardware) bool {
-	_, ok := hw.NIC(w.vif.UUID)
+	_, ok := hw.NIC(w.row.UUID)
 	return ok
 }
 
@@ -166,7 +96,7 @@ func (m *Manager) unplugVIF(c *api.Call, ref api.VIFRef) error {
 	if err != nil {
 		return err
 	}
-	err = w.hv.DetachNIC(c, w.uuid, w.vif.UUID)
+	err = w.hv.DetachNIC(c, w.uuid, w.row.UUID)
 	switch {
 	case errors.Is(err, hypervisor.ErrNotFound):
 	case errors.Is(err, hypervisor.ErrUnknownOutcome) && !w.has(c, w.there):
@@ -191,7 +121,7 @@ func (m *Manager) moveVIF(c *api.Call, ref api.VIFRef, network api.NetworkRef) e
 	if err != nil {
 		return err
 	}
-	if !w.vif.CurrentlyAttached || w.hv == nil {
+	if !w.row.CurrentlyAttached || w.hv == nil {
 		return w.end(c, nil)
 	}
 	if err = w.connect(c); err == nil {
@@ -199,7 +129,7 @@ func (m *Manager) moveVIF(c *api.Call, ref api.VIFRef, network api.NetworkRef) e
 	}
 	if uerr := w.record(c, func(v *api.VIF) { v.Network = was }); uerr == nil {
 		if uerr = w.connect(context.WithoutCancel(c)); uerr != nil {
-			m.cfg.Log.Warn("vif-move-undo", "uuid", w.vif.UUID, "err", uerr)
+			m.cfg.Log.Warn("vif-move-undo", "uuid", w.row.UUID, "err", uerr)
 		}
 	}
 	return w.end(c, err)
@@ -229,7 +159,7 @@ func movable(tx *db.Tx, ref api.VIFRef, v *api.VIF) error {
 
 // connect joins the NIC to the network its row names.
 func (w *vifWork) connect(ctx context.Context) error {
-	n, err := w.m.readyNIC(ctx, w.host, w.vm, w.ref, w.vif)
+	n, err := w.m.readyNIC(ctx, w.host, w.vm, w.ref, w.row)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"cairn/toolstack/api"
@@ -14,15 +15,6 @@ import (
 
 // finishTimeout bounds recording a result after the client's context has ended.
 const finishTimeout = 30 * time.Second
-
-// taskKey names an operation in current_operations; a call without a task gets a
-// name of its own.
-func taskKey(c *api.Call) string {
-	if ref := c.Task.Ref(); !ref.IsNull() {
-		return ref.String()
-	}
-	return api.NewRef[api.Task]().String()
-}
 
 // machine is where a device's machine is.
 type machine struct {
@@ -68,58 +60,91 @@ func (x machine) same(r db.Reader) bool {
 	return awake && vm.ResidentOn == x.host && born(r, vm).Equal(x.born)
 }
 
-// vbdWork is an operation in progress on a drive.
-type vbdWork struct {
+// work is an operation in progress on a device.
+type work[T any, P api.RecordPtr[T], O ~string] struct {
 	machine
-	m    *Manager
-	ref  api.VBDRef
-	vbd  *api.VBD // as it was, with what the intent changed
-	vm   *api.VM
-	op   api.VBDOperations
-	task string
+	m     *Manager
+	table *operation.Table[T, P, O]
+	ref   api.Ref[T]
+	row   *T // as it was, with what the intent changed
+	id    string
+	vm    *api.VM
+	op    O
+	task  string
 }
+
+// vbdWork is one on a drive, vifWork one on a NIC.
+type (
+	vbdWork struct {
+		work[api.VBD, *api.VBD, api.VBDOperations]
+	}
+	vifWork struct {
+		work[api.VIF, *api.VIF, api.VIFOperations]
+	}
+)
 
 // beginVBD checks an operation and enters it, with its intent, in one transaction.
 func (m *Manager) beginVBD(c *api.Call, ref api.VBDRef, op api.VBDOperations, intent func(*db.Tx, *api.VBD) error) (*vbdWork, error) {
-	w := &vbdWork{m: m, ref: ref, op: op, task: taskKey(c)}
+	w := &vbdWork{work[api.VBD, *api.VBD, api.VBDOperations]{m: m, table: operation.VBD, ref: ref, op: op, task: operation.TaskKey(c)}}
 	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
 		v, err := operation.VBD.Begin(tx, ref, op, w.task)
 		if err != nil {
 			return err
 		}
-		m.epoch.Add(1)
 		if intent != nil {
 			if err := intent(tx, v); err != nil {
 				return err
 			}
 			operation.VBD.Renew(tx, ref, v)
 		}
-		if w.machine, err = m.machineOf(tx, v.VM); err != nil {
-			return err
-		}
-		w.vm, err = db.Get(tx, v.VM)
-		w.vbd = v.Clone()
-		return err
+		w.row, w.id = v.Clone(), v.UUID
+		return w.begun(tx, v.VM)
 	})
 	return w, err
 }
 
-// record writes a result and keeps the operation.
-func (w *vbdWork) record(ctx context.Context, result func(*db.Tx, *api.VBD) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
-	defer cancel()
-	return db.Modify(ctx, w.m.cfg.DB, w.ref, func(tx *db.Tx, v *api.VBD) error {
-		w.m.epoch.Add(1)
-		if err := result(tx, v); err != nil {
+// beginVIF checks an operation and enters it in one transaction.
+func (m *Manager) beginVIF(c *api.Call, ref api.VIFRef, op api.VIFOperations, check func(*db.Tx, *api.VIF) error) (*vifWork, error) {
+	w := &vifWork{work[api.VIF, *api.VIF, api.VIFOperations]{m: m, table: operation.VIF, ref: ref, op: op, task: operation.TaskKey(c)}}
+	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
+		v, err := db.Edit(tx, ref)
+		if err != nil {
 			return err
 		}
-		operation.VBD.Renew(tx, w.ref, v)
+		if err := check(tx, v); err != nil {
+			return err
+		}
+		operation.VIF.Enter(tx, ref, v, op, w.task)
+		w.row, w.id = v.Clone(), v.UUID
+		return w.begun(tx, v.VM)
+	})
+	return w, err
+}
+
+// begun finds the machine of a device whose operation is being entered.
+func (w *work[T, P, O]) begun(tx *db.Tx, vm api.VMRef) (err error) {
+	w.m.epoch.Add(1)
+	if w.machine, err = w.m.machineOf(tx, vm); err != nil {
+		return err
+	}
+	w.vm, err = db.Get(tx, vm)
+	return err
+}
+
+// record writes a result and keeps the operation.
+func (w *work[T, P, O]) record(ctx context.Context, result func(*T)) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	return db.Modify[T, P](ctx, w.m.cfg.DB, w.ref, func(tx *db.Tx, v *T) error {
+		w.m.epoch.Add(1)
+		result(v)
+		w.table.Renew(tx, w.ref, v)
 		return nil
 	})
 }
 
 // end takes the operation out of the row. The first error is the answer.
-func (w *vbdWork) end(ctx context.Context, failed error) error {
+func (w *work[T, P, O]) end(ctx context.Context, failed error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
 	err := w.leave(ctx)
@@ -127,18 +152,18 @@ func (w *vbdWork) end(ctx context.Context, failed error) error {
 		w.m.later(w.machine, err, w.leave)
 	}
 	if failed != nil {
-		w.m.cfg.Log.Warn("vbd-operation-failed", "op", w.op, "uuid", w.vbd.UUID, "err", failed)
+		class := strings.ToLower(P(nil).Class().Name)
+		w.m.cfg.Log.Warn(class+"-operation-failed", "op", w.op, "uuid", w.id, "err", failed)
 		return failed
 	}
 	return err
 }
 
-func (w *vbdWork) leave(ctx context.Context) error {
+func (w *work[T, P, O]) leave(ctx context.Context) error {
 	return w.m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
-		v, err := operation.VBD.End(tx, w.ref, w.task)
+		_, err := w.table.End(tx, w.ref, w.task)
 		if err == nil {
 			w.m.epoch.Add(1)
-			operation.VBD.Renew(tx, w.ref, v)
 		}
 		return err
 	})

@@ -148,6 +148,15 @@ func (t *Table[T, P, O]) Begin(tx *db.Tx, ref api.Ref[T], op O, task string) (*T
 	return rec, nil
 }
 
+// TaskKey names the operation of a call in current_operations; a call without a
+// task gets a name of its own.
+func TaskKey(c *api.Call) string {
+	if ref := c.Task.Ref(); !ref.IsNull() {
+		return ref.String()
+	}
+	return api.NewRef[api.Task]().String()
+}
+
 // Enter puts an operation that was checked into a record, or changes what the
 // operation of a task is.
 func (t *Table[T, P, O]) Enter(r db.Reader, ref api.Ref[T], rec *T, op O, task string) {

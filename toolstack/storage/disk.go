@@ -18,13 +18,13 @@ func (m *Manager) registerDisks(r *api.Registry) {
 		if err := m.notDevice(vdi); err != nil {
 			return err
 		}
-		return m.destroy(c, vdi, taskKey(c))
+		return m.destroy(c, vdi, operation.TaskKey(c))
 	})
 	api.HandleVDIClone(r, func(c *api.Call, vdi api.VDIRef, _ map[string]string) (api.VDIRef, error) {
 		if err := m.notDevice(vdi); err != nil {
 			return "", err
 		}
-		return m.clone(c, vdi, "", taskKey(c))
+		return m.clone(c, vdi, "", operation.TaskKey(c))
 	})
 	api.HandleVDISnapshot(r, m.snapshotVDI)
 	api.HandleVDIRevert(r, m.revertVDI)
@@ -73,7 +73,7 @@ func (m *Manager) snapshotVDI(c *api.Call, vdi api.VDIRef, _ map[string]string) 
 	if err != nil {
 		return "", err
 	}
-	taken, err := m.snapshot(c, []api.VDIRef{vdi}, live, taskKey(c))
+	taken, err := m.snapshot(c, []api.VDIRef{vdi}, live, operation.TaskKey(c))
 	return taken[vdi], err
 }
 
@@ -86,7 +86,7 @@ func (m *Manager) revertVDI(c *api.Call, snapshot api.VDIRef) error {
 	if !s.IsASnapshot {
 		return api.ErrOperationNotAllowed("the VDI is not a snapshot")
 	}
-	return m.revert(c, s.SnapshotOf, snapshot, taskKey(c))
+	return m.revert(c, s.SnapshotOf, snapshot, operation.TaskKey(c))
 }
 
 // copyVDI copies to a repository, or into a disk that is there. A base says what
@@ -105,7 +105,7 @@ func (m *Manager) copyVDI(c *api.Call, vdi api.VDIRef, sr api.SRRef, base, into 
 		}
 		sr = disk.SR
 	}
-	made, err := m.copy(c, vdi, sr, into, taskKey(c), c.Task.Set)
+	made, err := m.copy(c, vdi, sr, into, operation.TaskKey(c), c.Task.Set)
 	if err != nil && errors.Is(context.Cause(c), api.ErrCancelled) {
 		err = api.ErrTaskCancelled(c.Task.Ref().String())
 	}
@@ -124,7 +124,7 @@ func (m *Manager) resize(c *api.Call, vdi api.VDIRef, size int64, op api.VDIOper
 	if size <= 0 || size > maxDisk {
 		return backend(backendSize, "VDI Invalid size [opterr="+strconv.FormatInt(size, 10)+"]")
 	}
-	_, done, err := m.hold(c, vdi, op, taskKey(c))
+	_, done, err := m.hold(c, vdi, op, operation.TaskKey(c))
 	if err != nil {
 		return err
 	}

@@ -146,7 +146,7 @@ func (m *Manager) introduceSR(c *api.Call, id, label, description, kind, content
 
 // holdSR begins an operation on a repository; done ends it.
 func (m *Manager) holdSR(c *api.Call, ref api.SRRef, op api.StorageOperations) (done func(), err error) {
-	task := taskKey(c)
+	task := operation.TaskKey(c)
 	err = m.cfg.DB.Update(c, func(tx *db.Tx) error {
 		_, err := operation.SR.Begin(tx, ref, op, task)
 		return err
@@ -168,14 +168,6 @@ func (m *Manager) holdSR(c *api.Call, ref api.SRRef, op api.StorageOperations) (
 			m.cfg.Log.Error("sr-operation-not-ended", "sr", ref, "err", err)
 		}
 	}, nil
-}
-
-// taskKey names the operation of a call in current_operations.
-func taskKey(c *api.Call) string {
-	if ref := c.Task.Ref(); !ref.IsNull() {
-		return ref.String()
-	}
-	return api.NewRef[api.Task]().String()
 }
 
 func (m *Manager) forgetSR(c *api.Call, ref api.SRRef) error {

@@ -86,7 +86,7 @@ type step struct {
 }
 
 func (m *Manager) onAppliance(c *api.Call, ref api.VMApplianceRef, s sequence) error {
-	task := taskKey(c)
+	task := operation.TaskKey(c)
 	var steps []step
 	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
 		a, err := operation.Appliance.Begin(tx, ref, s.op, task)

@@ -28,7 +28,7 @@ type running struct {
 // begin checks op against the life-cycle and enters it, all in one transaction;
 // also, when given, adds its own checks and its intent to that transaction.
 func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also func(*db.Tx, *api.VM) error) (*running, error) {
-	o := &running{m: m, vm: ref, op: op, task: taskKey(c)}
+	o := &running{m: m, vm: ref, op: op, task: operation.TaskKey(c)}
 	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
 		vm, err := db.Edit(tx, ref)
 		if err != nil {
@@ -56,15 +56,6 @@ func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also fu
 		return nil, err
 	}
 	return o, nil
-}
-
-// taskKey names the operation in current_operations; a call without a task gets
-// a name of its own.
-func taskKey(c *api.Call) string {
-	if ref := c.Task.Ref(); !ref.IsNull() {
-		return ref.String()
-	}
-	return api.NewRef[api.Task]().String()
 }
 
 // become changes what the operation is, half-way: a reboot whose domain has ended

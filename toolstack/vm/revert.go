@@ -19,7 +19,7 @@ import (
 // revert makes a VM what it was when a snapshot was taken.
 func (m *Manager) revert(c *api.Call, snapshot api.VMRef) error {
 	var vm api.VMRef
-	task := taskKey(c)
+	task := operation.TaskKey(c)
 	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
 		s, err := operation.VM.Begin(tx, snapshot, api.VMOperationsRevert, task)
 		if err != nil {
@@ -199,48 +199,70 @@ func (m *Manager) recordReverted(tx *db.Tx, ref api.VMRef, vm *api.VM, snapshot 
 	return nil
 }
 
-// revertDrives makes a VM's drives those of the snapshot. One that the VM has still,
-// by the snapshot's memory of what it is a copy of, stays the same object.
-func revertDrives(tx *db.Tx, ref api.VMRef, vm, s *api.VM, disks map[api.VDIRef]api.VDIRef, known map[string]string) error {
-	there := map[string]api.VBDRef{}
-	for _, vbd := range vm.VBDs {
-		v, err := db.Get(tx, vbd)
+// revertRows makes a VM's devices of one class those of a snapshot, as copy has them.
+// One that the VM has still, by its uuid, stays the same object.
+func revertRows[T any, P api.RecordPtr[T], O ~string](tx *db.Tx, table *operation.Table[T, P, O], own, of []api.Ref[T], uuid func(*T) string, copy func(was *T) (*T, error)) error {
+	there := map[string]api.Ref[T]{}
+	for _, ref := range own {
+		v, err := db.Get[T, P](tx, ref)
 		if err != nil {
 			return err
 		}
-		there[v.UUID] = vbd
+		there[uuid(v)] = ref
 	}
-	for _, vbd := range s.VBDs {
-		was, err := db.Get(tx, vbd)
+	for _, ref := range of {
+		was, err := db.Get[T, P](tx, ref)
 		if err != nil {
 			return err
 		}
-		v := was.Clone()
-		if v.Type != api.VBDTypeCD && !v.VDI.IsNull() {
-			v.VDI = disks[v.VDI]
-			if err := keep(tx, v.VDI); err != nil {
-				return err
-			}
+		v, err := copy(was)
+		if err != nil {
+			return err
 		}
-		blankVBD(v)
-		v.UUID, v.VM = revived(known, was.UUID), ref
-		target, still := there[v.UUID]
-		if delete(there, v.UUID); !still {
-			target = db.Insert(tx, v)
+		target, still := there[uuid(v)]
+		if delete(there, uuid(v)); !still {
+			target = db.Insert[T, P](tx, v)
 		}
-		row, err := db.Edit(tx, target)
+		row, err := db.Edit[T, P](tx, target)
 		if err != nil {
 			return err
 		}
 		*row = *v
-		operation.VBD.Renew(tx, target, row)
+		table.Renew(tx, target, row)
 	}
-	for _, vbd := range there {
-		if err := db.Delete(tx, vbd); err != nil {
+	for _, ref := range there {
+		if err := db.Delete[T, P](tx, ref); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// revertDrives makes a VM's drives those of the snapshot, by the snapshot's memory of
+// what each is a copy of.
+func revertDrives(tx *db.Tx, ref api.VMRef, vm, s *api.VM, disks map[api.VDIRef]api.VDIRef, known map[string]string) error {
+	return revertRows(tx, operation.VBD, vm.VBDs, s.VBDs, func(v *api.VBD) string { return v.UUID }, func(was *api.VBD) (*api.VBD, error) {
+		v := was.Clone()
+		if v.Type != api.VBDTypeCD && !v.VDI.IsNull() {
+			v.VDI = disks[v.VDI]
+			if err := keep(tx, v.VDI); err != nil {
+				return nil, err
+			}
+		}
+		blankVBD(v)
+		v.UUID, v.VM = revived(known, was.UUID), ref
+		return v, nil
+	})
+}
+
+// revertNICs is revertDrives for NICs.
+func revertNICs(tx *db.Tx, ref api.VMRef, vm, s *api.VM, known map[string]string) error {
+	return revertRows(tx, operation.VIF, vm.VIFs, s.VIFs, func(v *api.VIF) string { return v.UUID }, func(was *api.VIF) (*api.VIF, error) {
+		v := was.Clone()
+		blankVIF(v)
+		v.UUID, v.VM = revived(known, was.UUID), ref
+		return v, nil
+	})
 }
 
 // revived is the uuid of the VM's device that a snapshot's was a copy of.
@@ -249,43 +271,6 @@ func revived(known map[string]string, uuid string) string {
 		return own
 	}
 	return api.NewUUID()
-}
-
-// revertNICs is revertDrives for NICs.
-func revertNICs(tx *db.Tx, ref api.VMRef, vm, s *api.VM, known map[string]string) error {
-	there := map[string]api.VIFRef{}
-	for _, vif := range vm.VIFs {
-		v, err := db.Get(tx, vif)
-		if err != nil {
-			return err
-		}
-		there[v.UUID] = vif
-	}
-	for _, vif := range s.VIFs {
-		was, err := db.Get(tx, vif)
-		if err != nil {
-			return err
-		}
-		v := was.Clone()
-		blankVIF(v)
-		v.UUID, v.VM = revived(known, was.UUID), ref
-		target, still := there[v.UUID]
-		if delete(there, v.UUID); !still {
-			target = db.Insert(tx, v)
-		}
-		row, err := db.Edit(tx, target)
-		if err != nil {
-			return err
-		}
-		*row = *v
-		operation.VIF.Renew(tx, target, row)
-	}
-	for _, vif := range there {
-		if err := db.Delete(tx, vif); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // redoReverts finishes the reverts that a former process has begun. Until one is

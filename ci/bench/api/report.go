@@ -3,11 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"cairn/ci/bench/document"
+	"cairn/ci/bench/figure"
 )
 
 // Budgets of the architecture. batching is how long a change waits for others
@@ -23,16 +23,9 @@ const (
 // series is one figure, taken many times.
 type series []time.Duration
 
-// at is the value below which a share of all lies.
-func (s series) at(share float64) time.Duration {
-	if len(s) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(s))
-	return sorted[min(len(sorted)-1, int(share*float64(len(sorted))))]
+func (s series) String() string {
+	return figure.MS(figure.At(s, 0.5)) + " / " + figure.MS(figure.At(s, 0.99))
 }
-
-func (s series) String() string { return ms(s.at(0.5)) + " / " + ms(s.at(0.99)) }
 
 // beyond is the series without what batching takes.
 func (s series) beyond() (rest series) {
@@ -41,8 +34,6 @@ func (s series) beyond() (rest series) {
 	}
 	return rest
 }
-
-func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000) }
 
 // report is what the run found.
 type report struct {
@@ -70,11 +61,11 @@ func (r *report) publish(doc string) error {
 func (r *report) verdict() error {
 	var errs []error
 	for _, m := range r.Sizes {
-		if got := m.JSON.Warm.at(0.5); m.VMs <= listVMs && got > listBudget {
-			errs = append(errs, fmt.Errorf("VM.get_all_records of %d VMs takes %s ms, budget %s", m.VMs, ms(got), ms(listBudget)))
+		if got := figure.At(m.JSON.Warm, 0.5); m.VMs <= listVMs && got > listBudget {
+			errs = append(errs, fmt.Errorf("VM.get_all_records of %d VMs takes %s ms, budget %s", m.VMs, figure.MS(got), figure.MS(listBudget)))
 		}
-		if got := m.Event.beyond().at(0.5); got > eventBudget {
-			errs = append(errs, fmt.Errorf("an event takes %s ms beyond batching with %d VMs, budget %s", ms(got), m.VMs, ms(eventBudget)))
+		if got := figure.At(m.Event.beyond(), 0.5); got > eventBudget {
+			errs = append(errs, fmt.Errorf("an event takes %s ms beyond batching with %d VMs, budget %s", figure.MS(got), m.VMs, figure.MS(eventBudget)))
 		}
 	}
 	return errors.Join(errs...)
@@ -95,7 +86,7 @@ func (r *report) table() string {
 	fmt.Fprintln(&b, "|---|"+strings.Repeat("---|", len(r.Sizes))+"---|")
 	row("VM.get_all_records, JSON-RPC", "1,000 VMs: ≤ 150", func(m measured) string { return m.JSON.Warm.String() })
 	row("VM.get_all_records, XML-RPC", "", func(m measured) string { return m.XML.Warm.String() })
-	row("the first one after a start, JSON-RPC and XML-RPC", "", func(m measured) string { return ms(m.JSON.First) + ", " + ms(m.XML.First) })
+	row("the first one after a start, JSON-RPC and XML-RPC", "", func(m measured) string { return figure.MS(m.JSON.First) + ", " + figure.MS(m.XML.First) })
 	row("its size, MiB, JSON-RPC and XML-RPC", "", func(m measured) string { return mib(m.JSON.Bytes) + ", " + mib(m.XML.Bytes) })
 	row(fmt.Sprintf("requests/s, %d clients, VM.get_record, JSON-RPC and XML-RPC", clients), "", func(m measured) string {
 		return fmt.Sprintf("%.0f, %.0f", m.Requests[0], m.Requests[1])

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"cairn/ci/bench/figure"
 )
 
 func of(n int, d time.Duration) (s series) {
@@ -18,10 +20,10 @@ func TestSeries(t *testing.T) {
 	if got := s.String(); got != "60.0 / 109.0" {
 		t.Errorf("got %s", got)
 	}
-	if got := s.beyond().at(0); got != -40*time.Millisecond {
+	if got := figure.At(s.beyond(), 0); got != -40*time.Millisecond {
 		t.Errorf("beyond %s", got)
 	}
-	if got := (series)(nil).at(0.5); got != 0 {
+	if got := figure.At(series(nil), 0.5); got != 0 {
 		t.Errorf("nothing is %s", got)
 	}
 }

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
 	"cairn/ci/bench/document"
+	"cairn/ci/bench/figure"
 )
 
 // Budgets of the architecture: what a start may take beyond libvirt's own create,
@@ -21,19 +21,9 @@ const (
 // series is one figure, taken many times.
 type series []time.Duration
 
-func (s series) at(share float64) time.Duration {
-	if len(s) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(s))
-	return sorted[min(len(sorted)-1, int(share*float64(len(sorted))))]
-}
-
 func (s series) String() string {
-	return fmt.Sprintf("%s (%s–%s)", ms(s.at(0.5)), ms(s.at(0)), ms(s.at(1)))
+	return fmt.Sprintf("%s (%s–%s)", figure.MS(figure.At(s, 0.5)), figure.MS(figure.At(s, 0)), figure.MS(figure.At(s, 1)))
 }
-
-func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000) }
 
 // report is what the run found.
 type report struct {
@@ -58,19 +48,19 @@ func (r *report) publish(doc string) error {
 }
 
 // more is what Cairn takes beyond the other, by the medians.
-func more(cairn, other series) time.Duration { return cairn.at(0.5) - other.at(0.5) }
+func more(cairn, other series) time.Duration { return figure.At(cairn, 0.5) - figure.At(other, 0.5) }
 
 func (r *report) verdict() error {
 	var errs []error
 	if got := more(r.Start, r.Create); got > startBudget {
-		errs = append(errs, fmt.Errorf("VM.start takes %s ms more than libvirt's create, budget %s", ms(got), ms(startBudget)))
+		errs = append(errs, fmt.Errorf("VM.start takes %s ms more than libvirt's create, budget %s", figure.MS(got), figure.MS(startBudget)))
 	}
 	for _, l := range []struct {
 		name string
 		s    series
 	}{{"VDI.snapshot", r.Snapshot}, {"VDI.clone", r.Clone}} {
-		if got := l.s.at(0.5); got > layerBudget {
-			errs = append(errs, fmt.Errorf("%s of 10 GiB takes %s ms, budget %s", l.name, ms(got), ms(layerBudget)))
+		if got := figure.At(l.s, 0.5); got > layerBudget {
+			errs = append(errs, fmt.Errorf("%s of 10 GiB takes %s ms, budget %s", l.name, figure.MS(got), figure.MS(layerBudget)))
 		}
 	}
 	return errors.Join(errs...)

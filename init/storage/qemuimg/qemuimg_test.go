@@ -1,12 +1,9 @@
 package qemuimg
 
 import (
-	"bytes"
-	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"cairn/init/hostd/client"
@@ -20,71 +17,6 @@ func read(t testing.TB, name string) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-// TestHeaders reads the first bytes of images that QEMU 10 made.
-func TestHeaders(t *testing.T) {
-	for name, want := range map[string]struct {
-		h      Header
-		usable string
-	}{
-		"plain":    {Header{Size: 10 << 30, ClusterBits: 16}, ""},
-		"overlay":  {Header{Size: 20 << 30, ClusterBits: 16, Backing: "plain.qcow2", BackingFormat: "qcow2"}, ""},
-		"old":      {Header{Size: 1 << 30, ClusterBits: 16, Backing: "base.raw", BackingFormat: "raw"}, ""},
-		"datafile": {Header{Size: 1 << 20, ClusterBits: 16, DataFile: true}, "another file"},
-		"luks":     {Header{Size: 1 << 20, ClusterBits: 16, Encrypted: true}, "encrypted"},
-	} {
-		got, err := ReadHeader(bytes.NewReader(read(t, name+".header")))
-		if err != nil || got != want.h {
-			t.Errorf("%s: %+v, %v", name, got, err)
-		}
-		if err := got.Usable(); (err == nil) != (want.usable == "") || err != nil && !strings.Contains(err.Error(), want.usable) {
-			t.Errorf("%s: usable: %v", name, err)
-		}
-	}
-}
-
-func TestBadHeaders(t *testing.T) {
-	put32 := func(at int, v uint32) func([]byte) {
-		return func(b []byte) { binary.BigEndian.PutUint32(b[at:], v) }
-	}
-	put64 := func(at int, v uint64) func([]byte) {
-		return func(b []byte) { binary.BigEndian.PutUint64(b[at:], v) }
-	}
-	for name, spoil := range map[string]func([]byte){
-		"magic": put32(0, 7), "version": put32(4, 4), "size": put64(24, 1<<63), "small clusters": put32(20, 8), "large clusters": put32(20, 22),
-		"length": put32(100, 1<<20), "backing far away": put64(8, 1<<40), "long backing": put32(16, 1024), "backing wraps": put64(8, 1<<64-4),
-		"backing not text": func(b []byte) { b[binary.BigEndian.Uint64(b[8:])] = 0xff }, "extension": put32(116, 1<<30),
-		"unknown feature": put64(72, 1<<9), "corrupt": put64(72, 2), "backing elsewhere": func(b []byte) { copy(b[binary.BigEndian.Uint64(b[8:]):], "nbd:1") },
-		"no format": put32(112, 1),
-	} {
-		b := bytes.Clone(read(t, "overlay.header"))
-		spoil(b)
-		h, err := ParseHeader(b)
-		if err == nil {
-			err = h.Usable()
-		}
-		if err == nil {
-			t.Errorf("%s: accepted as %+v", name, h)
-		}
-	}
-	for n := range 104 {
-		if _, err := ParseHeader(read(t, "overlay.header")[:n]); err == nil {
-			t.Errorf("%d bytes are accepted", n)
-		}
-	}
-}
-
-func FuzzParseHeader(f *testing.F) {
-	for _, name := range []string{"plain", "overlay", "old", "datafile", "luks"} {
-		f.Add(read(f, name+".header"))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := ParseHeader(b)
-		if err == nil && (h.Size < 0 || len(h.Backing) > maxBacking || len(h.BackingFormat) > len(b)) {
-			t.Errorf("%+v", h)
-		}
-	})
 }
 
 func TestCommands(t *testing.T) {
