@@ -186,10 +186,11 @@ func mountCD(w io.Writer, words []string) error {
 	return err
 }
 
-// mountWhenReady tries again for a while: a drive fails the first reads after its
-// medium has changed, and that is how the kernel learns of the change.
+// mountWhenReady tries again for a minute: a drive fails the first reads after its
+// medium has changed, and that is how the kernel learns of the change; and the
+// drivers come after the greeting, the one of this file system last.
 func mountWhenReady(from string) (err error) {
-	for range 20 {
+	for range 240 {
 		if err = unix.Mount(from, cd, "iso9660", unix.MS_RDONLY, ""); err == nil {
 			return nil
 		}
