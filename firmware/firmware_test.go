@@ -1,16 +1,14 @@
 package firmware
 
 import (
-	"flag"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"testing"
 	"testing/fstest"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"cairn/golden"
+)
 
 func testDir() fstest.MapFS {
 	return fstest.MapFS{
@@ -51,16 +49,7 @@ intel/ice/ddp/ice.pkg
 			fmt.Fprintf(&b, "%s %d %s\n", f.Path, f.Size, f.Link)
 		}
 	}
-	const file = "testdata/groups.txt"
-	if *update {
-		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil || b.String() != string(want) {
-		t.Errorf("got\n%s\nwant (%v)\n%s", b.String(), err, want)
-	}
+	golden.Equal(t, "testdata/groups.txt", b.String())
 }
 
 func TestResolveErrors(t *testing.T) {

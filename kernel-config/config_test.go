@@ -1,32 +1,11 @@
 package kernelconfig
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"cairn/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// golden compares text with testdata/name, or rewrites the file under -update.
-func golden(t *testing.T, name, text string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text != string(want) {
-		t.Errorf("%s: got\n%s\nwant\n%s", file, text, want)
-	}
-}
 
 func TestParse(t *testing.T) {
 	tests := []struct {
@@ -118,7 +97,7 @@ CONFIG_IOMMUFD=m ?  # type1 is enough
 		t.Fatal(err)
 	}
 	rep := compare(groups, values)
-	golden(t, "report.txt", rep.String()+"\n"+rep.Err().Error()+"\n")
+	golden.Equal(t, "testdata/report.txt", rep.String()+"\n"+rep.Err().Error()+"\n")
 }
 
 func TestSymbolListErrors(t *testing.T) {

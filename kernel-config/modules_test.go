@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"cairn/golden"
 )
 
 // testKernel is a small module directory: a file's size is its name's length.
@@ -60,7 +62,7 @@ fs/nls/nls_iso*
 			fmt.Fprintf(&b, "%s %s\n", m.Name, m.Path)
 		}
 	}
-	golden(t, "modules.txt", b.String())
+	golden.Equal(t, "testdata/modules.txt", b.String())
 	if n := len(Stage1(groups)); n != len(groups[0].Modules) {
 		t.Errorf("stage 1 has %d modules, want those of the first group", n)
 	}

@@ -1,14 +1,11 @@
 package lab
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"cairn/golden"
+)
 
 func TestMachineArgs(t *testing.T) {
 	management := []NIC{{Forwards: []Forward{{Port: HTTPS}}}}
@@ -29,19 +26,7 @@ func TestMachineArgs(t *testing.T) {
 	}
 	for name, m := range cases {
 		got := strings.ReplaceAll(strings.Join(m.args(), " "), " -", "\n-") + "\n"
-		file := filepath.Join("testdata", name+".txt")
-		if *update {
-			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != string(want) {
-			t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
-		}
+		golden.Equal(t, "testdata/"+name+".txt", got)
 	}
 }
 

@@ -2,15 +2,14 @@ package debian
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"cairn/golden"
+)
 
 func testIndex(t *testing.T) *index {
 	t.Helper()
@@ -86,21 +85,7 @@ func TestResolve(t *testing.T) {
 			fmt.Fprintf(&b, "error: %v\n", err)
 		}
 	}
-	golden(t, "resolve.txt", []byte(b.String()))
-}
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	file := "testdata/" + name
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%s (%v): got\n%s\nwant\n%s", file, err, got, want)
-	}
+	golden.Equal(t, "testdata/resolve.txt", b.String())
 }
 
 func TestIndexFields(t *testing.T) {

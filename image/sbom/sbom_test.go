@@ -3,7 +3,6 @@ package sbom
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"regexp"
 	"runtime/debug"
@@ -11,9 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"cairn/golden"
+)
 
 func testInput() Input {
 	sum := strings.Repeat("ab", 32)
@@ -40,16 +39,7 @@ func TestWrite(t *testing.T) {
 	if err := Write(&b, testInput()); err != nil {
 		t.Fatal(err)
 	}
-	const file = "testdata/cairn.spdx.json"
-	if *update {
-		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil || !bytes.Equal(b.Bytes(), want) {
-		t.Errorf("%s (%v): got\n%s", file, err, b.Bytes())
-	}
+	golden.Equal(t, "testdata/cairn.spdx.json", b.Bytes())
 }
 
 func TestOrderOfInputDoesNotMatter(t *testing.T) {

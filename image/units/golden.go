@@ -10,7 +10,7 @@ import (
 )
 
 //go:embed testdata/*.golden
-var golden embed.FS
+var accepted embed.FS
 
 // Tree maps an absolute path of the Debian tree to its place on this machine.
 type Tree interface {
@@ -31,7 +31,7 @@ func Check(t Tree, services []catalogue.Service) error {
 }
 
 func check(t Tree, s catalogue.Service) error {
-	want, err := golden.ReadFile(path.Join("testdata", s.Name+".golden"))
+	want, err := accepted.ReadFile(path.Join("testdata", s.Name+".golden"))
 	if err != nil {
 		return fmt.Errorf("no golden file: %w", err)
 	}

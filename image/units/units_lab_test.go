@@ -3,16 +3,14 @@
 package units
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"cairn/golden"
 	"cairn/image/debian"
 	"cairn/init/supervise/catalogue"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files from the Debian tree")
 
 // TestImageUnits compares the tree's units with the golden files; the image
 // build does the same and fails. With -update it takes over what Debian changed,
@@ -22,14 +20,14 @@ func TestImageUnits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *update {
+	if golden.Updating() {
 		for _, s := range catalogue.All() {
 			if s.Unit != "" {
 				rewrite(t, tree.Path(s.Unit), filepath.Join("testdata", s.Name+".golden"))
 			}
 		}
 	}
-	if err := Check(tree, catalogue.All()); err != nil && !*update {
+	if err := Check(tree, catalogue.All()); err != nil && !golden.Updating() {
 		t.Error(err)
 	}
 }

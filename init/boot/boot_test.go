@@ -3,22 +3,18 @@ package boot
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"cairn/golden"
 	"cairn/init/dm"
 	"cairn/init/slots"
 	"cairn/journal"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden transcripts")
 
 const sampleHash = "00112233445566778899aabbccddeeff0123456789abcdeffedcba9876543210"
 
@@ -222,25 +218,8 @@ func TestTranscripts(t *testing.T) {
 			} else if !f.exec {
 				Fail(f.deps(), err)
 			}
-			golden(t, name, f.out.String())
+			golden.Equal(t, "testdata/"+name+".txt", f.out.String())
 		})
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".txt")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("transcript:\n%s\nwant:\n%s", got, want)
 	}
 }
 

@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,28 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"cairn/golden"
+
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs (run with -update to accept):\n%s", path, got)
-	}
-}
 
 // documents reads testdata/<dir>/*.yaml; the names come sorted.
 func documents(t testing.TB, dir string) (names []string, texts [][]byte) {
@@ -67,7 +49,7 @@ func TestErrorsNameTheLine(t *testing.T) {
 				fmt.Fprintf(&b, "    %s\n", p)
 			}
 		}
-		golden(t, strings.ReplaceAll(dir, "/", "-")+".golden", b.String())
+		golden.Equal(t, "testdata/"+strings.ReplaceAll(dir, "/", "-")+".golden", b.String())
 	}
 }
 

@@ -1,14 +1,12 @@
 package console
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"cairn/golden"
+)
 
 func TestText(t *testing.T) {
 	ready := Info{Product: "Cairn 0.1", Hostname: "cairn-1", Interface: "eth0", Address: "10.0.0.2", Mode: "dhcp", Login: true}
@@ -40,19 +38,7 @@ func TestText(t *testing.T) {
 			}
 		}
 	}
-	const path = "testdata/text.golden"
-	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("%s differs (run with -update to accept):\n%s", path, b.String())
-	}
+	golden.Equal(t, "testdata/text.golden", b.String())
 }
 
 func TestScreen(t *testing.T) {

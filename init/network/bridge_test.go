@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"cairn/golden"
 	"cairn/init/config"
 )
 
@@ -94,7 +95,7 @@ func TestPlanBridges(t *testing.T) {
 			fmt.Fprintf(&b, "    %s\n", s)
 		}
 	}
-	golden(t, "bridges", b.String())
+	golden.Equal(t, "testdata/bridges.golden", b.String())
 }
 
 // TestManagementBridge: the host's address is on the bridge from the first lease
@@ -125,7 +126,7 @@ func TestManagementBridge(t *testing.T) {
 	w.wake()
 	w.lease(3, "10.0.0.6/24")
 	w.settled()
-	golden(t, "management-bridge", w.out.String())
+	golden.Equal(t, "testdata/management-bridge.golden", w.out.String())
 	if w.open != 1 {
 		t.Errorf("%d sockets open", w.open)
 	}

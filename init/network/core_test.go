@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"cairn/golden"
 	"cairn/init/config"
 	"cairn/init/network/dhcp"
 	"cairn/journal"
@@ -212,7 +213,7 @@ func TestDHCPLife(t *testing.T) {
 	w.say("# the server falls silent until the lease ends")
 	w.wait(time.Hour)
 	w.settled()
-	golden(t, "dhcp-life", w.out.String())
+	golden.Equal(t, "testdata/dhcp-life.golden", w.out.String())
 	if s := w.core.status; s.Address.IsValid() || s.LeaseState != dhcp.Selecting {
 		t.Errorf("status %+v", s)
 	}
@@ -241,7 +242,7 @@ func TestStatic(t *testing.T) {
 	if w.open != 0 {
 		t.Errorf("%d sockets are open", w.open)
 	}
-	golden(t, "static", w.out.String())
+	golden.Equal(t, "testdata/static.golden", w.out.String())
 }
 
 func TestRestart(t *testing.T) {
@@ -256,7 +257,7 @@ func TestRestart(t *testing.T) {
 	w.settled()
 	w.reply(dhcp.Ack, 11, "10.0.0.5/24")
 	w.settled()
-	golden(t, "restart", w.out.String())
+	golden.Equal(t, "testdata/restart.golden", w.out.String())
 }
 
 func TestInterfaces(t *testing.T) {
@@ -276,7 +277,7 @@ func TestInterfaces(t *testing.T) {
 	w.lease(1, "10.0.0.5/24")
 	w.lease(2, "10.0.0.6/24")
 	w.settled()
-	golden(t, "interfaces", w.out.String())
+	golden.Equal(t, "testdata/interfaces.golden", w.out.String())
 }
 
 func TestFailedStepsAreRetried(t *testing.T) {
@@ -290,7 +291,7 @@ func TestFailedStepsAreRetried(t *testing.T) {
 	w.broken = false
 	w.wait(retryAfter)
 	w.settled()
-	golden(t, "failed-steps", w.out.String())
+	golden.Equal(t, "testdata/failed-steps.golden", w.out.String())
 	if w.core.status.Err != nil {
 		t.Errorf("the status still says %v", w.core.status.Err)
 	}

@@ -1,34 +1,14 @@
 package network
 
 import (
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"cairn/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs (run with -update to accept):\n%s", path, got)
-	}
-}
 
 func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
@@ -79,7 +59,7 @@ func TestPlan(t *testing.T) {
 			fmt.Fprintf(&b, "    %s\n", s)
 		}
 	}
-	golden(t, "plan", b.String())
+	golden.Equal(t, "testdata/plan.golden", b.String())
 }
 
 func TestSelect(t *testing.T) {

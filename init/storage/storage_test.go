@@ -2,7 +2,6 @@ package storage
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -10,9 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"cairn/golden"
+)
 
 // fake is a machine that writes down what is done to it.
 type fake struct {
@@ -126,14 +125,7 @@ func TestMount(t *testing.T) {
 			m.Logs.Kind, m.Logs.Device, m.Logs.Err, m.BootDisk, m.Err)
 	}
 	const path = "testdata/mount.golden"
-	if *update {
-		must(t, os.WriteFile(path, []byte(b.String()), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	must(t, err)
-	if b.String() != string(want) {
-		t.Errorf("%s differs (run with -update to accept):\n%s", path, b.String())
-	}
+	golden.Equal(t, path, b.String())
 }
 
 func TestMountPoints(t *testing.T) {

@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
+	"cairn/golden"
 	"cairn/toolstack/api"
 )
-
-var updateGolden = flag.Bool("update", false, "write the golden files anew")
 
 // filled is a database with a relation, a record and a class of a later
 // version, and something volatile.
@@ -160,19 +156,7 @@ func FuzzReadBackup(f *testing.F) {
 func TestStoredForm(t *testing.T) {
 	_, engine := filled(t)
 	got := engine.pairs["obj/VIF/OpaqueRef:vif"]
-	golden := filepath.Join("testdata", "vif.json")
-	if *updateGolden {
-		if err := os.WriteFile(golden, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("stored as\n%s\nwant\n%s", got, want)
-	}
+	golden.Equal(t, "testdata/vif.json", got)
 }
 
 // The version before reads a record of a later one and writes it back unharmed:

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"cairn/golden"
+
 	"libvirt.org/go/libvirtxml"
 )
 
@@ -64,7 +66,7 @@ func TestDomainXMLDevices(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, tt.name+".xml", got)
+			golden.Equal(t, "testdata/"+tt.name+".xml", got)
 		})
 	}
 }
@@ -219,7 +221,7 @@ func TestSnapshotXML(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "snapshot.xml", x+"\n")
+	golden.Equal(t, "testdata/snapshot.xml", x+"\n")
 }
 
 func TestPlace(t *testing.T) {

@@ -1,16 +1,13 @@
 package hypervisor
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"cairn/golden"
+
 	"libvirt.org/go/libvirtxml"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 func testSpec() Spec {
 	return Spec{
@@ -45,7 +42,7 @@ func TestDomainXML(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, tt.name+".xml", got)
+			golden.Equal(t, "testdata/"+tt.name+".xml", got)
 		})
 	}
 }
@@ -97,22 +94,5 @@ func TestCheck(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs:\n%s", path, got)
 	}
 }

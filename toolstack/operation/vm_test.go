@@ -2,18 +2,14 @@ package operation
 
 import (
 	"errors"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"cairn/golden"
 	"cairn/toolstack/api"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // code is how tests write an answer: "ok", or the error's code and parameters.
 func code(err error) string {
@@ -72,29 +68,16 @@ func TestVMMatrix(t *testing.T) {
 		}
 		b.WriteString("\n")
 	}
-	golden(t, "vm.txt", b.String())
+	golden.Equal(t, "testdata/vm.txt", trimmed(b.String()))
 }
 
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
+// trimmed is text without blanks at the ends of its lines.
+func trimmed(text string) string {
 	var lines []string
-	for line := range strings.Lines(got) {
+	for line := range strings.Lines(text) {
 		lines = append(lines, strings.TrimRight(line, " \n"))
 	}
-	got = strings.Join(lines, "\n") + "\n"
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s is now:\n%s", name, got)
-	}
+	return strings.Join(lines, "\n") + "\n"
 }
 
 // documented are the states of the operations in the words of the behaviour

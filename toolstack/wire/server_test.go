@@ -3,7 +3,6 @@ package wire_test
 import (
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,12 +13,11 @@ import (
 	"strings"
 	"testing"
 
+	"cairn/golden"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/wire/wiretest"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // fixture is a server with one object of each kind the transcripts use, under
 // fixed references.
@@ -105,24 +103,7 @@ func transcript(t *testing.T, file string) {
 	}
 	text := strings.ReplaceAll(string(answer), s.Session, "SESSION")
 	fmt.Fprintf(&b, "\n%s\n", freshRef.ReplaceAllString(text, "FRESH"))
-	golden(t, strings.TrimSuffix(file, ".in")+".out", b.String())
-}
-
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
-	}
+	golden.Equal(t, strings.TrimSuffix(file, ".in")+".out", b.String())
 }
 
 func code(err error) string {

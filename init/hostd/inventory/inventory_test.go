@@ -2,17 +2,15 @@ package inventory
 
 import (
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
+	"cairn/golden"
 	"cairn/init/hostd/client"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // plant makes the files a .tree lists: "path content" with Go escapes, "path/"
 // for a directory, "path -> target" for a symlink, its target below sys.
@@ -57,15 +55,7 @@ func TestInventory(t *testing.T) {
 		CPU: s.CPU(), Memory: s.Memory(), NICs: s.NICs(), Disks: s.Disks("vda"), Product: s.Product(), BIOS: s.BIOS(),
 	}, "", "  ")
 	must(t, err)
-	const path = "testdata/virtio.golden"
-	if *update {
-		must(t, os.WriteFile(path, got, 0o644))
-	}
-	want, err := os.ReadFile(path)
-	must(t, err)
-	if string(got) != string(want) {
-		t.Errorf("%s differs (run with -update to accept):\n%s", path, got)
-	}
+	golden.Equal(t, "testdata/virtio.golden", got)
 }
 
 func TestNothingIsNoError(t *testing.T) {

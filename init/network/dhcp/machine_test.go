@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -9,9 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"cairn/golden"
+)
 
 // fixed is chance without any: no jitter, transaction ids that count.
 type fixed struct{ n uint32 }
@@ -179,17 +178,5 @@ func runScript(t *testing.T, path string) {
 			s.command(t, line)
 		}
 	}
-	path = strings.TrimSuffix(path, ".script") + ".golden"
-	if *update {
-		if err := os.WriteFile(path, []byte(s.out.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.out.String() != string(want) {
-		t.Errorf("%s differs (run with -update to accept):\n%s", path, s.out.String())
-	}
+	golden.Equal(t, strings.TrimSuffix(path, ".script")+".golden", s.out.String())
 }

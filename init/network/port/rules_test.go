@@ -1,16 +1,14 @@
 package port
 
 import (
-	"flag"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"cairn/golden"
+)
 
 func addrs(texts ...string) (out []netip.Addr) {
 	for _, t := range texts {
@@ -41,19 +39,7 @@ func TestRules(t *testing.T) {
 			fmt.Fprintf(&b, "    %s\n", r)
 		}
 	}
-	const path = "testdata/rules.golden"
-	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("%s differs (run with -update to accept):\n%s", path, b.String())
-	}
+	golden.Equal(t, "testdata/rules.golden", b.String())
 }
 
 // TestRulesEnd: whatever a locked or disabled port's rules say of a frame, one that

@@ -3,33 +3,16 @@ package repository
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"cairn/golden"
 	"cairn/init/hostd/client"
 	"cairn/init/storage/media"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".golden")
-	if *update {
-		must(t, os.MkdirAll("testdata", 0o755))
-		must(t, os.WriteFile(path, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	must(t, err)
-	if got != string(want) {
-		t.Errorf("%s differs; got:\n%s", path, got)
-	}
-}
 
 // kinds are the types that keep images, each with its config on a machine.
 func kinds(f *machine) map[string]client.RepositoryConfig {
@@ -140,7 +123,7 @@ func TestLife(t *testing.T) {
 		must(t, m.Erase(ctx, srA, config))
 		must(t, m.Erase(ctx, srA, config))
 		step("detach, erase")
-		golden(t, "life-"+config.Type, out.String())
+		golden.Equal(t, "testdata/"+"life-"+config.Type+".golden", out.String())
 	})
 }
 

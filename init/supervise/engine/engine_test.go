@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,11 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"cairn/golden"
 	"cairn/init/supervise/catalogue"
 	"cairn/init/supervise/notify"
 )
-
-var update = flag.Bool("update", false, "rewrite the transcripts")
 
 // A transcript is blocks of commands, a line of dashes, and what came out.
 // Lines that start with # are kept. The commands:
@@ -35,13 +33,7 @@ func TestTranscripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := replay(t, string(data))
-			if *update {
-				if err := os.WriteFile(f, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			} else if got != string(data) {
-				t.Errorf("transcript differs; run with -update and read the difference. Now:\n%s", got)
-			}
+			golden.Equal(t, f, got)
 		})
 	}
 }

@@ -2,20 +2,17 @@ package template
 
 import (
 	"encoding/xml"
-	"flag"
 	"fmt"
 	"maps"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"cairn/golden"
 	"cairn/toolstack/api"
 	"cairn/toolstack/hypervisor"
 )
-
-var update = flag.Bool("update", false, "write the golden file")
 
 // TestGolden shows every row as clients see it.
 func TestGolden(t *testing.T) {
@@ -33,19 +30,7 @@ func TestGolden(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "  %s\n\n", vm.Recommendations)
 	}
-	const golden = "testdata/templates.txt"
-	if *update {
-		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("the templates differ from %s (run with -update, and raise the version)", golden)
-	}
+	golden.Equal(t, "testdata/templates.txt", b.String()) // a difference raises the version as well
 }
 
 func TestNamesAndKeysAreUnique(t *testing.T) {
