@@ -3,7 +3,8 @@
 //
 // The document owns what a host needs before it can be managed: its name, the
 // management interface, time servers, the root password and whether emulation
-// is allowed. Everything else belongs to the pool database.
+// is allowed. It may also name the disk a new host begins with, which is asked for
+// once. Everything else belongs to the pool database.
 //
 // Invariants: Parse never returns a document that Validate would refuse; an
 // error about a document names the line; a wrong document changes nothing.
@@ -31,6 +32,7 @@ type Document struct {
 	NTP        []string   `json:"ntp,omitempty"`
 	Root       Root       `json:"root,omitzero"`
 	Emulation  Emulation  `json:"emulation"`
+	Storage    Storage    `json:"storage,omitzero"`
 }
 
 // Management is the network interface the host is managed through.
@@ -67,6 +69,31 @@ type Emulation string
 const (
 	EmulationNone    Emulation = "none"
 	EmulationAllowed Emulation = "allowed"
+)
+
+// Storage is what a host has to begin with.
+type Storage struct {
+	Local Local `json:"local,omitzero"`
+}
+
+// Local is the medium of the repository a host makes when it starts for the first
+// time. The zero value is none.
+type Local struct {
+	Type LocalType `json:"type,omitempty"`
+	// Device is the path of a whole disk, for LocalExt and LocalLVM.
+	Device string `json:"device,omitempty"`
+	// Location is a directory of STATE, for LocalFile.
+	Location string `json:"location,omitempty"`
+}
+
+// LocalType is how a local repository is kept.
+type LocalType string
+
+// The types of local repositories.
+const (
+	LocalExt  LocalType = "ext"
+	LocalLVM  LocalType = "lvm"
+	LocalFile LocalType = "file"
 )
 
 // Default is the document of a host nobody has configured: DHCP on the first

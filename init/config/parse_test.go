@@ -151,6 +151,7 @@ func TestParseFull(t *testing.T) {
 		NTP:       []string{"0.pool.ntp.org", "10.0.0.1", "2001:db8::123"},
 		Root:      Root{PasswordHash: "$argon2id$v=19$m=9216,t=4,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b1dWRWJTmaqwNgYFMsnyRgTXj0"},
 		Emulation: EmulationAllowed,
+		Storage:   Storage{Local: Local{Type: LocalLVM, Device: "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -40,6 +40,7 @@ func (p *parser) document(n *yaml.Node, doc *Document) {
 				return oneOf(s, string(EmulationNone), string(EmulationAllowed))
 			})
 		}},
+		field{"storage", func(path string, n *yaml.Node) { p.storage(path, n, &doc.Storage) }},
 	)
 	if !hasVersion && n.Kind == yaml.MappingNode {
 		p.fail(n.Line, "version is missing; this host reads version %d", Version)
@@ -74,6 +75,44 @@ func (p *parser) root(path string, n *yaml.Node, r *Root) {
 			return err
 		})
 	}})
+}
+
+func (p *parser) storage(path string, n *yaml.Node, s *Storage) {
+	p.mapping(path, n, field{"local", func(path string, n *yaml.Node) {
+		before := len(p.problems)
+		s.Local.Type = LocalExt
+		p.mapping(path, n,
+			field{"type", func(path string, n *yaml.Node) {
+				p.text(path, n, func(v string) error {
+					s.Local.Type = LocalType(v)
+					return oneOf(v, string(LocalExt), string(LocalLVM), string(LocalFile))
+				})
+			}},
+			field{"device", func(path string, n *yaml.Node) {
+				p.text(path, n, func(v string) error { s.Local.Device = v; return checkDevice(v) })
+			}},
+			field{"location", func(path string, n *yaml.Node) {
+				p.text(path, n, func(v string) error { s.Local.Location = v; return checkLocation(v) })
+			}},
+		)
+		if len(p.problems) == before {
+			p.medium(n.Line, s.Local)
+		}
+	}})
+}
+
+// medium holds the rules between the values of a sound local repository.
+func (p *parser) medium(line int, l Local) {
+	has, hasNot := "device", "location"
+	if l.Type == LocalFile {
+		has, hasNot = hasNot, has
+	}
+	if p.lines["storage.local."+has] == 0 {
+		p.fail(line, "storage.local.%s is missing, which type %s needs", has, l.Type)
+	}
+	if at := p.lines["storage.local."+hasNot]; at != 0 {
+		p.fail(at, "storage.local.%s is not for type %s", hasNot, l.Type)
+	}
 }
 
 func (p *parser) management(path string, n *yaml.Node, m *Management) {

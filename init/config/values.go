@@ -83,6 +83,45 @@ func checkInterface(s string) error {
 	return nil
 }
 
+// maxPath bounds the path of a disk or a directory; udev's longest names have
+// about a hundred characters.
+const maxPath = 255
+
+// checkDevice accepts the path of a device below /dev.
+func checkDevice(s string) error {
+	if !isPath(s, "/dev/") {
+		return fmt.Errorf("%q is not a path below /dev, such as /dev/disk/by-id/wwn-0x5000c500a1b2c3d4", s)
+	}
+	return nil
+}
+
+// checkLocation accepts a directory directly below the one for repositories.
+func checkLocation(s string) error {
+	const dir = "/state/sr/"
+	if !isPath(s, dir) || strings.Contains(s[len(dir):], "/") {
+		return fmt.Errorf("%q is not a directory such as /state/sr/local", s)
+	}
+	return nil
+}
+
+func isPath(s, prefix string) bool {
+	rest, below := strings.CutPrefix(s, prefix)
+	if !below || len(s) > maxPath {
+		return false
+	}
+	for part := range strings.SplitSeq(rest, "/") {
+		if part == "" || part == "." || part == ".." {
+			return false
+		}
+		for i := range len(part) {
+			if !isAlnum(part[i]) && !strings.ContainsRune("._:+=@-", rune(part[i])) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func isMAC(s string) bool {
 	hw, err := net.ParseMAC(s)
 	return err == nil && len(hw) == 6 && strings.Count(s, ":") == 5
