@@ -24,13 +24,17 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+
+	"cairn/init/hostd/client"
+	"cairn/init/network/port"
 )
 
 // Request is one thing to do.
 type Request struct {
 	ID   int    `json:"id"`
-	Verb string `json:"verb"` // ping, run, kill, read, write, mkdir, processes
-	// Args: run argv… · kill PID signal-number · read FILE · write FILE TEXT · mkdir DIR
+	Verb string `json:"verb"` // ping, run, kill, read, write, mkdir, processes, files, rules, hostd
+	// Args: run argv… · kill PID signal-number · read FILE · write FILE TEXT · mkdir DIR ·
+	// files DIR… · hostd METHOD PATH BODY
 	Args []string `json:"args,omitempty"`
 }
 
@@ -39,6 +43,7 @@ type Answer struct {
 	ID        int       `json:"id"`
 	Error     string    `json:"error,omitempty"`
 	Output    string    `json:"output,omitempty"`
+	Status    int       `json:"status,omitempty"` // hostd's, of HTTP
 	Processes []Process `json:"processes,omitempty"`
 }
 
@@ -119,6 +124,12 @@ func answer(ctx context.Context, line []byte) Answer {
 		err = os.WriteFile(r.Args[0], []byte(r.Args[1]), 0o644)
 	case r.Verb == "mkdir" && len(r.Args) == 1:
 		err = os.MkdirAll(r.Args[0], 0o755)
+	case r.Verb == "files" && len(r.Args) > 0:
+		a.Output, err = Files(r.Args...)
+	case r.Verb == "rules" && len(r.Args) == 0:
+		a.Output, err = rules()
+	case r.Verb == "hostd" && len(r.Args) == 3:
+		a.Status, a.Output, err = askHostd(ctx, client.Socket, r.Args[0], r.Args[1], r.Args[2])
 	default:
 		err = fmt.Errorf("verb %q with %d arguments is not known", r.Verb, len(r.Args))
 	}
@@ -126,6 +137,12 @@ func answer(ctx context.Context, line []byte) Answer {
 		a.Error = err.Error()
 	}
 	return a
+}
+
+// rules are what the kernel holds for guests' ports, one a line.
+func rules() (string, error) {
+	all, err := port.NewGuard().Contents()
+	return strings.Join(all, "\n"), err
 }
 
 func run(ctx context.Context, argv []string) (string, error) {

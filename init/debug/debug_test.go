@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,13 +15,13 @@ import (
 	"testing"
 )
 
-// port is a serial line with all requests already on it.
-type port struct {
+// wire is a serial line with all requests already on it.
+type wire struct {
 	io.Reader
 	bytes.Buffer
 }
 
-func (p *port) Read(b []byte) (int, error) { return p.Reader.Read(b) }
+func (p *wire) Read(b []byte) (int, error) { return p.Reader.Read(b) }
 
 func ask(t *testing.T, requests ...Request) []Answer {
 	t.Helper()
@@ -28,7 +31,7 @@ func ask(t *testing.T, requests ...Request) []Answer {
 			t.Fatal(err)
 		}
 	}
-	p := &port{Reader: &in}
+	p := &wire{Reader: &in}
 	if err := Serve(context.Background(), p); err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +76,47 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// TestFiles lists trees; one that is not there is empty, and a file is itself.
+func TestFiles(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a/b", "c"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a/f"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := ask(t, Request{ID: 1, Verb: "files", Args: []string{filepath.Join(dir, "a"), filepath.Join(dir, "x"), filepath.Join(dir, "c")}})[0]
+	want := strings.Join([]string{"a/", "a/b/", "a/f", "c/", ""}, "\n")
+	if rest := strings.ReplaceAll(got.Output, dir+"/", ""); rest != want || got.Error != "" {
+		t.Errorf("%q, %q; want %q", rest, got.Error, want)
+	}
+}
+
+// TestAskHostd passes a request on as it is, and the answer back with its status.
+func TestAskHostd(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.WriteHeader(http.StatusConflict)
+		fmt.Fprintf(w, "%s %s %s %s", r.Method, r.URL, r.Header.Get("Content-Type"), body)
+	})}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+	status, text, err := askHostd(t.Context(), socket, "PUT", "/v1/x?y=1", "{}")
+	if err != nil || status != http.StatusConflict || text != "PUT /v1/x?y=1 application/json {}" {
+		t.Errorf("%d %q %v", status, text, err)
+	}
+	if _, _, err := askHostd(t.Context(), socket+"x", "GET", "/", ""); err == nil {
+		t.Error("an answer from nobody")
+	}
+}
+
 func TestProcesses(t *testing.T) {
 	a := ask(t, Request{ID: 1, Verb: "processes"})[0]
 	for _, p := range a.Processes {
@@ -90,7 +134,8 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"id":1,"verb":"ping"}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if bytes.Contains(line, []byte("kill")) || bytes.Contains(line, []byte("run")) || bytes.Contains(line, []byte("write")) ||
-			bytes.Contains(line, []byte("mkdir")) || bytes.Contains(line, []byte("read")) || bytes.Contains(line, []byte(`\u`)) {
+			bytes.Contains(line, []byte("mkdir")) || bytes.Contains(line, []byte("read")) ||
+			bytes.Contains(line, []byte("files")) || bytes.Contains(line, []byte("rules")) || bytes.Contains(line, []byte("hostd")) || bytes.Contains(line, []byte(`\u`)) {
 			return // never carried out by a fuzzer
 		}
 		answer(context.Background(), line)

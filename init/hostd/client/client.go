@@ -23,6 +23,9 @@ import (
 // Socket is where PID 1 listens on behalf of hostd.
 const Socket = "/run/cairn/hostd.sock"
 
+// URL is what the path of a request is put behind.
+const URL = "http://hostd"
+
 // maxAnswer bounds what the client reads of one answer; the largest, a tail of
 // a log, is bounded to 1 MiB by the server.
 const maxAnswer = 8 << 20
@@ -57,12 +60,15 @@ func New(path string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	}
-	return &Client{http: &http.Client{Transport: &http.Transport{
+	return Over(&http.Transport{
 		DialContext:         dial,
 		MaxIdleConnsPerHost: 2,
 		IdleConnTimeout:     30 * time.Second,
-	}}}
+	})
 }
+
+// Over returns a client whose requests take another way to hostd than its socket.
+func Over(way http.RoundTripper) *Client { return &Client{http: &http.Client{Transport: way}} }
 
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -141,7 +147,7 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 
 func do[T any](ctx context.Context, c *Client, method, path, contentType string, body []byte) (T, error) {
 	var out T
-	req, err := http.NewRequestWithContext(ctx, method, "http://hostd"+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, URL+path, bytes.NewReader(body))
 	if err != nil {
 		return out, fmt.Errorf("hostd: %w", err)
 	}

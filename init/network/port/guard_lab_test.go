@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -256,7 +257,16 @@ func TestNothingLeft(t *testing.T) {
 	for _, name := range []string{"cvb", "cvc", "cvc"} {
 		must(t, next.Delete(name))
 	}
+	must(t, next.Restore([]Port{{Interface: "cvb", MAC: guestMAC, Mode: Locked, IPv4: addrs("192.0.2.1", "192.0.2.2")}}))
+	held, err := next.Contents()
+	must(t, err)
+	if all := strings.Join(held, ", "); !strings.HasPrefix(all, "chain cvb, counter cvb, map from cvb, set ") {
+		t.Errorf("the table holds %s", all)
+	}
 	must(t, next.Restore(nil))
+	if held, err := next.Contents(); err != nil || len(held) > 0 {
+		t.Errorf("the table holds %v, %v", held, err)
+	}
 	have, err = next.maps()
 	must(t, err)
 	d, err := next.Dropped()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -39,6 +40,50 @@ func (g *Guard) maps() (members, error) {
 		return m, nil
 	}
 	return m, errors.Join(keys(c, g.from, m.from), keys(c, g.to, m.to))
+}
+
+// Contents names all that the table holds for ports: chains, elements of maps,
+// counters, and sets of addresses. After the last port was deleted there is nothing.
+func (g *Guard) Contents() ([]string, error) {
+	m, err := g.maps()
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for kind, names := range map[string]map[string]bool{"chain": m.chains, "map from": m.from, "map to": m.to} {
+		for name := range names {
+			all = append(all, kind+" "+name)
+		}
+	}
+	counters, err := g.Dropped()
+	if err != nil {
+		return nil, err
+	}
+	for name := range counters {
+		all = append(all, "counter "+name)
+	}
+	sets, err := g.sets()
+	slices.Sort(all)
+	return append(all, sets...), err
+}
+
+// sets are those that rules made for their own use.
+func (g *Guard) sets() (all []string, err error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	sets, err := c.GetSets(g.table)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("list sets: %w", err)
+	}
+	for _, s := range sets {
+		if s.Name != fromMap && s.Name != toMap {
+			all = append(all, "set "+s.Name)
+		}
+	}
+	slices.Sort(all)
+	return all, nil
 }
 
 func keys(c *nftables.Conn, s *nftables.Set, into map[string]bool) error {
