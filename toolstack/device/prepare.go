@@ -27,8 +27,9 @@ func (m *Manager) Reserve(tx *db.Tx, ref api.VMRef, task string) error {
 	}
 	m.epoch.Add(1)
 	restart := vm.PowerState == api.VMPowerStateRunning || vm.PowerState == api.VMPowerStatePaused
+	saved := vm.PowerState == api.VMPowerStateSuspended && anyAttached(tx, vm)
 	for _, vbd := range vm.VBDs {
-		if err := reserveVBD(tx, vbd, task, restart); err != nil {
+		if err := reserveVBD(tx, vbd, task, restart, saved); err != nil {
 			return err
 		}
 	}
@@ -48,7 +49,18 @@ func (m *Manager) Reserve(tx *db.Tx, ref api.VMRef, task string) error {
 	return nil
 }
 
-func reserveVBD(tx *db.Tx, ref api.VBDRef, task string, restart bool) error {
+// anyAttached: the rows tell which drives a saved domain has. After a revert they do
+// not, and every drive may be one of them.
+func anyAttached(r db.Reader, vm *api.VM) bool {
+	return slices.ContainsFunc(vm.VBDs, func(ref api.VBDRef) bool {
+		v, err := db.Get(r, ref)
+		return err == nil && v.CurrentlyAttached
+	})
+}
+
+// reserveVBD takes a drive, or leaves it: in a restart to whoever is busy with it,
+// and of a saved domain to whoever uses the disk if the domain had it not.
+func reserveVBD(tx *db.Tx, ref api.VBDRef, task string, restart, saved bool) error {
 	v, err := db.Edit(tx, ref)
 	if err != nil {
 		return err
@@ -60,6 +72,9 @@ func reserveVBD(tx *db.Tx, ref api.VBDRef, task string, restart bool) error {
 		return api.ErrOtherOperationInProgress("VBD", ref.String(), string(op), by)
 	}
 	if err := operation.DiskFree(tx, ref, v, api.VBDOperationsAttach); err != nil {
+		if saved && !v.CurrentlyAttached {
+			return nil
+		}
 		return err
 	}
 	operation.VBD.Enter(tx, ref, v, api.VBDOperationsAttach, task)

@@ -59,6 +59,30 @@ func TestSuspendAndResume(t *testing.T) {
 	}
 }
 
+// TestResumeWithoutDrivesOfOthers: a drive the domain never had does not stand in its
+// way, whoever has the disk by now.
+func TestResumeWithoutDrivesOfOthers(t *testing.T) {
+	for _, method := range []string{"VM.suspend", "VM.checkpoint"} {
+		t.Run(method, func(t *testing.T) {
+			r := newRig(t)
+			ref := r.install("x")
+			r.bring(ref, api.VMPowerStateRunning)
+			var second api.VBDRef
+			r.Must(&second, "VBD.create", r.vbd(ref, r.vdis(ref)[0], "9", "Disk"))
+			if method == "VM.checkpoint" {
+				r.Must(nil, method, ref, "c")
+			} else {
+				r.Must(nil, method, ref)
+				r.Must(nil, "VM.resume", ref, false, false)
+			}
+			r.state(ref, api.VMPowerStateRunning)
+			if v := wiretest.Get(r.Server, second); v.CurrentlyAttached || len(v.CurrentOperations) != 0 {
+				t.Errorf("the drive that was never plugged in: %+v", v)
+			}
+		})
+	}
+}
+
 func TestResumePaused(t *testing.T) {
 	r := newRig(t)
 	ref := r.install("x")
