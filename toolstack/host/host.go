@@ -65,6 +65,7 @@ type Config struct {
 type Manager struct {
 	cfg  Config
 	uuid string
+	boot string
 	now  atomic.Pointer[facts]
 	hv   atomic.Pointer[hypervisor.Version]
 
@@ -98,7 +99,11 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host identity: %w", err)
 	}
-	return &Manager{cfg: cfg, uuid: uuid, certain: make(chan struct{})}, nil
+	boot, err := os.ReadFile(bootID)
+	if err != nil {
+		return nil, fmt.Errorf("host boot: %w", err)
+	}
+	return &Manager{cfg: cfg, uuid: uuid, boot: strings.TrimSpace(string(boot)), certain: make(chan struct{})}, nil
 }
 
 func identity(dir string) (string, error) {
@@ -159,12 +164,27 @@ func (m *Manager) Address() string {
 	return f.address
 }
 
+// bootID is the kernel's name of the time since it was started.
+const bootID = "/proc/sys/kernel/random/boot_id"
+
+// Boot names the time since the host was started.
+func (m *Manager) Boot() string { return m.boot }
+
 // Hostname is the host's own name.
 func (m *Manager) Hostname() string {
 	if f := m.now.Load(); f != nil {
 		return f.inventory.Hostname
 	}
 	return ""
+}
+
+// LocalStorage is what the configuration document names for the repository this
+// host begins with.
+func (m *Manager) LocalStorage() config.Local {
+	if f := m.now.Load(); f != nil {
+		return f.document.Storage.Local
+	}
+	return config.Local{}
 }
 
 // Kind says how guests are executed: by KVM, or by emulation where there is none

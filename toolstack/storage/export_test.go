@@ -1,6 +1,10 @@
 package storage
 
-import "cairn/init/hostd/client"
+import (
+	"context"
+
+	"cairn/init/hostd/client"
+)
 
 // DriverConfig is what hostd is told of a repository.
 func DriverConfig(kind string, device map[string]string) client.RepositoryConfig {
@@ -10,3 +14,6 @@ func DriverConfig(kind string, device map[string]string) client.RepositoryConfig
 	}
 	return d.repository(device)
 }
+
+// Begin makes the repository a host begins with, as Run does.
+func (m *Manager) Begin(ctx context.Context) { m.begin(ctx) }

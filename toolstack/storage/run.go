@@ -22,6 +22,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		return err
 	}
 	close(m.ready)
+	m.begin(ctx)
 	m.lookAtDrives(ctx)
 	defer m.working.Wait()
 	tick := time.NewTicker(lookEvery)
@@ -43,6 +44,7 @@ func (m *Manager) Run(ctx context.Context) error {
 // lookAround reads figures of all repositories and finishes what could not be
 // finished before.
 func (m *Manager) lookAround(ctx context.Context) {
+	m.begin(ctx)
 	m.repairAll(ctx)
 	m.lookAtDrives(ctx)
 	for _, at := range m.attached() {

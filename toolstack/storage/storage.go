@@ -89,6 +89,8 @@ type Manager struct {
 	full   map[api.SRRef]bool       // repositories that were told to be full
 	wanted map[api.PBDRef]time.Time // to be attached again, and when to try next
 
+	local *beginning // of Run alone, once that has begun
+
 	working sync.WaitGroup
 	workers map[api.SRRef]*coalesce.Worker
 }

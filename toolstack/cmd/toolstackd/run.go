@@ -334,8 +334,21 @@ func (t *toolstack) runDisks(ctx context.Context) error {
 		if err := t.disks.EnsureDrives(ctx, t.host.Ref()); err != nil {
 			return err
 		}
+		t.beginWith(t.host.LocalStorage())
 	}
 	return t.disks.Run(ctx)
+}
+
+// beginWith names the medium of the host's first repository, if it has one.
+func (t *toolstack) beginWith(l hostconfig.Local) {
+	if l == (hostconfig.Local{}) {
+		return
+	}
+	config := map[string]string{"device": l.Device}
+	if l.Type == hostconfig.LocalFile {
+		config = map[string]string{"location": l.Location}
+	}
+	t.disks.BeginWith(t.host.Ref(), client.RepositoryConfig{Type: string(l.Type), Config: config})
 }
 
 // serve runs all parts; the first that fails ends the others.

@@ -3,6 +3,9 @@ package main
 import (
 	"strings"
 	"testing"
+
+	hostconfig "cairn/init/config"
+	"cairn/toolstack/host/hosttest"
 )
 
 // TestStorageCommands is a user's session with repositories and disks.
@@ -50,3 +53,33 @@ func TestStorageCommands(t *testing.T) {
 	c.xe("sr-destroy", "uuid="+sr)
 	c.want(c.xe("sr-list", "name-label=again", "--minimal"), "")
 }
+
+// TestLocalStorage: where the configuration document names a disk, a template with
+// disks installs on a host that nobody has set up.
+func TestLocalStorage(t *testing.T) {
+	d := newInstance(t, "memory")
+	d.address()
+	d.stop()
+	d.cfg.fakeHostd.(*hosttest.Hostd).Set(func(h *hosttest.Hostd) {
+		h.Document.Storage.Local = hostconfig.Local{Type: hostconfig.LocalLVM, Device: "/dev/sdb"}
+	})
+	d.cfg.fakeHypervisor = survive(d.hv)
+	d.start()
+	address := d.address()
+	api := d.login(address)
+	var pools []string
+	d.must(api.Call(t.Context(), "pool.get_all", &pools))
+	sr := none
+	for batch := (struct{ Token string }{}); sr == none; {
+		d.must(api.Call(t.Context(), "event.from", &batch, []string{"pool"}, batch.Token, 5.5))
+		d.must(api.Call(t.Context(), "pool.get_default_SR", &sr, pools[0]))
+	}
+	c := newCommandLine(t, address)
+	uuid := c.xe("sr-list", "name-label=Local storage", "type=lvm", "--minimal")
+	c.want(c.xe("pool-list", "params=default-SR", "--minimal"), uuid)
+	vm := c.xe("vm-install", "template=Debian Trixie 13", "new-name-label=web")
+	c.want(c.xe("vdi-list", "sr-uuid="+uuid, "params=vbd-uuids", "--minimal"), c.xe("vbd-list", "vm-uuid="+vm, "type=Disk", "--minimal"))
+	d.stop()
+}
+
+const none = "OpaqueRef:NULL"
