@@ -34,6 +34,9 @@ type config struct {
 // and the unmount, under emulation.
 const powerOff = 2 * time.Minute
 
+// dataMiB is the size of the disk for guests' disks. Its file grows as it is used.
+const dataMiB = 16 << 10
+
 // session is one run: the host, and what was said about it.
 type session struct {
 	cfg      config
@@ -140,7 +143,10 @@ func (s *session) boot(ctx context.Context) error {
 	}
 	s.host, err = lab.Start(ctx, lab.Config{
 		Name: "cairn", Tools: tools, Image: s.cfg.Image, Dir: s.cfg.Dir, Firmware: s.firmware, Port: s.cfg.Port,
-		Watchdog: true, SMBIOSConfig: lab.Document("cairn-lab", s.password), Watch: s.out.line,
+		Watchdog: true, Watch: s.out.line,
+		// A blank disk beside the one the host runs from; the document gives it to the host.
+		Disks:        []lab.Disk{{SizeMiB: dataMiB, Serial: "data"}},
+		SMBIOSConfig: lab.Document("cairn-lab", s.password, "storage: {local: {type: ext, device: /dev/vdb}}"),
 	})
 	if err != nil {
 		return err
@@ -195,7 +201,29 @@ func (s *session) guest(ctx context.Context) error {
 		}
 		s.out.quote("guest", beat.Text)
 	}
+	if err := s.storage(ctx); err != nil {
+		return err
+	}
 	return s.proof(ctx, g)
+}
+
+// storage finds what the host has made of its second disk.
+func (s *session) storage(ctx context.Context) error {
+	var pools []string
+	var sr string
+	var size int64
+	err := s.api.Call(ctx, "pool.get_all", &pools)
+	if err == nil {
+		err = s.api.Call(ctx, "pool.get_default_SR", &sr, pools[0])
+	}
+	if err == nil {
+		err = s.api.Call(ctx, "SR.get_physical_size", &size, sr)
+	}
+	if err != nil {
+		return fmt.Errorf("local storage: %w", err)
+	}
+	s.out.done("local storage is there", fmt.Sprintf("%d MiB for guests' disks", size>>20))
+	return nil
 }
 
 // proof has QEMU say that KVM drives the guest, and under -once ends it.
@@ -236,6 +264,7 @@ func (s *session) stay(ctx context.Context) error {
 	fmt.Printf("\nThe host is up. URL https://%s/  user root  password %s\n\n", s.host.Addr(), s.password)
 	fmt.Println(xe, "vm-list")
 	fmt.Println(xe, `vm-install template="Cairn demo guest" new-name-label=mine`)
+	fmt.Println(xe, `vm-install template="Debian Trixie 13" new-name-label=debian   # with a disk on "Local storage"`)
 	fmt.Println(xe, "console vm=demo")
 	fmt.Println("\nCtrl-C powers it off.")
 	select {
