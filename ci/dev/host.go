@@ -23,6 +23,9 @@ import (
 // Where toolstackd finds itself inside.
 const toolstackd = "/usr/sbin/toolstackd"
 
+// localStorage is the repository of a new host: a directory, as it has no disks.
+const localStorage = "/state/sr/local"
+
 // realHost is a host in namespaces.
 type realHost struct{ *devhost.Libvirt }
 
@@ -99,7 +102,8 @@ func writeDocument(dir string) error {
 		return err
 	}
 	text := lab.Document(devhost.Hostname, password, "emulation: "+string(hostconfig.EmulationAllowed),
-		"management:", "  interface: "+devhost.Management, "  mode: static", "  address: 192.0.2.1/24")
+		"management:", "  interface: "+devhost.Management, "  mode: static", "  address: 192.0.2.1/24",
+		"storage:", "  local: {type: file, location: "+localStorage+"}")
 	return os.WriteFile(path, []byte(text), 0o600)
 }
 
