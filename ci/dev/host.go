@@ -67,7 +67,7 @@ func startHost(ctx context.Context, cfg config, l *net.TCPListener, log io.Write
 	}
 	defer socket.Close()
 	lv, err := devhost.Start(ctx, devhost.Config{
-		Tree: tree.Dir, Dir: dir, Binds: binds, Daemons: daemons(), Listener: socket, Version: imagebuild.Version, Output: log,
+		Tree: tree.Dir, Dir: dir, Binds: binds, Daemons: daemons(cfg.Args), Listener: socket, Version: imagebuild.Version, Output: log,
 	})
 	if err != nil {
 		return nil, err
@@ -85,10 +85,10 @@ func buildHost(ctx context.Context, cfg config) (string, error) {
 
 // daemons are those of a host that are Cairn's own. As on a host toolstackd runs
 // as its own user and is handed its socket.
-func daemons() []devhost.Daemon {
+func daemons(args []string) []devhost.Daemon {
 	return []devhost.Daemon{
 		{Name: "hostd", Role: devhost.RoleHostd, Socket: client.Socket},
-		{Name: "toolstackd", Argv: []string{toolstackd}, ID: devhost.ToolstackID, Listener: "https"},
+		{Name: "toolstackd", Argv: append([]string{toolstackd}, args...), ID: devhost.ToolstackID, Listener: "https"},
 	}
 }
 

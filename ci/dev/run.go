@@ -21,6 +21,8 @@ type config struct {
 	Listen, Dir, Bin, Go string
 	Fresh, Built         bool
 	SimHosts, SimVMs     int
+	// Args are further arguments of toolstackd.
+	Args []string
 }
 
 // user and password of the API; it answers on loopback only.

@@ -187,6 +187,9 @@ func (l *Libvirt) Root() string { return l.cfg.Dir }
 // Socket is libvirtd's socket as seen from outside.
 func (l *Libvirt) Socket() string { return filepath.Join(l.cfg.Dir, "run/libvirt/libvirt-sock") }
 
+// Pid is the first process, as the caller sees it; its namespaces are the host's.
+func (l *Libvirt) Pid() int { return l.cmd.Process.Pid }
+
 // Gone is closed when everything has ended, as after the host powered itself off.
 func (l *Libvirt) Gone() <-chan struct{} { return l.gone }
 

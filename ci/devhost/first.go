@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Environment of the first process, and of those that are a role of this program.
@@ -267,16 +269,39 @@ func (f *first) stop(name string) error {
 	}
 }
 
-// kill ends every process of that program's name.
+// kill ends every process of that program's name and returns when they are gone.
 func (f *first) kill(name string) error {
 	pids, err := named(name)
 	if err == nil && len(pids) == 0 {
 		err = fmt.Errorf("no process %q", name)
 	}
 	for _, pid := range pids {
-		err = errors.Join(err, syscall.Kill(pid, syscall.SIGKILL))
+		err = errors.Join(err, end(pid))
 	}
 	return err
+}
+
+// end kills one process and waits for its death.
+func end(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		return err
+	}
+	dead := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for range 10 { // a signal may cut the wait short: children die meanwhile
+		n, err := unix.Poll(dead, int(stopGrace.Milliseconds()))
+		if n == 1 || err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	return fmt.Errorf("process %d does not die", pid)
 }
 
 // named lists the processes of this namespace with the given program name.
