@@ -30,6 +30,12 @@ func (m *Manager) hold(ctx context.Context, vdi api.VDIRef, op api.VDIOperations
 		if err == nil && openStep(tx, disk) {
 			return api.ErrVDINotAvailable(vdi.String())
 		}
+		if err == nil {
+			err = unclaimed(ctx, tx, disk, op)
+		}
+		if err == nil && op == api.VDIOperationsCopy && written(disk) {
+			return api.ErrVDIInUse(vdi.String(), string(op)) // whatever its drives say after a crash
+		}
 		return err
 	})
 	if err != nil {

@@ -69,10 +69,7 @@ func (m *Manager) snapshotVDI(c *api.Call, vdi api.VDIRef, _ map[string]string) 
 	if err := m.notDevice(vdi); err != nil {
 		return "", err
 	}
-	live, err := m.liveOf(vdi)
-	if err != nil {
-		return "", err
-	}
+	live := func() (Live, error) { return m.liveOf(vdi) }
 	taken, err := m.snapshot(c, []api.VDIRef{vdi}, live, operation.TaskKey(c))
 	return taken[vdi], err
 }

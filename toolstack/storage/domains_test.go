@@ -19,8 +19,8 @@ type domains struct {
 	// during, when set, is called in the middle of a Snapshot ("snapshot") or of a
 	// Commit before and after the domain moves ("ready", "moved").
 	during func(what string) error
-	// before is called when a Commit begins.
-	before          func()
+	// before is called when a Commit begins, after when a Snapshot has been taken.
+	before, after   func()
 	grown           map[string]int64
 	pauses, resumes int
 }
@@ -94,6 +94,9 @@ func (d *domains) say(what string) error {
 }
 
 func (d *domains) Snapshot(_ context.Context, vm string, o []hypervisor.Overlay) error {
+	if d.after != nil {
+		defer d.after()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	g, err := d.find(vm)

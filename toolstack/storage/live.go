@@ -31,6 +31,82 @@ func usesOf(r db.Reader, disk *api.VDI) (all []use) {
 	return all
 }
 
+// written reports whether what is written to a disk goes to its own top layer.
+func written(disk *api.VDI) bool {
+	for _, mode := range users(disk) {
+		if mode == readWrite {
+			return disk.OnBoot != api.OnBootReset
+		}
+	}
+	return false
+}
+
+type ownerKey struct{}
+
+// OnBehalf returns a context for the operation of a VM that has the VM's devices
+// reserved for a domain to come: what it does to the disks in between is safe.
+func OnBehalf(ctx context.Context, task string) context.Context {
+	return context.WithValue(ctx, ownerKey{}, task)
+}
+
+// claim is an operation that is about to give a disk to a domain: which layer that
+// will open may be decided already.
+type claim struct {
+	ref  api.VBDRef
+	task string
+	op   api.VBDOperations
+}
+
+func claims(r db.Reader, disk *api.VDI) (all []claim) {
+	for _, ref := range disk.VBDs {
+		v, err := db.Get(r, ref)
+		if err != nil {
+			continue
+		}
+		for task, op := range v.CurrentOperations {
+			if op == api.VBDOperationsAttach || op == api.VBDOperationsPlug || op == api.VBDOperationsInsert {
+				all = append(all, claim{ref, task, op})
+			}
+		}
+	}
+	return all
+}
+
+// unclaimed refuses to move a disk that somebody else's domain is about to get.
+func unclaimed(ctx context.Context, r db.Reader, disk *api.VDI, op api.VDIOperations) error {
+	switch op {
+	case api.VDIOperationsSnapshot, api.VDIOperationsClone, api.VDIOperationsResizeOnline:
+	default:
+		return nil // the table has asked for more
+	}
+	for _, c := range claims(r, disk) {
+		if c.task != ctx.Value(ownerKey{}) {
+			return api.ErrOtherOperationInProgress("VBD", c.ref.String(), string(c.op), c.task)
+		}
+	}
+	return nil
+}
+
+// stays refuses to move a disk to another layer under somebody who would go on
+// writing to the old one: live is whether one domain is told. A disk that is
+// reserved by the operation itself has no domain yet.
+func stays(r db.Reader, vdi api.VDIRef, disk *api.VDI, live bool) error {
+	if !written(disk) {
+		return nil
+	}
+	holders := 0
+	for _, ref := range disk.VBDs {
+		v, err := db.Get(r, ref)
+		if err == nil && v.Mode == api.VBDModeRW && (v.CurrentlyAttached || len(v.CurrentOperations) > 0) {
+			holders++
+		}
+	}
+	if holders > 1 || !live && len(claims(r, disk)) == 0 {
+		return api.ErrVDIInUse(vdi.String(), string(api.VDIOperationsSnapshot))
+	}
+	return nil
+}
+
 // liveOf switches the one domain that has a disk attached; nil when none has.
 func (m *Manager) liveOf(vdi api.VDIRef) (Live, error) {
 	snap := m.cfg.DB.Snapshot()
@@ -38,7 +114,7 @@ func (m *Manager) liveOf(vdi api.VDIRef) (Live, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(users(disk)) == 0 || disk.OnBoot == api.OnBootReset {
+	if !written(disk) {
 		return nil, nil
 	}
 	uses := usesOf(snap, disk)

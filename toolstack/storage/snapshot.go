@@ -25,10 +25,12 @@ type branch struct {
 // for the disks that domains write to themselves: what is written to a disk that
 // resets is not part of its snapshot.
 func (m *Manager) Snapshot(ctx context.Context, vdis []api.VDIRef, live Live) (map[api.VDIRef]api.VDIRef, error) {
-	return m.snapshot(ctx, vdis, live, "")
+	return m.snapshot(ctx, vdis, func() (Live, error) { return live, nil }, "")
 }
 
-func (m *Manager) snapshot(ctx context.Context, vdis []api.VDIRef, live Live, task string) (map[api.VDIRef]api.VDIRef, error) {
+// snapshot asks how to switch the domain when the disks are held: until then they
+// may be attached.
+func (m *Manager) snapshot(ctx context.Context, vdis []api.VDIRef, how func() (Live, error), task string) (map[api.VDIRef]api.VDIRef, error) {
 	if len(vdis) == 0 {
 		return nil, nil
 	}
@@ -37,6 +39,10 @@ func (m *Manager) snapshot(ctx context.Context, vdis []api.VDIRef, live Live, ta
 		return nil, err
 	}
 	defer undo()
+	live, err := how()
+	if err != nil {
+		return nil, err
+	}
 	branches, err := m.branches(ctx, at, vdis, live != nil)
 	if err != nil {
 		return nil, err
@@ -100,7 +106,11 @@ func (m *Manager) holdAll(ctx context.Context, vdis []api.VDIRef, op api.VDIOper
 func (m *Manager) branches(ctx context.Context, at map[api.VDIRef]repository, vdis []api.VDIRef, live bool) ([]branch, error) {
 	var all []branch
 	for _, vdi := range vdis {
-		disk, err := db.Get(m.cfg.DB.Snapshot(), vdi)
+		snap := m.cfg.DB.Snapshot()
+		disk, err := db.Get(snap, vdi)
+		if err == nil {
+			err = stays(snap, vdi, disk, live)
+		}
 		var ref api.VDIRef
 		if err == nil {
 			ref, _, err = m.overlay(ctx, at[vdi], vdi)
@@ -109,7 +119,7 @@ func (m *Manager) branches(ctx context.Context, at map[api.VDIRef]repository, vd
 			m.giveUp(ctx, at, all)
 			return nil, err
 		}
-		all = append(all, branch{vdi: vdi, ref: ref, live: live && disk.OnBoot != api.OnBootReset && len(users(disk)) > 0})
+		all = append(all, branch{vdi: vdi, ref: ref, live: live && written(disk)})
 	}
 	return all, nil
 }
@@ -197,11 +207,14 @@ func (m *Manager) undoSwitch(ctx context.Context, at map[api.VDIRef]repository, 
 	var failed error
 	for _, b := range all {
 		layer, err := db.Get(m.cfg.DB.Snapshot(), b.ref)
-		if err == nil && layer.SMConfig[stateKey] == stateSwitching {
+		switch {
+		case err == nil && layer.SMConfig[stateKey] == stateSwitching:
 			failed = errors.Join(failed, m.settle(ctx, at[b.vdi], b.vdi))
-			continue
+		case err == nil && layer.SMConfig[stateKey] == "": // settled by who detached the disk
+			m.settled(b.ref)
+		default:
+			m.abandon(ctx, at[b.vdi], b.ref)
 		}
-		m.abandon(ctx, at[b.vdi], b.ref)
 	}
 	return failed
 }
@@ -232,6 +245,9 @@ func (m *Manager) conclude(ctx context.Context, at map[api.VDIRef]repository, al
 	return nil
 }
 
+// errOvertaken is a step that somebody else has settled: the domain had ended.
+var errOvertaken = errors.New("the disk has moved to its new layer already")
+
 // rise moves a disk to the overlay a hidden row describes; the row describes the
 // old layer from then on.
 func rise(tx *db.Tx, vdi, ref api.VDIRef) (disk, old *api.VDI, err error) {
@@ -240,6 +256,9 @@ func rise(tx *db.Tx, vdi, ref api.VDIRef) (disk, old *api.VDI, err error) {
 	}
 	if old, err = db.Edit(tx, ref); err != nil {
 		return nil, nil, err
+	}
+	if state := old.SMConfig[stateKey]; old.SMConfig[parentKey] != disk.UUID || state != stateMaking && state != stateSwitching {
+		return nil, nil, errOvertaken
 	}
 	if err := adopt(tx, disk, old.UUID); err != nil { // its scratch layer, and old itself
 		return nil, nil, err

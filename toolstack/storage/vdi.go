@@ -38,12 +38,24 @@ func attached(r db.Reader, disk *api.VDI) (api.VBDRef, bool) {
 	return "", false
 }
 
+// unused refuses a change to a disk that somebody uses, is about to use, or works on.
+func unused(c *api.Call, tx *db.Tx, ref api.VDIRef, r *api.VDI) error {
+	for task, op := range r.CurrentOperations {
+		return api.ErrOtherOperationInProgress("VDI", ref.String(), string(op), task)
+	}
+	_, busy := attached(tx, r)
+	if busy || len(claims(tx, r)) > 0 || len(users(r)) > 0 {
+		return api.ErrVDIInUse(ref.String(), c.Message.Name())
+	}
+	return nil
+}
+
 // idle sets what may not change under a running VM.
 func (m *Manager) idle(put func(*api.VDI, bool)) func(*api.Call, api.VDIRef, bool) error {
 	return func(c *api.Call, ref api.VDIRef, value bool) error {
 		return db.Modify(c, m.cfg.DB, ref, func(tx *db.Tx, r *api.VDI) error {
-			if _, busy := attached(tx, r); busy {
-				return api.ErrVDIInUse(ref.String(), c.Message.Name())
+			if err := unused(c, tx, ref, r); err != nil {
+				return err
 			}
 			put(r, value)
 			return nil
@@ -63,8 +75,8 @@ func (m *Manager) setOnBoot(c *api.Call, ref api.VDIRef, value api.OnBoot) error
 		if value == api.OnBootReset && !can(tx, sr.Type, resetFeature) {
 			return api.ErrSROperationNotSupported(r.SR.String())
 		}
-		if _, busy := attached(tx, r); busy {
-			return api.ErrVDIInUse(ref.String(), c.Message.Name())
+		if err := unused(c, tx, ref, r); err != nil {
+			return err
 		}
 		r.OnBoot = value
 		return nil

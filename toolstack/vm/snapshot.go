@@ -11,6 +11,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/storage"
 )
 
 // Keys of snapshot_info.
@@ -70,7 +71,7 @@ func (m *Manager) snapshotDisks(c *api.Call, j *job, o *running, ignore []api.VD
 		return nil, err
 	}
 	if vm.PowerState != api.VMPowerStateRunning && vm.PowerState != api.VMPowerStatePaused {
-		return m.cfg.Disks.Snapshot(j.making(c), vdis, nil)
+		return m.cfg.Disks.Snapshot(storage.OnBehalf(j.making(c), o.task), vdis, nil)
 	}
 	return m.cfg.Disks.Snapshot(j.making(c), vdis, func(ctx context.Context, overlays map[api.VDIRef]hypervisor.Source) error {
 		return m.switchDomain(ctx, o, overlays)

@@ -1,0 +1,121 @@
+package storage_test
+
+import (
+	"context"
+	"maps"
+	"testing"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/wire/wiretest"
+)
+
+// edit changes a row behind everybody's back.
+func edit[T any, P api.RecordPtr[T]](r *rig, ref api.Ref[T], change func(*T)) {
+	r.T.Helper()
+	err := db.Modify[T, P](r.T.Context(), r.DB, ref, func(_ *db.Tx, v *T) error { change(v); return nil })
+	if err != nil {
+		r.T.Fatal(err)
+	}
+}
+
+// Whoever has decided which layer a domain will open must find it to be the top one
+// still when the domain opens it.
+func TestADiskStaysWhileADomainIsMade(t *testing.T) {
+	r := newRig(t)
+	sr := r.sr("ext", "/dev/sdb")
+	ref := r.disk(sr, "root", 8*mib)
+	_, vbd := r.vm(ref)
+	for _, op := range []api.VBDOperations{api.VBDOperationsAttach, api.VBDOperationsPlug, api.VBDOperationsInsert} {
+		edit(r, vbd, func(v *api.VBD) { v.CurrentOperations = map[string]api.VBDOperations{"task": op} })
+		was := r.vdi(ref).Location
+		busy := api.ErrOtherOperationInProgress("VBD", vbd.String(), string(op), "task")
+		r.Refused(busy, "VDI.snapshot", ref, noMap)
+		r.Refused(busy, "VDI.clone", ref, noMap)
+		r.Refused(busy, "VDI.resize_online", ref, 16*mib)
+		r.Refused(api.ErrVDIInUse(ref.String(), "set_on_boot"), "VDI.set_on_boot", ref, api.OnBootReset)
+		if r.vdi(ref).Location != was {
+			t.Error("the disk has moved")
+		}
+	}
+	r.sound(sr)
+}
+
+// A disk that a domain writes to does not move unless that domain is told, and only
+// one domain can be.
+func TestADiskDoesNotMoveUnderItsWriter(t *testing.T) {
+	r := newRig(t)
+	sr := r.sr("ext", "/dev/sdb")
+	ref := r.disk(sr, "shared", 8*mib)
+	edit(r, ref, func(v *api.VDI) { v.Sharable = true })
+	r.vm(ref)
+	was := r.vdi(ref).Location
+	inUse := api.ErrVDIInUse(ref.String(), "snapshot")
+	// The machine that is snapshotted is halted; another has the disk.
+	if _, err := r.m.Snapshot(t.Context(), []api.VDIRef{ref}, nil); err == nil || err.Error() != inUse.Error() {
+		t.Errorf("%v, want %v", err, inUse)
+	}
+	// Two have it, of which one is told.
+	second := wiretest.Insert(r.Server, &api.VM{UUID: api.NewUUID(), PowerState: api.VMPowerStateRunning, ResidentOn: r.host})
+	wiretest.Insert(r.Server, &api.VBD{UUID: api.NewUUID(), VM: second, VDI: ref, Type: api.VBDTypeDisk, Mode: api.VBDModeRW, CurrentlyAttached: true})
+	live := func(context.Context, map[api.VDIRef]hypervisor.Source) error { return nil }
+	if _, err := r.m.Snapshot(t.Context(), []api.VDIRef{ref}, live); err == nil || err.Error() != inUse.Error() {
+		t.Errorf("%v, want %v", err, inUse)
+	}
+	if r.vdi(ref).Location != was {
+		t.Error("the disk has moved")
+	}
+	r.sound(sr)
+}
+
+// What a disk is may not change between a start that has attached it and the moment
+// in which its drive is said to be attached.
+func TestAttachedDisksKeepTheirNature(t *testing.T) {
+	r := newRig(t)
+	sr := r.sr("ext", "/dev/sdb")
+	ref := r.disk(sr, "root", 8*mib)
+	if _, err := r.m.Attach(t.Context(), r.host, ref, true); err != nil {
+		t.Fatal(err)
+	}
+	r.Refused(api.ErrVDIInUse(ref.String(), "set_on_boot"), "VDI.set_on_boot", ref, api.OnBootReset)
+	r.Refused(api.ErrVDIInUse(ref.String(), "set_sharable"), "VDI.set_sharable", ref, true)
+	r.Refused(api.ErrVDIInUse(ref.String(), "set_read_only"), "VDI.set_read_only", ref, true)
+	r.Refused(api.ErrVDIInUse(ref.String(), "copy"), "VDI.copy", ref, sr, "", "")
+	edit(r, ref, func(v *api.VDI) {
+		v.SMConfig = maps.Clone(v.SMConfig)
+		delete(v.SMConfig, "host_"+string(r.host))
+		v.CurrentOperations = map[string]api.VDIOperations{"task": api.VDIOperationsSnapshot}
+	})
+	r.Refused(api.ErrOtherOperationInProgress("VDI", ref.String(), "snapshot", "task"), "VDI.set_on_boot", ref, api.OnBootReset)
+}
+
+// A guest that ends between the snapshot of its domain and the transaction has its
+// disk detached, which settles where the disk is: once.
+func TestAGuestEndsDuringItsSnapshot(t *testing.T) {
+	for _, method := range []string{"VDI.snapshot", "VDI.clone"} {
+		t.Run(method, func(t *testing.T) {
+			r := newRig(t)
+			sr := r.sr("ext", "/dev/sdb")
+			ref := r.disk(sr, "root", 8*mib)
+			r.write(ref, 0, 1)
+			vm, vbd := r.vm(ref)
+			guest := wiretest.Get(r.Server, vm).UUID
+			r.domains.after = func() {
+				r.domains.after = nil
+				if err := r.domains.write(guest, 1, 2); err != nil {
+					t.Error(err)
+				}
+				r.domains.stop(guest)
+				r.halt(vm, vbd)
+			}
+			if _, err := r.Call(method, ref, noMap); err == nil {
+				t.Error("it is said to be done")
+			}
+			r.reads("the disk", ref, map[int64]uint64{0: 1, 1: 2})
+			r.coalesce(sr)
+			r.reads("the disk in the end", ref, map[int64]uint64{0: 1, 1: 2})
+			r.sound(sr)
+		})
+	}
+}
