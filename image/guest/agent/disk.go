@@ -68,10 +68,10 @@ func number64(file string) int64 {
 }
 
 // A disk or a NIC that was there at the start, or was plugged in a moment ago, is
-// seen by the kernel some time later.
+// seen by the kernel some time later: minutes on a busy host that is emulated itself.
 const findEvery = 50 * time.Millisecond
 
-var findLimit = 20 * time.Second // tests do not wait
+var findLimit = 3 * time.Minute // tests do not wait
 
 // find is the disk with a name or a serial number.
 func find(what string) (device, error) {

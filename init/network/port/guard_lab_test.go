@@ -238,6 +238,8 @@ func TestSpoofSmoke(t *testing.T) {
 func TestNothingLeft(t *testing.T) {
 	g := NewGuard()
 	must(t, g.Delete("cvnever"))
+	_, err := g.Contents()
+	must(t, err)
 	if d, err := g.Dropped(); err != nil || len(d) > 1 {
 		t.Fatalf("%v %v", d, err)
 	}
