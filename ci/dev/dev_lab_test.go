@@ -193,6 +193,18 @@ func (d *instance) descendants() []process {
 	return all
 }
 
+// process is one that the program has started, by name.
+func (d *instance) process(name string) process {
+	d.Helper()
+	for _, p := range d.descendants() {
+		if p.name == name {
+			return p
+		}
+	}
+	d.Fatalf("no process %s", name)
+	return process{}
+}
+
 // fenced: hostd shares no namespace with the machine and sees none of its NICs.
 func (d *instance) fenced(all []process) {
 	d.Helper()

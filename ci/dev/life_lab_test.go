@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cairn/ci/lab/demo"
+	"cairn/ci/lab/inside"
 	"cairn/ci/lab/life"
 )
 
@@ -37,7 +38,24 @@ func TestDevLife(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	d, _ := fresh(t)
-	life.New(ctx, t, d.login(), "file", map[string]string{"location": "/state/sr/life"}).Whole(ctx)
+	life.New(ctx, t, d.login(), d.inside(), "file", map[string]string{"location": "/state/sr/life"}).Whole(ctx)
+}
+
+// TestDevCrowd starts 20 guests at once, stops and destroys them: nothing of them is
+// left.
+func TestDevCrowd(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	d, _ := fresh(t)
+	crowd := life.NewCrowd(ctx, t, d.login(), d.inside(), 20, "file", map[string]string{"location": "/state/sr/crowd"})
+	crowd.Live(ctx)
+	crowd.End(ctx)
+}
+
+// inside looks in by hostd, which is in all of the host's namespaces.
+func (d *instance) inside() inside.Host {
+	d.Helper()
+	return inside.Namespaces{PID: d.process("hostd").pid}
 }
 
 // TestDevFromCD boots the demo guest by UEFI from a CD of an ISO library.

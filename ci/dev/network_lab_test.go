@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -25,15 +24,9 @@ type wires struct {
 // hostd calls the instance's own, by the root of its namespace.
 func (d *instance) wires() wires {
 	d.Helper()
-	for _, p := range d.descendants() {
-		if p.name == "hostd" {
-			c := hostd.New(fmt.Sprintf("/proc/%d/root%s", p.pid, hostd.Socket))
-			d.Cleanup(c.Close)
-			return wires{d, c}
-		}
-	}
-	d.Fatal("no hostd")
-	return wires{}
+	c := d.inside().Hostd()
+	d.Cleanup(c.Close)
+	return wires{d, c}
 }
 
 // in lists the interfaces in a bridge; missing says that there is no such bridge.

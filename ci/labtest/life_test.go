@@ -5,11 +5,11 @@ package labtest
 import (
 	"context"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"cairn/ci/lab"
+	"cairn/ci/lab/inside"
 	"cairn/ci/lab/life"
 )
 
@@ -26,14 +26,29 @@ func TestVMLife(t *testing.T) {
 	})
 	c := login(ctx, t, h)
 	wait(ctx, t, h, "host-ready")
-	life.New(ctx, t, c, "ext", map[string]string{"device": "/dev/vdb"}).Whole(ctx)
-	all, err := h.Debug(ctx, "processes")
-	must(t, err)
-	for _, p := range all.Processes {
-		if strings.Contains(p.Argv, "qemu") || strings.Contains(p.Argv, "swtpm") {
-			t.Errorf("a process is left: %d %s", p.PID, p.Argv)
-		}
-	}
+	life.New(ctx, t, c, inside.Booted{Host: h}, "ext", map[string]string{"device": "/dev/vdb"}).Whole(ctx)
+	powerOff(ctx, t, h)
+	clean(ctx, t, h)
+}
+
+// crowdLimit bounds the life of many guests on a host that is emulated itself.
+const crowdLimit = 25 * time.Minute
+
+// TestVMCrowd starts 20 guests at once, stops and destroys them: nothing of them is
+// left on the host.
+func TestVMCrowd(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), crowdLimit)
+	defer cancel()
+	h := boot(ctx, t, func(c *lab.Config) {
+		c.Debug = true
+		c.MemoryMiB = 5120
+		c.Disks = []lab.Disk{{SizeMiB: 2048, Serial: "data"}}
+	})
+	c := login(ctx, t, h)
+	wait(ctx, t, h, "host-ready")
+	crowd := life.NewCrowd(ctx, t, c, inside.Booted{Host: h}, 20, "ext", map[string]string{"device": "/dev/vdb"})
+	crowd.Live(ctx)
+	crowd.End(ctx)
 	powerOff(ctx, t, h)
 	clean(ctx, t, h)
 }
@@ -94,4 +109,22 @@ func disc(ctx context.Context, t *testing.T, a life.API) string {
 	}
 	t.Fatalf("the host has no repository of its drives: %+v", srs)
 	return ""
+}
+
+// TestVMLifeLVM takes a guest through a shorter life on logical volumes. After it the
+// disk is as it came.
+func TestVMLifeLVM(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), lifeLimit)
+	defer cancel()
+	h := boot(ctx, t, func(c *lab.Config) {
+		c.Debug = true
+		c.Disks = []lab.Disk{{SizeMiB: 2048, Serial: "data"}}
+	})
+	c := login(ctx, t, h)
+	wait(ctx, t, h, "host-ready")
+	l := life.New(ctx, t, c, inside.Booted{Host: h}, "lvm", map[string]string{"device": "/dev/vdb"})
+	l.Short(ctx)
+	l.Blank(ctx, "lvm", "/dev/vdb")
+	powerOff(ctx, t, h)
+	clean(ctx, t, h)
 }

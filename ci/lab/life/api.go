@@ -59,35 +59,81 @@ func (a API) Repository(ctx context.Context, kind string, config map[string]stri
 	return sr
 }
 
+// Network makes a network without an uplink.
+func (a API) Network(ctx context.Context, name string) string {
+	a.T.Helper()
+	return a.Ref(ctx, "network.create", map[string]any{
+		"name_label": name, "name_description": "", "MTU": "1500", "other_config": map[string]string{}, "bridge": "", "managed": true,
+	})
+}
+
 // Disk makes a disk and returns its reference and serial number.
 func (a API) Disk(ctx context.Context, sr, name string, bytes int64) (ref, serial string) {
 	a.T.Helper()
-	ref = a.Ref(ctx, "VDI.create", map[string]any{
+	ref, err := a.NewDisk(ctx, sr, name, bytes)
+	must(a.T, err)
+	return ref, a.Text(ctx, "VDI.get_uuid", ref)
+}
+
+// NewDisk is Disk for any goroutine.
+func (a API) NewDisk(ctx context.Context, sr, name string, bytes int64) (ref string, err error) {
+	err = a.Client.Call(ctx, "VDI.create", &ref, map[string]any{
 		"name_label": name, "name_description": "", "SR": sr, "virtual_size": fmt.Sprint(bytes), "type": "user",
 		"sharable": false, "read_only": false, "other_config": map[string]string{},
 	})
-	return ref, a.Text(ctx, "VDI.get_uuid", ref)
+	return ref, err
 }
 
 // Drive joins a disk to a machine.
 func (a API) Drive(ctx context.Context, vm, vdi, userdevice, kind string) string {
 	a.T.Helper()
-	mode := "RW"
-	if kind == "CD" {
-		mode = "RO"
-	}
-	return a.Ref(ctx, "VBD.create", map[string]any{
-		"VM": vm, "VDI": vdi, "userdevice": userdevice, "bootable": kind == "CD", "mode": mode, "type": kind,
-		"unpluggable": true, "empty": vdi == "OpaqueRef:NULL", "other_config": map[string]string{},
-		"qos_algorithm_type": "", "qos_algorithm_params": map[string]string{},
-	})
+	return a.Ref(ctx, "VBD.create", drive(vm, vdi, userdevice, kind))
 }
 
 // NIC joins a machine to a network.
 func (a API) NIC(ctx context.Context, vm, network, device string) string {
 	a.T.Helper()
-	return a.Ref(ctx, "VIF.create", map[string]any{
+	return a.Ref(ctx, "VIF.create", nic(vm, network, device))
+}
+
+func drive(vm, vdi, userdevice, kind string) map[string]any {
+	mode := "RW"
+	if kind == "CD" {
+		mode = "RO"
+	}
+	return map[string]any{
+		"VM": vm, "VDI": vdi, "userdevice": userdevice, "bootable": kind == "CD", "mode": mode, "type": kind,
+		"unpluggable": true, "empty": vdi == "OpaqueRef:NULL", "other_config": map[string]string{},
+		"qos_algorithm_type": "", "qos_algorithm_params": map[string]string{},
+	}
+}
+
+func nic(vm, network, device string) map[string]any {
+	return map[string]any{
 		"VM": vm, "network": network, "device": device, "MAC": "", "MTU": "1500", "other_config": map[string]string{},
 		"qos_algorithm_type": "", "qos_algorithm_params": map[string]string{},
-	})
+	}
+}
+
+// emptyLimit is how long layers that nobody needs may stay.
+const emptyLimit = time.Minute
+
+// Empty waits until a repository holds nothing: layers that machines leave behind
+// are removed soon after.
+func (a API) Empty(ctx context.Context, sr string) {
+	a.T.Helper()
+	ctx, cancel := context.WithTimeout(ctx, emptyLimit)
+	defer cancel()
+	var batch struct {
+		Token string `json:"token"`
+	}
+	for len(a.vdis(ctx, sr)) > 0 {
+		a.Call(ctx, &batch, "event.from", []string{"vdi"}, batch.Token, 5.5)
+	}
+}
+
+func (a API) vdis(ctx context.Context, sr string) (all []string) {
+	a.T.Helper()
+	a.Call(ctx, &all, "SR.get_VDIs", sr)
+	return all
 }

@@ -9,9 +9,9 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	"cairn/ci/lab/demo"
+	"cairn/ci/lab/inside"
 	"cairn/toolstack/client"
 )
 
@@ -21,17 +21,20 @@ const diskSize = 64 << 20
 type Life struct {
 	T     testing.TB
 	API   API
+	Host  inside.Host
 	Guest *demo.Guest
 	SR    string
 
-	vdi  string
-	disk string // serial number of the disk, as the guest sees it
+	before Census
+	vdi    string
+	disk   string // serial number of the disk, as the guest sees it
 }
 
 // New makes a storage repository of a kind and a guest with a disk on it.
-func New(ctx context.Context, t testing.TB, c *client.Client, kind string, config map[string]string) *Life {
+func New(ctx context.Context, t testing.TB, c *client.Client, host inside.Host, kind string, config map[string]string) *Life {
 	t.Helper()
-	l := &Life{T: t, API: API{t, c}}
+	l := &Life{T: t, API: API{t, c}, Host: host}
+	l.before = Count(ctx, l.API, host)
 	l.SR = l.API.Repository(ctx, kind, config)
 	var err error
 	if l.Guest, err = demo.Create(ctx, c, "life"); err != nil {
@@ -61,15 +64,31 @@ func (l *Life) Whole(ctx context.Context) {
 	if one == two || two == three {
 		l.T.Fatal("writing changes nothing")
 	}
-	must(l.T, l.Guest.HardShutdown(ctx))
+	l.halt(ctx)
 	l.API.Call(ctx, nil, "VM.revert", snapshot)
 	l.State(ctx, "Halted")
+	l.sound(ctx)
 	l.copies(ctx, one)
 	l.API.Call(ctx, nil, "VM.revert", checkpoint)
 	l.State(ctx, "Suspended")
+	l.sound(ctx)
 	l.wake(ctx, two)
-	must(l.T, l.Guest.HardShutdown(ctx))
+	l.halt(ctx)
 	l.nothingLeft(ctx, snapshot, checkpoint)
+}
+
+// halt takes the guest's power away, after which its images must be sound.
+func (l *Life) halt(ctx context.Context) {
+	l.T.Helper()
+	must(l.T, l.Guest.HardShutdown(ctx))
+	l.sound(ctx)
+}
+
+func (l *Life) sound(ctx context.Context) {
+	l.T.Helper()
+	if Sound(ctx, l.API, l.Host) == 0 {
+		l.T.Error("there is no image to look at")
+	}
 }
 
 // State asserts the guest's power state.
@@ -116,9 +135,7 @@ func (l *Life) hotPlug(ctx context.Context, tty Keyboard) {
 
 func (l *Life) plugNIC(ctx context.Context, tty Keyboard) {
 	l.T.Helper()
-	network := l.API.Ref(ctx, "network.create", map[string]any{
-		"name_label": "private", "name_description": "", "MTU": "1500", "other_config": map[string]string{}, "bridge": "", "managed": true,
-	})
+	network := l.API.Network(ctx, "private")
 	vif := l.API.NIC(ctx, l.Guest.Ref, network, "0")
 	l.API.Call(ctx, nil, "VIF.plug", vif)
 	mac := l.API.Text(ctx, "VIF.get_MAC", vif)
@@ -162,12 +179,13 @@ func (l *Life) copies(ctx context.Context, want string) {
 	l.holds(ctx, tty, serial, want, "in a clone")
 	tty.Fill(ctx, l.T, serial, 5, 8)
 	must(l.T, other.HardShutdown(ctx))
+	l.sound(ctx)
 	must(l.T, other.Destroy(ctx))
 	l.API.Call(ctx, nil, "VDI.destroy", vdi)
 
 	tty = Up(ctx, l.T, l.Guest)
 	l.holds(ctx, tty, l.disk, want, "after its clone was written to")
-	must(l.T, l.Guest.HardShutdown(ctx))
+	l.halt(ctx)
 }
 
 // nothingLeft destroys everything; the repository must be empty then.
@@ -186,37 +204,15 @@ func (l *Life) nothingLeft(ctx context.Context, snapshots ...string) {
 			}
 		}
 	}
-	l.empty(ctx)
+	l.API.Empty(ctx, l.SR)
 	pbd := l.API.First(ctx, "SR.get_PBDs", l.SR)
 	l.API.Call(ctx, nil, "PBD.unplug", pbd)
 	l.API.Call(ctx, nil, "PBD.plug", pbd)
 	l.API.Call(ctx, nil, "SR.scan", l.SR)
-	if vdis := l.vdis(ctx); len(vdis) != 0 {
+	if vdis := l.API.vdis(ctx, l.SR); len(vdis) != 0 {
 		l.T.Errorf("%d disks came back", len(vdis))
 	}
 	l.API.Call(ctx, nil, "PBD.unplug", pbd)
 	l.API.Call(ctx, nil, "SR.destroy", l.SR)
-}
-
-func (l *Life) vdis(ctx context.Context) (all []string) {
-	l.T.Helper()
-	l.API.Call(ctx, &all, "SR.get_VDIs", l.SR)
-	return all
-}
-
-// emptyLimit is how long layers that nobody needs may stay.
-const emptyLimit = time.Minute
-
-// empty waits until the repository holds nothing: layers that machines leave behind
-// are removed soon after.
-func (l *Life) empty(ctx context.Context) {
-	l.T.Helper()
-	ctx, cancel := context.WithTimeout(ctx, emptyLimit)
-	defer cancel()
-	var batch struct {
-		Token string `json:"token"`
-	}
-	for len(l.vdis(ctx)) > 0 {
-		l.API.Call(ctx, &batch, "event.from", []string{"vdi"}, batch.Token, 5.5)
-	}
+	NothingBeyond(ctx, l.API, l.Host, l.before)
 }
