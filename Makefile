@@ -77,8 +77,9 @@ image: deps ## build the root image, UKI and disk into .build/image
 bin: deps ## build the command line client
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/bin/xe ./toolstack/cmd/xe
 
-lock: deps ## refresh image/packages.lock from the package mirror
+lock: deps ## refresh the locks of packages from the package mirror
 	$(GO) run ./image/cmd/debian-tree -refresh
+	$(GO) run ./image/cmd/debian-tree -list ci/lab/foreign/packages.list -refresh
 
 api-docs: deps ## write the reference of the management API into .build/api-docs
 	@$(GO) run ./toolstack/datamodel/cmd/apidocs -out $(BUILD)/api-docs

@@ -28,8 +28,8 @@ func (b *builder) guestDisc(ctx context.Context, r *results) error {
 		if err != nil {
 			return fmt.Errorf("guest CD: %w", err)
 		}
-		files := map[string][]byte{"/EFI/BOOT/BOOTX64.EFI": loader}
-		return disk.BuildCD("CAIRN_DEMO", files, rootfs.BuildTime(), filepath.Join(dir, "demo.iso"))
+		cd := disk.CD{Label: "CAIRN_DEMO", UEFI: map[string][]byte{"/EFI/BOOT/BOOTX64.EFI": loader}}
+		return disk.BuildCD(cd, rootfs.BuildTime(), filepath.Join(dir, "demo.iso"))
 	})
 	r.guestCD = filepath.Join(dir, "demo.iso")
 	return err

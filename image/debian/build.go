@@ -148,7 +148,7 @@ func (b *builder) refresh(ctx context.Context) ([]Package, []Drift, error) {
 	}
 	pkgs := packagesOf(found)
 	tmp := b.Lock + ".new"
-	if err := os.WriteFile(tmp, FormatLock(pkgs), 0o644); err != nil {
+	if err := os.WriteFile(tmp, formatLock(b.header, pkgs), 0o644); err != nil {
 		return nil, nil, err
 	}
 	return pkgs, drift(b.locked, found), os.Rename(tmp, b.Lock)

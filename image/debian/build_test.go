@@ -115,7 +115,7 @@ func newWorkspace(t *testing.T, list string, lock []Package) workspace {
 		List: filepath.Join(dir, "packages.list"), Lock: filepath.Join(dir, "packages.lock"),
 		Cache: filepath.Join(dir, "cache"), Log: journal.New(w.log, "debian"),
 	}
-	for file, data := range map[string][]byte{w.cfg.List: []byte(list), w.cfg.Lock: FormatLock(lock)} {
+	for file, data := range map[string][]byte{w.cfg.List: []byte(list), w.cfg.Lock: formatLock(otherHeader, lock)} {
 		if err := os.WriteFile(file, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -280,7 +280,7 @@ func TestRefresh(t *testing.T) {
 		t.Fatalf("%v, %v, %v", pkgs, changes, err)
 	}
 	text, err := os.ReadFile(w.cfg.Lock)
-	if err != nil || !bytes.Equal(text, FormatLock(pkgs)) {
+	if err != nil || !bytes.Equal(text, formatLock(otherHeader, pkgs)) {
 		t.Errorf("lock is\n%s (%v)", text, err)
 	}
 }

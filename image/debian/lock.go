@@ -40,9 +40,15 @@ func (d Drift) String() string {
 	return fmt.Sprintf("%s: locked %s cannot be had any more, taking %s", d.Name, d.Locked, d.Got)
 }
 
-const lockHeader = `# Every Debian package of the image and of the build tools: name version architecture sha256.
+// What a lock begins with.
+const (
+	treeHeader  = "# Every Debian package of the image and of the build tools" + headerTail
+	otherHeader = "# Every Debian package that the list beside it means" + headerTail
+
+	headerTail = `: name version architecture sha256.
 # Written by "make lock" from packages.list; do not edit.
 `
+)
 
 // ParseLock reads a lock file: "name version arch sha256" per line, "#" lines
 // are comments.
@@ -73,10 +79,10 @@ func isSHA256(s string) bool {
 	return err == nil && len(b) == 32 && s == strings.ToLower(s)
 }
 
-// FormatLock writes what ParseLock reads, sorted by name.
-func FormatLock(pkgs []Package) []byte {
+// formatLock writes what ParseLock reads, sorted by name.
+func formatLock(header string, pkgs []Package) []byte {
 	sorted := slices.SortedFunc(slices.Values(pkgs), byName)
-	b := bytes.NewBufferString(lockHeader)
+	b := bytes.NewBufferString(header)
 	for _, p := range sorted {
 		fmt.Fprintf(b, "%s %s %s %s\n", p.Name, p.Version, p.Arch, p.SHA256)
 	}

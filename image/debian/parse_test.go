@@ -62,7 +62,7 @@ func TestLock(t *testing.T) {
 		{Name: "zlib1g", Version: "1:1.3-1", Arch: "amd64", SHA256: sum},
 		{Name: "ovmf", Version: "2025.02-8", Arch: "all", SHA256: strings.Repeat("a", 64)},
 	}
-	text := FormatLock(pkgs)
+	text := formatLock(treeHeader, pkgs)
 	got, err := ParseLock(text)
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestLock(t *testing.T) {
 	if want := []Package{pkgs[1], pkgs[0]}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if !bytes.Equal(FormatLock(got), text) {
+	if !bytes.Equal(formatLock(treeHeader, got), text) {
 		t.Error("a lock does not survive being read and written")
 	}
 	for text, want := range map[string]string{
@@ -93,20 +93,26 @@ func FuzzParseLock(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := ParseLock(FormatLock(pkgs))
+		again, err := ParseLock(formatLock(treeHeader, pkgs))
 		if err != nil || len(again) != len(pkgs) {
 			t.Errorf("%d packages, then %d, %v", len(pkgs), len(again), err)
 		}
 	})
 }
 
-// TestShippedListAndLock keeps the two files of the tree readable and in step.
-func TestShippedListAndLock(t *testing.T) {
-	listText, err := os.ReadFile("../packages.list")
+// TestShippedListsAndLocks keeps the files of the tree readable and in step.
+func TestShippedListsAndLocks(t *testing.T) {
+	for dir, header := range map[string]string{"..": treeHeader, "../../ci/lab/foreign": otherHeader} {
+		t.Run(dir, func(t *testing.T) { inStep(t, dir+"/packages", header) })
+	}
+}
+
+func inStep(t *testing.T, name, header string) {
+	listText, err := os.ReadFile(name + ".list")
 	if err != nil {
 		t.Fatal(err)
 	}
-	lockText, err := os.ReadFile("../packages.lock")
+	lockText, err := os.ReadFile(name + ".lock")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +124,7 @@ func TestShippedListAndLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(FormatLock(lock), lockText) {
+	if !bytes.Equal(formatLock(header, lock), lockText) {
 		t.Error("packages.lock was edited by hand")
 	}
 	locked := map[string]bool{}

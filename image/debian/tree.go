@@ -25,6 +25,8 @@ type Config struct {
 	Cache  string       // default: $XDG_CACHE_HOME/cairn, else ~/.cache/cairn
 	Strict bool         // drift is an error; default: LOCK=strict in the environment
 	Log    *slog.Logger // default: slog.Default
+
+	header string // of the lock
 }
 
 // A Tree is an unpacked set of packages. It is never written to.
@@ -70,12 +72,14 @@ func Refresh(ctx context.Context, cfg Config) ([]Package, []Drift, error) {
 
 // withDefaults completes a configuration.
 func (c Config) withDefaults() (Config, error) {
+	c.header = otherHeader
 	if c.List == "" {
 		root, err := moduleRoot()
 		if err != nil {
 			return c, err
 		}
 		c.List = filepath.Join(root, "image", "packages.list")
+		c.header = treeHeader
 	}
 	if c.Lock == "" {
 		c.Lock = strings.TrimSuffix(c.List, ".list") + ".lock"

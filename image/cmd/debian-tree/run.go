@@ -12,6 +12,7 @@ import (
 )
 
 type config struct {
+	list           string
 	refresh, run   bool
 	args           []string
 	stdin          io.Reader
@@ -19,7 +20,7 @@ type config struct {
 }
 
 func run(ctx context.Context, cfg config) error {
-	dc := debian.Config{Log: journal.New(cfg.stderr, "debian")}
+	dc := debian.Config{List: cfg.list, Log: journal.New(cfg.stderr, "debian")}
 	if cfg.refresh {
 		return refresh(ctx, dc, cfg.stdout)
 	}
