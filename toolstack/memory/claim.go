@@ -48,13 +48,20 @@ func (a *account) withdraw(c *claim) {
 	a.claims = slices.DeleteFunc(a.claims, func(other *claim) bool { return other == c })
 }
 
-// admit answers those who wait, where there is an answer.
+// admit answers those who wait, where there is an answer. Of whoever comes while the
+// rows are read these may not tell yet; they ask for themselves.
 func (m *Manager) admit(a *account) {
+	a.mu.Lock()
+	known := slices.Clone(a.claims)
+	a.mu.Unlock()
 	lines := m.lines(a.Host.Ref())
 	guests := a.guests(lines)
 	a.mu.Lock()
 	var waiting []string
 	a.claims = slices.DeleteFunc(a.claims, func(c *claim) bool {
+		if !slices.Contains(known, c) {
+			return false
+		}
 		listed := slices.ContainsFunc(lines, func(l line) bool { return l.ref == c.vm })
 		if !listed {
 			c.answer <- fmt.Errorf("vm %s is not in the memory ledger of its host", c.vm)
