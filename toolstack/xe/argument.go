@@ -147,6 +147,11 @@ func (s *session) plainArgument(kind, rest string) (any, error) {
 	switch kind {
 	case "str":
 		return text, nil
+	case "mac":
+		if text == "random" || text == "auto" {
+			return "", nil
+		}
+		return text, nil
 	case "int", "bytes":
 		return wholeNumber(name, text)
 	case "float":
@@ -169,8 +174,9 @@ func (s *session) plainArgument(kind, rest string) (any, error) {
 
 // parameter splits "name=default" and finds the parameter's text.
 func (s *session) parameter(spec string) (name, text string, err error) {
-	name, def, optional := strings.Cut(spec, "=")
-	text, ok := s.Params.Get(name)
+	names, def, optional := strings.Cut(spec, "=")
+	text, ok := s.Params.Get(names)
+	name, _, _ = strings.Cut(names, "|")
 	switch {
 	case ok:
 		return name, text, nil

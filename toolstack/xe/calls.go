@@ -23,6 +23,7 @@ import (
 //
 //	self                the selected object, one call for each
 //	str:p int:p float:p bool:p bytes:p  text, numbers (bytes with units), truth
+//	mac:p               an address; "random" and "auto" leave it to the host
 //	enum:A|B:p          one of these words, in any case
 //	set:p               comma-separated elements; none if not given
 //	map:p               from p:key=value parameters

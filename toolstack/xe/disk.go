@@ -256,7 +256,7 @@ func (s *session) vmCDRemove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.withDrive(ctx, func(vbd record) bool { return vbd.text("VDI") == cd },
+	return s.withDrive(ctx, "with this disc", func(vbd record) bool { return vbd.text("VDI") == cd },
 		func(vbd record) error { return s.detach(ctx, vbd, false) })
 }
 
@@ -265,27 +265,31 @@ func (s *session) vmCDInsert(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.withDrive(ctx, func(vbd record) bool { return vbd.values["empty"] == true },
+	return s.withDrive(ctx, "without a disc", func(vbd record) bool { return vbd.values["empty"] == true },
 		func(vbd record) error { return s.api.Call(ctx, "VBD.insert", nil, vbd.ref, cd) })
 }
 
 func (s *session) vmCDEject(ctx context.Context) error {
-	return s.withDrive(ctx, func(vbd record) bool { return vbd.values["empty"] != true },
+	return s.withDrive(ctx, "with a disc in it", func(vbd record) bool { return vbd.values["empty"] != true },
 		func(vbd record) error { return s.api.Call(ctx, "VBD.eject", nil, vbd.ref) })
 }
 
-// withDrive does something to the one CD drive of each VM that fits.
-func (s *session) withDrive(ctx context.Context, fits func(record) bool, fn func(record) error) error {
+// withDrive does something to the one CD drive of each VM that fits what is said.
+func (s *session) withDrive(ctx context.Context, what string, fits func(record) bool, fn func(record) error) error {
 	return s.eachVM(ctx, func(vm record) error {
 		drives, err := s.drives(ctx, vm, "CD")
 		if err != nil {
 			return err
 		}
 		drives = slices.DeleteFunc(drives, func(r record) bool { return !fits(r) })
-		if len(drives) != 1 {
-			return fmt.Errorf("%s has %d CD drives that fit, want one", vm.named(), len(drives))
+		switch len(drives) {
+		case 1:
+			return fn(drives[0])
+		case 0:
+			return fmt.Errorf("%s has no CD drive %s", vm.named(), what)
+		default:
+			return fmt.Errorf("%s has %d CD drives %s: use vbd-insert, vbd-eject or vbd-destroy", vm.named(), len(drives), what)
 		}
-		return fn(drives[0])
 	})
 }
 

@@ -102,21 +102,27 @@ func paramNames(code string) []string {
 	return nil
 }
 
-// nameRef writes a reference as "uuid (name)" when it can be told what it
-// leads to: from records already read, from the name of the parameter, or from
-// a class named by another parameter.
+// nameRef writes a reference, or a list of them, as "uuid (name)" when it can be
+// told what it leads to: from records already read, from what the user named, from
+// the name of the parameter, or from a class named by another parameter.
 func (s *session) nameRef(ctx context.Context, ref, name string, all []string) string {
 	if !strings.HasPrefix(ref, "OpaqueRef:") || ref == nullRef || s.api == nil {
 		return ref
+	}
+	if list := strings.Split(ref, "; "); len(list) > 1 {
+		for i, one := range list {
+			list[i] = s.nameRef(ctx, one, name, all)
+		}
+		return strings.Join(list, "; ")
 	}
 	for _, of := range s.store.of {
 		if v := of[ref]; v != nil {
 			return v.named()
 		}
 	}
-	for _, hint := range append([]string{name}, all...) {
+	for _, hint := range append([]string{s.store.led[ref], name}, all...) {
 		for _, c := range s.cat.Classes {
-			if !strings.EqualFold(c.API, hint) {
+			if !strings.EqualFold(c.API, hint) && !strings.EqualFold(c.API+"s", hint) {
 				continue
 			}
 			if v, err := s.target(ctx, c.API, ref); err == nil && v != nil {

@@ -2,6 +2,7 @@ package xe
 
 import (
 	"context"
+	"slices"
 	"strings"
 )
 
@@ -20,11 +21,17 @@ func (s *session) generic(c *Class) (func(context.Context) error, error) {
 		"param-remove": s.paramRemove,
 		"param-clear":  s.paramClear,
 	}[verb]
+	known := []string{"uuid", "param-name", "param-key"}
 	switch verb {
 	case "param-get", "param-add", "param-clear":
 		need = append(need, "param-name")
 	case "param-remove":
 		need = append(need, "param-name", "param-key")
+	case "param-list":
+		known = need
+	}
+	if verb != "param-set" && verb != "param-add" { // these write what they are given
+		s.warnOther(func(name string) bool { return slices.Contains(known, name) })
 	}
 	for _, name := range need {
 		if _, ok := s.Params.Get(name); !ok {

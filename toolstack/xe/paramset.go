@@ -136,6 +136,7 @@ func (s *session) refOf(ctx context.Context, class, uuid string) (any, error) {
 	}
 	var ref string
 	err := s.api.Call(ctx, class+".get_by_uuid", &ref, uuid)
+	s.store.led[ref] = class
 	return ref, err
 }
 
@@ -216,6 +217,9 @@ func (s *session) paramAdd(ctx context.Context, c *Class, r record) error {
 		return s.changeElement(ctx, c, r, f, "add", key)
 	}
 	pairs := s.Params.Without("uuid", "param-name", "param-key").Without(standard...)
+	if len(pairs) == 0 {
+		return usage("field %q is a map: give key=value", f.Name)
+	}
 	if f.Put == "whole" {
 		return s.changeWhole(ctx, c, r, f, func(m map[string]any) {
 			for _, p := range pairs {

@@ -44,11 +44,13 @@ type session struct {
 	errOut io.Writer
 	store  store
 	drawn  bool // a progress bar stands on the terminal
+	close  func()
 }
 
 // Run executes one command line and returns the exit status.
 func Run(ctx context.Context, cfg Config) int {
-	s := &session{cfg: cfg, cat: load(), in: cfg.Stdin, errOut: cfg.Stderr, store: newStore()}
+	s := &session{cfg: cfg, cat: load(), in: cfg.Stdin, errOut: cfg.Stderr, store: newStore(), close: func() {}}
+	defer func() { s.close() }() // after the report, which asks what references lead to
 	err := s.run(ctx)
 	if err == nil {
 		return 0
@@ -80,11 +82,10 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	close, err := s.connect(ctx, local)
-	if err != nil {
+	if s.close, err = s.connect(ctx, local); err != nil {
+		s.close = func() {}
 		return err
 	}
-	defer close()
 	if err := command(ctx); err != nil {
 		return err
 	}

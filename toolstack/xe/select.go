@@ -18,6 +18,11 @@ var errNoMatch = errors.New("no matching objects found")
 // needs --multiple, so that a loose filter cannot stop half a pool.
 func (s *session) selected(ctx context.Context, class string, own ...string) ([]record, error) {
 	c := s.cat.byName[class]
+	if cmd := s.cat.explicit[s.Command]; cmd != nil && cmd.flag("Templates") {
+		with := *c
+		with.Filter = map[string]string{"is-a-snapshot": "false"}
+		c = &with
+	}
 	filters := s.Params.Without(own...).Without(standard...)
 	matched, err := s.candidates(ctx, c, filters)
 	if err != nil {

@@ -24,6 +24,9 @@ func (s *session) explicit(cmd *Command) (func(context.Context) error, error) {
 		return nil, fmt.Errorf("%s: %w", cmd.Name, err)
 	}
 	if p.code {
+		if !takesFields[cmd.Name] {
+			s.warnUnused(cmd)
+		}
 		code := inGo[cmd.Name]
 		return func(ctx context.Context) error { return code(s, ctx) }, nil
 	}
@@ -41,15 +44,21 @@ func (s *session) explicit(cmd *Command) (func(context.Context) error, error) {
 	return func(ctx context.Context) error { return s.runPlan(ctx, cmd, main, p.after) }, nil
 }
 
+// takesFields are the commands without selectors that take any field of a class.
+var takesFields = map[string]bool{"cd-list": true, "event-wait": true}
+
 // warnUnused names parameters a command without selectors does not know, which
 // are most likely misspelt. They are no error: old scripts have some.
 func (s *session) warnUnused(cmd *Command) {
-	if cmd.selects() != "" {
-		return
+	if cmd.selects() == "" {
+		s.warnOther(cmd.declares)
 	}
+}
+
+func (s *session) warnOther(known func(string) bool) {
 	for _, p := range s.Params.Without(standard...) {
-		if !cmd.declares(p.Name) {
-			fmt.Fprintf(s.errOut, "xe: %s does not use %s=\n", cmd.Name, p.full())
+		if !known(p.Name) {
+			fmt.Fprintf(s.errOut, "xe: %s does not use %s=\n", s.Command, p.full())
 		}
 	}
 }

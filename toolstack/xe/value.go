@@ -48,12 +48,13 @@ func (r record) uuid() string { return r.text("uuid") }
 // store remembers the records a run has read.
 type store struct {
 	of    map[string]map[string]values // class → reference → fields
+	led   map[string]string            // reference a parameter led to → class
 	asked map[string]int               // class → records asked for one by one
 	whole map[string]bool              // classes read as a whole
 }
 
 func newStore() store {
-	return store{of: map[string]map[string]values{}, asked: map[string]int{}, whole: map[string]bool{}}
+	return store{of: map[string]map[string]values{}, led: map[string]string{}, asked: map[string]int{}, whole: map[string]bool{}}
 }
 
 func (st store) keep(class, ref string, v values) {

@@ -39,11 +39,7 @@ var inGo = map[string]func(*session, context.Context) error{
 // vmInstall makes a VM from a template and prints its uuid. A VM that cannot
 // be provisioned is taken away again: a half-installed VM helps nobody.
 func (s *session) vmInstall(ctx context.Context) error {
-	template, ok := s.Params.Get("template")
-	if !ok {
-		return missingParam("template")
-	}
-	ref, err := s.one(ctx, "VM", template)
+	ref, err := s.template(ctx)
 	if err != nil {
 		return err
 	}
@@ -63,6 +59,36 @@ func (s *session) vmInstall(ctx context.Context) error {
 		return err
 	}
 	return s.answerUUIDs(ctx, "VM", vm)
+}
+
+// template is the template the user names, by name or uuid. A VM of the same name
+// is not meant.
+func (s *session) template(ctx context.Context) (string, error) {
+	name, ok := s.Params.Get("template|template-uuid")
+	if !ok {
+		return "", missingParam("template")
+	}
+	if strings.HasPrefix(name, "OpaqueRef:") {
+		return name, nil
+	}
+	all, err := s.match(ctx, s.cat.byName["template"], nil)
+	if err != nil {
+		return "", err
+	}
+	var refs []string
+	for _, r := range all {
+		if r.uuid() == name || r.text("name_label") == name {
+			refs = append(refs, r.ref)
+		}
+	}
+	switch len(refs) {
+	case 1:
+		return refs[0], nil
+	case 0:
+		return "", fmt.Errorf("template %q: %w", name, errNoMatch)
+	default:
+		return "", fmt.Errorf("%d templates are named %q: give the uuid", len(refs), name)
+	}
 }
 
 // prepare makes a clone ready: disks on the SR the user wants, BIOS strings,

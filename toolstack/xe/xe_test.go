@@ -29,6 +29,7 @@ type fakeAPI struct {
 	answers map[string]any // of other messages
 	task    string         // the message that runs as a task
 	files   map[string]string
+	closed  bool // the session has ended
 }
 
 func (f *fakeAPI) refuses(method string) error {
@@ -111,6 +112,9 @@ func newFake(t *testing.T) *fakeAPI {
 
 // Call implements API.
 func (f *fakeAPI) Call(_ context.Context, method string, out any, args ...any) error {
+	if f.closed {
+		return errors.New("the session has ended")
+	}
 	if err := f.refuses(method); err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}
@@ -260,7 +264,10 @@ func cmdXe(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	status := Run(context.Background(), Config{
 		Args: args, Stdin: in, Stdout: ts.Stdout(), Stderr: ts.Stderr(), Getenv: ts.Getenv,
-		Connect: func(context.Context, Settings, bool) (API, func(), error) { return f, func() {}, nil },
+		Connect: func(context.Context, Settings, bool) (API, func(), error) {
+			f.closed = false
+			return f, func() { f.closed = true }, nil
+		},
 	})
 	if (status != 0) != neg {
 		ts.Fatalf("xe %s: exit status %d", strings.Join(args, " "), status)

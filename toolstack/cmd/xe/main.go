@@ -18,7 +18,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first interrupt cancels, the second ends at once
+	// The first signal cancels. A second Ctrl-C ends at once; a second SIGTERM does not,
+	// because timeout(1) sends it to the process and to its group.
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
 	status := xe.Run(ctx, xe.Config{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
