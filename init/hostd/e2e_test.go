@@ -10,9 +10,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"cairn/init/config"
 	"cairn/init/hostd/client"
+	"cairn/init/network"
 )
 
 const staticDoc = `version: 1
@@ -231,6 +233,24 @@ func TestKernelLogAndTime(t *testing.T) {
 	}
 	if got, err := l.client.Time(ctx); err != nil || !got.Synchronized {
 		t.Errorf("time: got %+v, %v", got, err)
+	}
+}
+
+// TestOutOfMemory: the kernel's log says which guests were killed, and when.
+func TestOutOfMemory(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	if got, err := l.client.OutOfMemory(t.Context()); err == nil {
+		t.Errorf("without a log: %+v", got)
+	}
+	l.plant("kernel-log", "<6>[    0.000001] oom-kill:constraint=X,task_memcg=/machine/qemu-1-"+
+		"0f5d9a6e-5c3b-4c6e-9a57-3a3f0a1d2b4c.libvirt-qemu,task=qemu-system-x86,pid=77,uid=1\n")
+	before := network.Uptime()
+	got, err := l.client.OutOfMemory(t.Context())
+	must(t, err)
+	if len(got.Kills) != 1 || got.Kills[0].Guest != "0f5d9a6e-5c3b-4c6e-9a57-3a3f0a1d2b4c" || got.Kills[0].PID != 77 ||
+		got.Kills[0].Ago < before-time.Microsecond || got.Kills[0].Ago > network.Uptime() {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cairn/init/hostd/client"
+	"cairn/init/hostd/oom"
+	"cairn/init/network"
 )
 
 // getKernelLog answers the kernel's messages. They are read by root only: their
@@ -38,6 +40,21 @@ func (*linux) KernelLog(empty bool) ([]byte, error) {
 	text := make([]byte, size)
 	n, err := unix.Klogctl(action, text)
 	return text[:max(n, 0)], err
+}
+
+// getOutOfMemory answers which guests the kernel killed. Its log counts the time from
+// its start.
+func (h *Host) getOutOfMemory(w http.ResponseWriter, r *http.Request) {
+	text, err := h.System.KernelLog(false)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	now, answer := network.Uptime(), client.OutOfMemory{Kills: []client.Kill{}}
+	for _, k := range oom.Parse(string(text)) {
+		answer.Kills = append(answer.Kills, client.Kill{Guest: k.Guest, PID: k.PID, Ago: max(now-k.At, 0)})
+	}
+	h.answer(w, answer)
 }
 
 func (h *Host) getTime(w http.ResponseWriter, r *http.Request) {

@@ -42,6 +42,7 @@ func (h *Host) newServer() *http.Server {
 	mux.HandleFunc("GET /v1/logs", h.getLogs)
 	mux.HandleFunc("GET /v1/kernel-log", h.getKernelLog)
 	mux.HandleFunc("DELETE /v1/kernel-log", h.deleteKernelLog)
+	mux.HandleFunc("GET /v1/out-of-memory", h.getOutOfMemory)
 	mux.HandleFunc("GET /v1/time", h.getTime)
 	h.routeStorage(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

@@ -136,6 +136,11 @@ func (c *Client) ClearKernelLog(ctx context.Context) (KernelLog, error) {
 	return do[KernelLog](ctx, c, http.MethodDelete, "/v1/kernel-log", "", nil)
 }
 
+// OutOfMemory asks which guests the kernel killed for lack of memory.
+func (c *Client) OutOfMemory(ctx context.Context) (OutOfMemory, error) {
+	return get[OutOfMemory](ctx, c, "/v1/out-of-memory")
+}
+
 // Time asks how well the host's clock is kept.
 func (c *Client) Time(ctx context.Context) (Time, error) {
 	return get[Time](ctx, c, "/v1/time")

@@ -191,6 +191,19 @@ type KernelLog struct {
 	Text string `json:"text"`
 }
 
+// OutOfMemory is what GET /v1/out-of-memory answers: guests whose emulator the kernel
+// killed for lack of memory, as far back as its log goes.
+type OutOfMemory struct {
+	Kills []Kill `json:"kills"` // oldest first
+}
+
+// Kill is one of them.
+type Kill struct {
+	Guest string        `json:"guest"` // UUID
+	PID   int           `json:"pid"`
+	Ago   time.Duration `json:"ago"` // nanoseconds
+}
+
 // Time is what GET /v1/time answers.
 type Time struct {
 	// Synchronized says whether the clock follows a source of time.

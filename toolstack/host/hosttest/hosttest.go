@@ -25,6 +25,7 @@ type Hostd struct {
 	PowerAsks    []client.PowerAction
 	ServiceLog   []string // lines of the toolstack's log; nil for no log
 	Kernel       string   // the kernel's log
+	Kills        []client.Kill
 	Synchronized bool
 	Err          error // what every call answers, unless nil
 
@@ -133,6 +134,13 @@ func (h *Hostd) ClearKernelLog(context.Context) (client.KernelLog, error) {
 	text := h.Kernel
 	h.Kernel = ""
 	return client.KernelLog{Text: text}, h.Err
+}
+
+// OutOfMemory implements vm.Hostd.
+func (h *Hostd) OutOfMemory(context.Context) (client.OutOfMemory, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return client.OutOfMemory{Kills: h.Kills}, h.Err
 }
 
 // Time implements host.Hostd.
