@@ -28,9 +28,21 @@ func fresh(t *testing.T) (d *instance, dir string) {
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(dir, "log"))
 			t.Logf("%s", log[max(0, len(log)-20000):])
+			return
 		}
+		d.sound()
 	})
 	return d, dir
+}
+
+// sound asserts that no test ends with an image that qemu-img complains of.
+func (d *instance) sound() {
+	d.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) // the test's own is over
+	defer cancel()
+	api, err := demo.Login(ctx, d.addr, password)
+	d.must(err)
+	life.Sound(ctx, life.API{T: d.T, Client: api}, d.inside())
 }
 
 // TestDevLife takes a guest through all there is on a host of make dev.
@@ -48,7 +60,7 @@ func TestDevCrowd(t *testing.T) {
 	defer cancel()
 	d, _ := fresh(t)
 	crowd := life.NewCrowd(ctx, t, d.login(), d.inside(), 20, "file", map[string]string{"location": "/state/sr/crowd"})
-	crowd.Live(ctx)
+	crowd.Live(ctx, 20)
 	crowd.End(ctx)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type Crowd struct {
 type member struct {
 	*demo.Guest
 	vdi, serial string
+	awake       bool // it has greeted
 }
 
 // NewCrowd takes a census and makes guests, all at once, with disks in a new
@@ -85,27 +87,73 @@ func (w *Crowd) create(ctx context.Context, _ int, m *member) (err error) {
 	)
 }
 
-// Live starts all guests, lets each greet and write, and stops them, every other
-// one by its power button, the rest by taking their power away.
-func (w *Crowd) Live(ctx context.Context) {
+// Live starts all guests, waits until some have greeted, lets those write, and stops
+// all: half of them by the power button, as many as can hear it, the rest by taking
+// their power away.
+func (w *Crowd) Live(ctx context.Context, greetings int) {
 	w.API.T.Helper()
 	w.all(ctx, "started", func(ctx context.Context, _ int, m *member) error { return m.Start(ctx) })
 	w.all(ctx, "running", func(ctx context.Context, _ int, m *member) error { return m.is(ctx, "Running") })
-	w.all(ctx, "greeted", greet)
+	w.greet(ctx, greetings)
 	for i, m := range w.guests {
-		Sit(ctx, w.API.T, m.Guest).Ask(ctx, w.API.T, "fill %s %d 1", m.serial, i)
+		if m.awake {
+			Sit(ctx, w.API.T, m.Guest).Ask(ctx, w.API.T, "fill %s %d 1", m.serial, i)
+		}
 	}
 	w.present(ctx)
-	w.all(ctx, "stopped", func(ctx context.Context, i int, m *member) error {
-		if i%2 == 0 {
-			return m.CleanShutdown(ctx)
-		}
-		return m.HardShutdown(ctx)
-	})
+	w.stop(ctx)
 	w.all(ctx, "halted", func(ctx context.Context, _ int, m *member) error { return m.is(ctx, "Halted") })
 	if n := Sound(ctx, w.API, w.Host); n < len(w.guests) {
 		w.API.T.Errorf("%d images were looked at, of %d guests", n, len(w.guests))
 	}
+}
+
+// greet waits until so many guests have greeted, whichever they are.
+func (w *Crowd) greet(ctx context.Context, greetings int) {
+	w.API.T.Helper()
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
+	var left atomic.Int64
+	left.Store(int64(greetings))
+	w.all(ctx, "listened to", func(_ context.Context, _ int, m *member) error {
+		err := m.listen(ctx)
+		if err != nil && left.Load() <= 0 {
+			return nil // others have
+		}
+		if m.awake = err == nil; m.awake && left.Add(-1) == 0 {
+			enough()
+		}
+		return err
+	})
+}
+
+// listen waits for the guest's greeting.
+func (m *member) listen(ctx context.Context) error {
+	console, keys, err := m.Console(ctx, io.Discard, nil)
+	if err != nil {
+		return err
+	}
+	defer keys.Close()
+	_, err = console.Text(ctx, demo.Greeting)
+	return err
+}
+
+func (w *Crowd) stop(ctx context.Context) {
+	w.API.T.Helper()
+	clean := len(w.guests) / 2
+	asked := map[*member]bool{}
+	for _, m := range w.guests {
+		if m.awake && len(asked) < clean {
+			asked[m] = true
+		}
+	}
+	w.API.T.Logf("%d guests are asked to stop", len(asked))
+	w.all(ctx, "stopped", func(ctx context.Context, _ int, m *member) error {
+		if asked[m] {
+			return m.CleanShutdown(ctx)
+		}
+		return m.HardShutdown(ctx)
+	})
 }
 
 func (m *member) is(ctx context.Context, want string) error {
@@ -113,16 +161,6 @@ func (m *member) is(ctx context.Context, want string) error {
 	if err == nil && got != want {
 		err = fmt.Errorf("is %s, want %s", got, want)
 	}
-	return err
-}
-
-func greet(ctx context.Context, _ int, m *member) error {
-	console, keys, err := m.Console(ctx, io.Discard, nil)
-	if err != nil {
-		return err
-	}
-	defer keys.Close()
-	_, err = console.Text(ctx, demo.Greeting)
 	return err
 }
 
