@@ -37,23 +37,37 @@ func (m *Manager) tellEnd(ctx context.Context, vm *api.VM, why hypervisor.Reason
 }
 
 // spaceRetry: an attempt repeats the write that failed, so it is the one sure way
-// to know whether there is space again.
-const spaceRetry = 5 * time.Second
+// to know whether there is space again. Each costs clients two changes of the power
+// state, so attempts that fail become rare, up to mostRetries times as rare.
+const (
+	spaceRetry  = 5 * time.Second
+	mostRetries = 6
+)
+
+// attempt is when a failed write is to be repeated, and how long was waited for it.
+type attempt struct {
+	next  time.Time
+	pause time.Duration
+}
 
 // watchSpace tells once that a guest was paused because a disk could not be
 // written, and lets it go on as soon as that works.
 func (m *Manager) watchSpace(ctx context.Context, vm *api.VM, d located) error {
-	next, known := m.starved[vm.UUID]
+	last, known := m.starved[vm.UUID]
 	now := time.Now()
 	switch {
-	case !d.IOError && known && now.After(next):
+	case !d.IOError && known && now.After(last.next):
 		delete(m.starved, vm.UUID) // it has written since the last attempt
 		return nil
-	case !d.IOError, known && now.Before(next):
+	case !d.IOError, known && now.Before(last.next):
 		return nil
 	}
-	m.starved[vm.UUID] = now.Add(m.cfg.SpaceRetry)
-	m.again(ctx, m.cfg.SpaceRetry)
+	pause := m.cfg.SpaceRetry
+	if known {
+		pause = min(2*last.pause, mostRetries*pause)
+	}
+	m.starved[vm.UUID] = attempt{now.Add(pause), pause}
+	m.again(ctx, pause)
 	if known {
 		return m.goOn(ctx, d)
 	}

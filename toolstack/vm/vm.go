@@ -144,7 +144,7 @@ type Manager struct {
 	missing    map[string]time.Time           // since when domains are gone without a reason
 	unseen     map[string]bool                // domains of a former process whose devices' rows may not be true; nil before the first look
 	unswept    bool                           // a former process may have left devices ready for nobody
-	starved    map[string]time.Time           // domains paused because a disk could not be written: when to try again
+	starved    map[string]attempt             // domains paused because a disk could not be written: when to try again
 }
 
 // New returns a Manager; Register and Run make it work.
@@ -175,7 +175,7 @@ func New(cfg Config) *Manager {
 		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
 		jobEnded: make(chan struct{}, 1), jobs: map[string]bool{},
 		doomed: map[string]time.Time{}, known: map[string]bool{}, missing: map[string]time.Time{},
-		astray: map[api.VMRef]bool{}, starved: map[string]time.Time{}, look: map[string]bool{},
+		astray: map[api.VMRef]bool{}, starved: map[string]attempt{}, look: map[string]bool{},
 	}
 }
 
