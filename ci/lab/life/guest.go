@@ -39,6 +39,13 @@ func Up(ctx context.Context, t testing.TB, g *demo.Guest) Keyboard {
 // Ask types a command of the guest's agent and returns the lines of its answer.
 func (k Keyboard) Ask(ctx context.Context, t testing.TB, format string, args ...any) []string {
 	t.Helper()
+	return k.Type(t, format, args...)(ctx)
+}
+
+// Type types a command; what it returns waits for the answer. Meanwhile nothing
+// else may be asked.
+func (k Keyboard) Type(t testing.TB, format string, args ...any) (answer func(context.Context) []string) {
+	t.Helper()
 	command := fmt.Sprintf(format, args...)
 	name, _, _ := strings.Cut(command, " ")
 	k.Mark()
@@ -48,22 +55,24 @@ func (k Keyboard) Ask(ctx context.Context, t testing.TB, format string, args ...
 	ended := func(l string) bool {
 		return strings.HasPrefix(l, name+" ok ms=") || strings.HasPrefix(l, name+" failed err=")
 	}
-	for {
-		l, err := k.Text(ctx, name+" ")
-		must(t, err)
-		if text := strings.TrimSpace(l.Text); ended(text) {
-			if strings.Contains(text, " failed ") {
-				t.Fatalf("%s: %s", command, text)
+	return func(ctx context.Context) (lines []string) {
+		t.Helper()
+		for {
+			l, err := k.Text(ctx, name+" ")
+			must(t, err)
+			if text := strings.TrimSpace(l.Text); ended(text) {
+				if strings.Contains(text, " failed ") {
+					t.Fatalf("%s: %s", command, text)
+				}
+				break
 			}
-			break
+			k.MarkAfter(l)
 		}
-		k.MarkAfter(l)
+		for _, l := range k.Lines()[before:] {
+			lines = append(lines, strings.TrimSpace(l.Text))
+		}
+		return lines
 	}
-	var answer []string
-	for _, l := range k.Lines()[before:] {
-		answer = append(answer, strings.TrimSpace(l.Text))
-	}
-	return answer
 }
 
 // Word finds key=value in an answer's lines of a kind ("sum").
