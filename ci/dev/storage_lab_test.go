@@ -26,10 +26,10 @@ import (
 
 const mib = 1 << 20
 
-// TestDevStorageSmoke: a host that nobody has set up installs a machine with a disk,
+// TestDevStorage: a host that nobody has set up installs a machine with a disk,
 // by the command line. The repository is the same after a restart, and one that was
 // forgotten stays away.
-func TestDevStorageSmoke(t *testing.T) {
+func TestDevStorage(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	path, dir := program(t), scratch(t)

@@ -80,18 +80,13 @@ func inserted(ctx context.Context, t *testing.T, a life.API, sr string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, driveLimit)
 	defer cancel()
-	var batch struct {
-		Token string `json:"token"`
-	}
-	for {
+	var vdis []string
+	a.Until(ctx, "a disc", []string{"vdi"}, func() bool {
 		a.Call(ctx, nil, "SR.scan", sr)
-		var vdis []string
 		a.Call(ctx, &vdis, "SR.get_VDIs", sr)
-		if len(vdis) > 0 {
-			return vdis[0]
-		}
-		a.Call(ctx, &batch, "event.from", []string{"vdi"}, batch.Token, 3.5)
-	}
+		return len(vdis) > 0
+	})
+	return vdis[0]
 }
 
 // disc is the disc in the host's drive.

@@ -124,12 +124,7 @@ func (a API) Empty(ctx context.Context, sr string) {
 	a.T.Helper()
 	ctx, cancel := context.WithTimeout(ctx, emptyLimit)
 	defer cancel()
-	var batch struct {
-		Token string `json:"token"`
-	}
-	for len(a.vdis(ctx, sr)) > 0 {
-		a.Call(ctx, &batch, "event.from", []string{"vdi"}, batch.Token, 5.5)
-	}
+	a.Until(ctx, "an empty repository", []string{"vdi"}, func() bool { return len(a.vdis(ctx, sr)) == 0 })
 }
 
 func (a API) vdis(ctx context.Context, sr string) (all []string) {
