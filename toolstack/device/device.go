@@ -52,7 +52,10 @@ type Config struct {
 	Network Network
 	// Hypervisor is the one of a host; nil for a host that is not spoken for.
 	Hypervisor func(api.HostRef) hypervisor.Hypervisor
-	Log        *slog.Logger
+	// True is closed when the rows say what the domains have: until then a disk may
+	// look free that a former process has plugged. Nil is from the beginning.
+	True <-chan struct{}
+	Log  *slog.Logger
 }
 
 // Manager runs the devices of the machines of some hosts.

@@ -13,7 +13,23 @@ import (
 
 func lower(s api.VMPowerState) string { return strings.ToLower(string(s)) }
 
+// awaitTruth keeps what takes a disk until the rows say who has it.
+func (m *Manager) awaitTruth(ctx context.Context) error {
+	if m.cfg.True == nil {
+		return nil
+	}
+	select {
+	case <-m.cfg.True:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 func (m *Manager) plugVBD(c *api.Call, ref api.VBDRef) error {
+	if err := m.awaitTruth(c); err != nil {
+		return err
+	}
 	w, err := m.beginVBD(c, ref, api.VBDOperationsPlug, func(tx *db.Tx, v *api.VBD) error {
 		vm, err := db.Get(tx, v.VM)
 		if err != nil {
@@ -104,6 +120,9 @@ func (m *Manager) unplugDisk(c *api.Call, ref api.VBDRef, op api.VBDOperations) 
 // insert puts a disk image into a drive. The row says so first: a crash in
 // between is finished by Found.
 func (m *Manager) insert(c *api.Call, ref api.VBDRef, vdi api.VDIRef) error {
+	if err := m.awaitTruth(c); err != nil {
+		return err
+	}
 	w, err := m.beginVBD(c, ref, api.VBDOperationsInsert, func(tx *db.Tx, v *api.VBD) error {
 		v.VDI, v.Empty = vdi, false
 		return checkMedium(tx, ref, v)

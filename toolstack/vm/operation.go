@@ -29,6 +29,9 @@ type running struct {
 // also, when given, adds its own checks and its intent to that transaction.
 func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also func(*db.Tx, *api.VM) error) (*running, error) {
 	o := &running{m: m, vm: ref, op: op, task: operation.TaskKey(c)}
+	if err := m.awaitSight(c, op); err != nil {
+		return nil, err
+	}
 	err := m.cfg.DB.Update(c, func(tx *db.Tx) error {
 		vm, err := db.Edit(tx, ref)
 		if err != nil {

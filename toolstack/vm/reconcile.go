@@ -26,8 +26,8 @@ func (m *Manager) Run(ctx context.Context, ready func()) error {
 	if err := m.ensureTemplates(ctx); err != nil {
 		return fmt.Errorf("default templates: %w", err)
 	}
-	if err := m.recoverOperations(ctx); err != nil {
-		return fmt.Errorf("recover operations: %w", err)
+	if err := m.Recover(ctx); err != nil {
+		return err
 	}
 	m.redoReverts(ctx)
 	m.finishDestroys(ctx)
@@ -53,6 +53,7 @@ func (m *Manager) Run(ctx context.Context, ready func()) error {
 			m.retry(ctx)
 			continue
 		}
+		m.sight()
 		if ready != nil {
 			ready()
 			ready = nil

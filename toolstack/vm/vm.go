@@ -137,10 +137,14 @@ type Manager struct {
 	astray map[api.VMRef]bool           // devices of machines without a domain, to be let go of
 	look   map[string]bool              // domains whose devices may not be as the rows say
 
+	recovered bool          // what a former process left is known
+	sighted   chan struct{} // closed when rows have been compared with domains once
+
 	lookAll bool // events may have been lost: look at every domain's devices
 
 	// Only Run touches these.
 	unfinished map[api.VMRef]api.VMOperations // by a former process; nil after the first reconcile
+	waking     map[api.VMRef]bool             // machines that a former process was to let go: their operations stay until they are
 	missing    map[string]time.Time           // since when domains are gone without a reason
 	unseen     map[string]bool                // domains of a former process whose devices' rows may not be true; nil before the first look
 	unswept    bool                           // a former process may have left devices ready for nobody
@@ -176,6 +180,7 @@ func New(cfg Config) *Manager {
 		jobEnded: make(chan struct{}, 1), jobs: map[string]bool{},
 		doomed: map[string]time.Time{}, known: map[string]bool{}, missing: map[string]time.Time{},
 		astray: map[api.VMRef]bool{}, starved: map[string]attempt{}, look: map[string]bool{},
+		sighted: make(chan struct{}),
 	}
 }
 

@@ -133,6 +133,9 @@ func run(ctx context.Context, cfg config) error {
 	}
 	defer t.audit.Close()
 	defer t.server.Close()
+	if err := t.vms.Recover(ctx); err != nil { // before the first request
+		return err
+	}
 	server := wire.NewHTTPServer(t.server, tlsConfig, cfg.log)
 	return t.serve(ctx, server, listener)
 }
@@ -238,7 +241,7 @@ func (t *toolstack) build() error {
 		DB: t.db, Hostd: t.storageOf, Domains: t.domainsOf, Alerts: t.alerts, Tasks: t.tasks, Log: log.With("component", "storage"),
 	})
 	t.devices = device.New(device.Config{
-		DB: t.db, Storage: t.disks, Network: t.networks, Hypervisor: t.hypervisorOf, Log: log.With("component", "device"),
+		DB: t.db, Storage: t.disks, Network: t.networks, Hypervisor: t.hypervisorOf, True: t.ready, Log: log.With("component", "device"),
 	})
 	t.vms = vm.New(vm.Config{
 		Memory: t.memory, Devices: t.devices, Disks: t.disks, Alerts: t.alerts,
