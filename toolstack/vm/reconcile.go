@@ -336,6 +336,7 @@ func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f
 	if savedAway(vm, f.why) {
 		return m.settleSaved(ctx, ref, vm, f)
 	}
+	f.why = m.explained(ctx, vm, f.why)
 	restart := m.wantsRestart(ref, vm, f.why)
 	done, err := m.settled(ctx, ref, f, func(tx *db.Tx, vm *api.VM) error {
 		return m.recordHalted(tx, ref, vm)
@@ -366,7 +367,7 @@ func (m *Manager) wantsRestart(ref api.VMRef, vm *api.VM, why hypervisor.Reason)
 	switch why {
 	case hypervisor.ByGuest:
 		return vm.ActionsAfterShutdown == api.OnNormalExitRestart
-	case hypervisor.ByCrash:
+	case hypervisor.ByCrash, byOutOfMemory:
 		again := vm.ActionsAfterCrash == api.OnCrashBehaviourRestart ||
 			vm.ActionsAfterCrash == api.OnCrashBehaviourCoredumpAndRestart ||
 			vm.ActionsAfterCrash == api.OnCrashBehaviourRenameRestart

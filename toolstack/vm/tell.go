@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
 	"cairn/toolstack/hypervisor"
 )
@@ -26,11 +27,48 @@ func (m *Manager) raise(ctx context.Context, name string, vm *api.VM, body strin
 	}
 }
 
+// Hostd is what this package asks of its own host's.
+type Hostd interface {
+	OutOfMemory(ctx context.Context) (client.OutOfMemory, error)
+}
+
+// byOutOfMemory: the kernel killed the emulator for lack of memory. The hypervisor
+// sees a crash, or nothing when the toolstack was down meanwhile.
+const byOutOfMemory hypervisor.Reason = "out-of-memory"
+
+// explainLimit bounds the question why, which everything else waits for.
+const explainLimit = 5 * time.Second
+
+// explained finds out whether it was the kernel that ended a domain. A kill of
+// before the VM's start is of an earlier life.
+func (m *Manager) explained(ctx context.Context, vm *api.VM, why hypervisor.Reason) hypervisor.Reason {
+	if m.cfg.Hostd == nil || why != hypervisor.ByCrash && why != "" || vm.ResidentOn != m.cfg.Host.Ref() {
+		return why
+	}
+	ctx, cancel := context.WithTimeout(ctx, explainLimit)
+	defer cancel()
+	found, err := m.cfg.Hostd.OutOfMemory(ctx)
+	if err != nil {
+		m.cfg.Log.Warn("out-of-memory-unknown", "uuid", vm.UUID, "err", err)
+		return why
+	}
+	uptime := m.uptime(vm)
+	for _, k := range found.Kills {
+		if k.Guest == vm.UUID && k.Ago <= uptime {
+			m.cfg.Log.Warn("vm-out-of-memory", "uuid", vm.UUID, "pid", k.PID, "ago", k.Ago.Round(time.Millisecond))
+			return byOutOfMemory
+		}
+	}
+	return why
+}
+
 // tellEnd tells of an end that nobody asked for.
 func (m *Manager) tellEnd(ctx context.Context, vm *api.VM, why hypervisor.Reason) {
 	switch why {
 	case hypervisor.ByCrash:
-		m.raise(ctx, alertCrashed, vm, "VM '"+vm.NameLabel+"' has crashed: its guest failed, or its emulator was killed")
+		m.raise(ctx, alertCrashed, vm, "VM '"+vm.NameLabel+"' has crashed: its guest failed, or its emulator died")
+	case byOutOfMemory:
+		m.raise(ctx, alertCrashed, vm, "VM '"+vm.NameLabel+"' has crashed: out of memory, the host's kernel killed its emulator")
 	case hypervisor.ByGuest:
 		m.raise(ctx, alertShutdown, vm, "VM '"+vm.NameLabel+"' has powered itself off")
 	}

@@ -2,13 +2,16 @@ package vm_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/host/hosttest"
 	"cairn/toolstack/hypervisor"
 	"cairn/toolstack/vm"
 )
@@ -78,6 +81,63 @@ func TestEndsAreTold(t *testing.T) {
 	s.Must(nil, "VM.clean_shutdown", ref) // what was asked for is no news
 	s.Must(nil, "VM.start", ref, false, false)
 	s.Must(nil, "VM.hard_shutdown", ref)
+	told.silent(t)
+}
+
+// TestOutOfMemory: what the kernel killed is told apart from what crashed, also
+// when nobody saw it, and is followed like a crash. A kill of an earlier life is none.
+func TestOutOfMemory(t *testing.T) {
+	told, hostd := newAlerts(), hosttest.New()
+	s := newStackEdit(t, func(c *vm.Config) { c.Alerts, c.Hostd = told, hostd })
+	ref := s.makeVM("shop")
+	uuid := s.uuid(ref)
+	kill := func(ago time.Duration) {
+		other := client.Kill{Guest: api.NewUUID()}
+		hostd.Set(func(h *hosttest.Hostd) { h.Kills = []client.Kill{other, {Guest: uuid, PID: 7, Ago: ago}} })
+	}
+	const crash, memory = "' has crashed: its guest", "' has crashed: out of memory"
+	for _, tt := range []struct {
+		name        string
+		ago, uptime time.Duration
+		err         error
+		want        string
+		state       api.VMPowerState
+	}{
+		{"just now", 0, time.Second, nil, memory, api.VMPowerStateHalted},
+		{"an earlier life", time.Hour, time.Minute, nil, crash, api.VMPowerStateRunning},
+		{"after a long life", 0, time.Hour, nil, memory, api.VMPowerStateRunning},
+		{"nobody knows", 0, time.Second, errors.New("hostd is away"), crash, api.VMPowerStateHalted},
+	} {
+		s.Must(nil, "VM.start", ref, false, false)
+		started := time.Now().Add(-tt.uptime)
+		must(t, s.DB.Update(s.ctx, func(tx *db.Tx) error {
+			m, err := db.Edit(tx, s.record(ref).Metrics)
+			m.StartTime = started
+			return err
+		}))
+		kill(tt.ago)
+		hostd.Set(func(h *hosttest.Hostd) { h.Err = tt.err })
+		s.hv.End(uuid, hypervisor.ByCrash)
+		if got := told.hears(t); !strings.HasPrefix(got, "VM_CRASHED VM "+uuid+" VM 'shop"+tt.want) {
+			t.Errorf("%s: told %q", tt.name, got)
+		}
+		s.Until(tt.name, func() bool {
+			return s.record(ref).PowerState == tt.state && (tt.state == api.VMPowerStateHalted || s.metrics(ref).StartTime.After(started))
+		})
+		if tt.state == api.VMPowerStateRunning {
+			s.Must(nil, "VM.hard_shutdown", ref)
+		}
+	}
+	hostd.Set(func(h *hosttest.Hostd) { h.Err = nil })
+	s.Must(nil, "VM.start", ref, false, false)
+	s.stop()
+	kill(0)
+	s.hv.End(uuid, hypervisor.ByCrash)
+	s.run(vm.New(s.config))
+	if got := told.hears(t); !strings.Contains(got, memory) {
+		t.Errorf("while the toolstack was down: told %q", got)
+	}
+	s.state(ref, api.VMPowerStateHalted)
 	told.silent(t)
 }
 

@@ -95,6 +95,8 @@ type Config struct {
 	Memory Memory
 	// Alerts hears of crashes and full disks; may be nil.
 	Alerts Alerts
+	// Hostd knows what the host's kernel did to guests; may be nil.
+	Hostd Hostd
 	// Sleep waits between the steps of an appliance; nil is real time.
 	Sleep func(context.Context, time.Duration) error
 	// SpaceRetry paces attempts to let a guest go on whose disk had no space; 0 is

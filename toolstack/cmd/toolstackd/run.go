@@ -56,6 +56,7 @@ type hostd interface {
 	host.Hostd
 	network.Hostd
 	storage.Hostd
+	vm.Hostd
 }
 
 // pool is hosts of which this process speaks for all.
@@ -244,7 +245,7 @@ func (t *toolstack) build() error {
 		DB: t.db, Storage: t.disks, Network: t.networks, Hypervisor: t.hypervisorOf, True: t.ready, Log: log.With("component", "device"),
 	})
 	t.vms = vm.New(vm.Config{
-		Memory: t.memory, Devices: t.devices, Disks: t.disks, Alerts: t.alerts,
+		Memory: t.memory, Devices: t.devices, Disks: t.disks, Alerts: t.alerts, Hostd: t.hostd,
 		DB: t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
 		Log: log.With("component", "vm"),
 	})
