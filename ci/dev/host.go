@@ -23,9 +23,6 @@ import (
 // Where toolstackd finds itself inside.
 const toolstackd = "/usr/sbin/toolstackd"
 
-// localStorage is the repository of a new host: a directory, as it has no disks.
-const localStorage = "/state/sr/local"
-
 // realHost is a host in namespaces.
 type realHost struct{ *devhost.Libvirt }
 

@@ -165,8 +165,8 @@ func stay(ctx context.Context, cfg config, h host, log *logFile, begin time.Time
 	return nil
 }
 
-// await returns once the log says that the API is worth calling and a login has
-// succeeded.
+// await returns once the log says that the API is worth calling, a login has
+// succeeded, and there is a place for disks.
 func await(ctx context.Context, cfg config, h host, log *logFile) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
@@ -181,5 +181,8 @@ func await(ctx context.Context, cfg config, h host, log *logFile) error {
 	if err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
-	return api.Close(ctx)
+	if cfg.SimHosts == 0 {
+		err = stored(ctx, cfg, api)
+	}
+	return errors.Join(err, api.Close(ctx))
 }

@@ -101,12 +101,17 @@ func (m *Manager) beginNow(ctx context.Context, b *beginning) error {
 		}
 		holds = id
 	}
+	if _, err := db.ByUUID[api.SR](m.cfg.DB.Snapshot(), holds); err != nil {
+		if _, err := h.AttachRepository(ctx, holds, b.config); err != nil {
+			return err
+		}
+	}
 	pbd, err := m.insertLocal(ctx, b, holds)
 	if err != nil || pbd == "" {
 		return err
 	}
 	m.cfg.Log.Info("local-storage", "repository", holds, "type", b.config.Type, "found", holds != id)
-	return m.tryAttach(ctx, pbd)
+	return m.tryAttach(ctx, pbd) // which finds its disks
 }
 
 // localIntent is the uuid for the repository, on record; "" when the host has been
@@ -126,9 +131,8 @@ func (m *Manager) localIntent(ctx context.Context, host api.HostRef) (id string,
 	})
 }
 
-// insertLocal writes the rows of a repository that is on its medium, which is
-// attached afterwards; no PBD when it has rows already, as after a client has
-// replaced other_config.
+// insertLocal writes the rows of a repository that is attached; no PBD when it has
+// rows already, as after a client has replaced other_config.
 func (m *Manager) insertLocal(ctx context.Context, b *beginning, id string) (ref api.PBDRef, err error) {
 	d, err := driverOf(b.config.Type)
 	if err != nil {
@@ -145,7 +149,7 @@ func (m *Manager) insertLocal(ctx context.Context, b *beginning, id string) (ref
 		}
 		pbd := api.NewPBD()
 		pbd.SR, pbd.Host = db.Insert(tx, newSR(id, localLabel, localDescription, d, "", false, nil)), b.host
-		pbd.DeviceConfig = b.config.Config
+		pbd.DeviceConfig, pbd.CurrentlyAttached = b.config.Config, true
 		pbd.OtherConfig = map[string]string{pluggedKey: "true"}
 		ref = db.Insert(tx, pbd)
 		return takeDefaults(tx, pbd.SR)

@@ -183,12 +183,16 @@ func TestLocalStorageOnALateDisk(t *testing.T) {
 func TestLocalStorageWithoutItsRecord(t *testing.T) {
 	r := newRig(t)
 	r.begin(t.Context(), sdb)
-	before, _ := r.local()
+	before, sr := r.local()
+	r.Must(nil, "PBD.unplug", sr.PBDs[0])
 	if err := db.Modify(t.Context(), r.DB, r.host, func(_ *db.Tx, h *api.Host) error { h.OtherConfig = nil; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	r.begin(t.Context(), sdb)
-	if now, _ := r.local(); now != before {
-		t.Error("there is another repository now")
+	if all := r.locals(); len(all) != 1 || all[before] == nil {
+		t.Errorf("repositories %v", all)
+	}
+	if _, err := r.hostd.Repository(t.Context(), sr.UUID); err == nil || wiretest.Get(r.Server, sr.PBDs[0]).CurrentlyAttached {
+		t.Errorf("it was unplugged and is attached again: %v", err)
 	}
 }
