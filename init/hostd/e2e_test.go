@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +27,41 @@ management:
   dns: [10.0.0.53]
 ntp: [time.example]
 `
+
+// TestGuestLogs lists guests by the files of theirs, and removes all of one guest's
+// and nothing else.
+func TestGuestLogs(t *testing.T) {
+	const one, two = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+	l := newLab(t)
+	l.smbios(staticDoc)
+	for _, name := range []string{one + ".log", one + "-console.log", one + "-console.log.0", two + ".log", one + ".txt", "other.log"} {
+		l.plant("log/libvirt/qemu/"+name, "text")
+	}
+	l.start()
+	l.logged("hostd-ready")
+	listed := func(want ...string) {
+		t.Helper()
+		got, err := l.client.GuestLogs(t.Context())
+		must(t, err)
+		if !slices.Equal(got, want) {
+			t.Errorf("logs of %v, want %v", got, want)
+		}
+	}
+	listed(one, two)
+	for range 2 {
+		must(t, l.client.DeleteGuestLogs(t.Context(), one))
+	}
+	listed(two)
+	for _, name := range []string{one + ".txt", "other.log"} {
+		l.read("log/libvirt/qemu/" + name)
+	}
+	for _, bad := range []string{"other", "..", one + ".log", "../chronyd"} {
+		var refused *client.Error
+		if err := l.client.DeleteGuestLogs(t.Context(), bad); !errors.As(err, &refused) || refused.Status < 400 || refused.Status >= 500 {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
 
 func TestFirstBoot(t *testing.T) {
 	l := newLab(t)

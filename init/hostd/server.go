@@ -40,6 +40,8 @@ func (h *Host) newServer() *http.Server {
 	mux.HandleFunc("POST /v1/kvm", h.postKVM)
 	mux.HandleFunc("POST /v1/power", h.postPower)
 	mux.HandleFunc("GET /v1/logs", h.getLogs)
+	mux.HandleFunc("GET /v1/guest-logs", h.getGuestLogs)
+	mux.HandleFunc("DELETE /v1/guest-logs/{uuid}", h.deleteGuestLogs)
 	mux.HandleFunc("GET /v1/kernel-log", h.getKernelLog)
 	mux.HandleFunc("DELETE /v1/kernel-log", h.deleteKernelLog)
 	mux.HandleFunc("GET /v1/out-of-memory", h.getOutOfMemory)

@@ -41,6 +41,8 @@ type Hostd interface {
 	LoadKVM(ctx context.Context) error
 	PutConfig(ctx context.Context, text []byte) (client.Config, error)
 	Logs(ctx context.Context, service string, lines int) (client.Logs, error)
+	GuestLogs(ctx context.Context) ([]string, error)
+	DeleteGuestLogs(ctx context.Context, uuid string) error
 	KernelLog(ctx context.Context) (client.KernelLog, error)
 	ClearKernelLog(ctx context.Context) (client.KernelLog, error)
 	Time(ctx context.Context) (client.Time, error)
@@ -262,7 +264,7 @@ const (
 	addressInterval = time.Second
 )
 
-// Run refreshes the rows until the context ends.
+// Run refreshes the rows, and removes the logs of guests that are no more, until the context ends.
 func (m *Manager) Run(ctx context.Context) error {
 	for {
 		wait := refreshInterval
@@ -276,6 +278,9 @@ func (m *Manager) Run(ctx context.Context) error {
 		}
 		if err := m.Sync(ctx); err != nil && ctx.Err() == nil {
 			m.cfg.Log.Warn("host-sync-failed", "err", err)
+		}
+		if err := m.SweepLogs(ctx); err != nil && ctx.Err() == nil {
+			m.cfg.Log.Warn("guest-logs-left", "err", err)
 		}
 	}
 }

@@ -126,6 +126,18 @@ func (c *Client) Logs(ctx context.Context, service string, lines int) (Logs, err
 	return get[Logs](ctx, c, "/v1/logs?"+q.Encode())
 }
 
+// GuestLogs lists, by UUID, the guests of which there are logs: what QEMU said of
+// them, and what they said on their consoles.
+func (c *Client) GuestLogs(ctx context.Context) ([]string, error) {
+	return get[[]string](ctx, c, "/v1/guest-logs")
+}
+
+// DeleteGuestLogs removes the logs of a guest that does not run. It is idempotent.
+func (c *Client) DeleteGuestLogs(ctx context.Context, uuid string) error {
+	_, err := do[struct{}](ctx, c, http.MethodDelete, "/v1/guest-logs/"+url.PathEscape(uuid), "", nil)
+	return err
+}
+
 // KernelLog asks for the messages of the kernel.
 func (c *Client) KernelLog(ctx context.Context) (KernelLog, error) {
 	return get[KernelLog](ctx, c, "/v1/kernel-log")

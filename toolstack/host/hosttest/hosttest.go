@@ -27,7 +27,8 @@ type Hostd struct {
 	Kernel       string   // the kernel's log
 	Kills        []client.Kill
 	Synchronized bool
-	Err          error // what every call answers, unless nil
+	OfGuests     []string // whose logs there are
+	Err          error    // what every call answers, unless nil
 
 	BridgeRows map[string]client.Bridge // by name
 	PortRows   map[string]client.Port   // by interface
@@ -175,5 +176,22 @@ func (h *Hostd) Power(_ context.Context, action client.PowerAction) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.PowerAsks = append(h.PowerAsks, action)
+	return h.Err
+}
+
+// GuestLogs implements host.Hostd.
+func (h *Hostd) GuestLogs(context.Context) ([]string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.OfGuests), h.Err
+}
+
+// DeleteGuestLogs implements host.Hostd.
+func (h *Hostd) DeleteGuestLogs(_ context.Context, uuid string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.Err == nil {
+		h.OfGuests = slices.DeleteFunc(h.OfGuests, func(other string) bool { return other == uuid })
+	}
 	return h.Err
 }
