@@ -88,6 +88,7 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleVBDEject(r, m.eject)
 	api.HandleVBDSetMode(r, m.setMode)
 	api.HandleVBDAssertAttachable(r, m.assertAttachable)
+	r.Override("VBD.set_type", m.setType)
 	r.Override("VBD.set_userdevice", m.setUserdevice)
 	api.HandleVIFCreate(r, m.createVIF)
 	api.HandleVIFDestroy(r, m.destroyVIF)

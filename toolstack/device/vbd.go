@@ -105,6 +105,15 @@ func (m *Manager) setMode(c *api.Call, ref api.VBDRef, mode api.VBDMode) error {
 	})
 }
 
+// setType makes a disk's drive a CD drive or the other way round, for the next start.
+func (m *Manager) setType(c *api.Call, args []api.Value) (api.Result, error) {
+	kind := api.VBDType(args[1].Text)
+	return api.Void{}, m.changeVBD(c, api.VBDRef(api.ParseRef(args[0].Text)), func(tx *db.Tx, v *api.VBD) error {
+		v.Type = kind
+		return checkVBD(tx, v)
+	})
+}
+
 // setUserdevice moves a drive to another place, for the next start.
 func (m *Manager) setUserdevice(c *api.Call, args []api.Value) (api.Result, error) {
 	userdevice := args[1].Text

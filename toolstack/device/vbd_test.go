@@ -362,7 +362,7 @@ func TestMedia(t *testing.T) {
 
 func TestVBDSettings(t *testing.T) {
 	s := newStack(t)
-	s.Covers("VBD.set_mode", "VBD.set_userdevice")
+	s.Covers("VBD.set_mode", "VBD.set_type", "VBD.set_userdevice")
 	vbd, drivee := s.vbd(drive(s.vm, s.vdi(), "0")), s.vbd(cd(s.vm, "", "3"))
 	s.Must(nil, "VBD.set_mode", vbd.String(), "RO")
 	s.Must(nil, "VBD.set_userdevice", vbd.String(), "5")
@@ -370,6 +370,10 @@ func TestVBDSettings(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	s.Refused(api.ErrVBDCdsMustBeReadonly(), "VBD.set_mode", drivee.String(), "RW")
+	s.Refused(api.ErrVBDNotRemovableMedia("in constructor"), "VBD.set_type", drivee.String(), "Disk")
+	s.Must(nil, "VBD.set_type", vbd.String(), "CD")
+	s.Refused(api.ErrVBDCdsMustBeReadonly(), "VBD.set_mode", vbd.String(), "RW")
+	s.Must(nil, "VBD.set_type", vbd.String(), "Disk")
 	s.Refused(api.ErrDeviceAlreadyExists("3"), "VBD.set_userdevice", vbd.String(), "3")
 	s.Refused(api.ErrInvalidDevice("no"), "VBD.set_userdevice", vbd.String(), "no")
 	s.start()
@@ -377,4 +381,5 @@ func TestVBDSettings(t *testing.T) {
 		t.Errorf("the domain has %+v", d)
 	}
 	s.Refused(api.ErrVMBadPowerState(s.vm.String(), "halted", "running"), "VBD.set_mode", vbd.String(), "RW")
+	s.Refused(api.ErrVMBadPowerState(s.vm.String(), "halted", "running"), "VBD.set_type", vbd.String(), "CD")
 }

@@ -52,6 +52,16 @@ func TestFirmware(t *testing.T) {
 		}
 		r.Must(nil, "VM.hard_shutdown", ref)
 	}
+	machine := func(kind string) {
+		must(t, r.DB.Update(r.ctx, func(tx *db.Tx) error { // as another pool may have written it
+			v, err := db.Edit(tx, api.VMRef(ref))
+			v.Platform = map[string]string{"machine-type": kind}
+			return err
+		}))
+	}
+	machine("pc-q35-99.0")
+	r.refused(api.CodeValueNotSupported, []string{"platform:machine-type", "pc-q35-99.0", "must be one of pc-q35-10.0"}, "VM.start", ref, false, false)
+	machine("pc-q35-10.0")
 	r.Must(nil, "VM.set_HVM_boot_params", ref, map[string]string{"order": "dc"})
 	r.refused(api.CodeOperationNotAllowed, nil, "VM.start", ref, false, false)
 	var kind string

@@ -2,9 +2,11 @@ package vm
 
 import (
 	"maps"
+	"slices"
 	"strconv"
 
 	"cairn/toolstack/api"
+	"cairn/toolstack/hypervisor"
 )
 
 // mapField is a map of the VM's record and what is checked before it changes.
@@ -115,6 +117,8 @@ func checkPlatform(_ *edit, key, value string) error {
 	case coresKey:
 		n, err := strconv.Atoi(value)
 		ok = err == nil && n >= 1 && n <= maxVCPUs
+	case machineKey:
+		ok = slices.Contains(hypervisor.Machines, value)
 	case "nested-virt", "secureboot", "vtpm", "nx", "acpi", "apic", "pae", "viridian", "hpet":
 		switch value {
 		case "true", "false", "1", "0", "auto":

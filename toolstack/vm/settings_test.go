@@ -98,6 +98,7 @@ func TestSettingsRefused(t *testing.T) {
 		{"VM.set_is_default_template", []any{true}, api.ErrInvalidValue("is_default_template", "true")},
 		{"VM.set_NVRAM", []any{map[string]string{"EFI-variables": "?"}}, api.ErrInvalidValue("NVRAM:EFI-variables", "not base64")},
 		{"VM.add_to_platform", []any{"nx", "maybe"}, api.ErrInvalidValue("platform:nx", "maybe")},
+		{"VM.set_platform", []any{map[string]string{"machine-type": "q36"}}, api.ErrInvalidValue("platform:machine-type", "q36")},
 		{"VM.add_to_platform", []any{"cores-per-socket", "0"}, api.ErrInvalidValue("platform:cores-per-socket", "0")},
 		{"VM.set_bios_strings", []any{map[string]string{"bios": "x"}}, api.ErrInvalidValue("bios", "unknown key")},
 		{"VM.set_bios_strings", []any{map[string]string{"bios-vendor": ""}}, api.ErrInvalidValue("bios-vendor", "must have 1 to 512 characters")},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"cairn/toolstack/api"
@@ -137,6 +138,9 @@ func (m *Manager) specOf(ref api.VMRef, vm *api.VM, sites []*Site) (hypervisor.S
 		UUID: vm.UUID, Title: vm.NameLabel, Kind: kind, Machine: machineOf(vm),
 		MemoryBytes: vm.MemoryStaticMax, MemoryTargetBytes: targetOf(vm), VCPUs: int(vm.VCPUsAtStartup), VCPUsMax: int(vm.VCPUsMax),
 		RebootDestroys: vm.ActionsAfterReboot == api.OnNormalExitDestroy,
+	}
+	if !slices.Contains(hypervisor.Machines, spec.Machine) {
+		return hypervisor.Spec{}, api.ErrValueNotSupported("platform:"+machineKey, spec.Machine, "must be one of "+strings.Join(hypervisor.Machines, ", "))
 	}
 	if err := m.bootOf(vm, &spec); err != nil {
 		return hypervisor.Spec{}, err
