@@ -215,12 +215,17 @@ func (m *Manager) letGo(ctx context.Context, host api.HostRef, vdi api.VDIRef) {
 	}
 }
 
-// has looks whether the domain has a device after an answer was lost. What cannot
-// be told counts as had: nobody else may get the disk then.
+// has looks whether the domain has a device after an answer was lost, when nothing is
+// under way any more. What cannot be told counts as had: nobody else may get the disk
+// then.
 func (x machine) has(ctx context.Context, is func(hypervisor.Hardware) bool) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	hw, err := x.hv.Hardware(ctx, x.uuid)
+	err := x.hv.Settled(ctx, x.uuid)
+	var hw hypervisor.Hardware
+	if err == nil {
+		hw, err = x.hv.Hardware(ctx, x.uuid)
+	}
 	if errors.Is(err, hypervisor.ErrNotFound) {
 		return false
 	}

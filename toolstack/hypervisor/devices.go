@@ -91,10 +91,13 @@ type MemoryStats struct {
 // as the domain: the caller's records are what the next start goes by.
 //
 // A lost answer (ErrUnknownOutcome) is settled by looking: Hardware says what the
-// domain has.
+// domain has. What was asked for may still be under way then, so Settled comes first.
 type Devices interface {
 	// Hardware reports the disks and NICs the domain has at this moment.
 	Hardware(ctx context.Context, uuid string) (Hardware, error)
+	// Settled returns without an error when nothing is under way any more of what was
+	// asked of the domain before; ErrNotFound when there is no domain.
+	Settled(ctx context.Context, uuid string) error
 
 	// AttachDisk plugs a disk; ErrExists when its ID or place is taken.
 	AttachDisk(ctx context.Context, uuid string, d Disk) error

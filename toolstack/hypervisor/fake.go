@@ -26,6 +26,9 @@ type Fake struct {
 	fail    map[string]error // error of the next call, by method name
 	saved   map[string]fakeSaved
 	kvm     KVM
+
+	late     map[string]bool // methods whose next answer is lost before they take effect
+	underWay []func()
 }
 
 type fakeDomain struct {
@@ -44,7 +47,7 @@ var _ Hypervisor = (*Fake)(nil)
 func NewFake() *Fake {
 	return &Fake{
 		domains: map[string]*fakeDomain{}, deaf: map[string]bool{}, fail: map[string]error{},
-		holds: map[string]bool{}, saved: map[string]fakeSaved{},
+		holds: map[string]bool{}, saved: map[string]fakeSaved{}, late: map[string]bool{},
 		kvm: KVM{Enabled: true, Present: true},
 	}
 }
@@ -181,6 +184,11 @@ func (f *Fake) on(ctx context.Context, method, uuid string, want State, act func
 	}
 	if want != "" && d.state != want {
 		return fmt.Errorf("%s %s: %w", method, uuid, ErrBadState)
+	}
+	if f.late[method] {
+		delete(f.late, method)
+		f.underWay = append(f.underWay, func() { act(d) })
+		return fmt.Errorf("%s %s: %w", method, uuid, ErrUnknownOutcome)
 	}
 	act(d)
 	return nil

@@ -21,6 +21,10 @@ type domains struct {
 	during func(what string) error
 	// before is called when a Commit begins, after when a Snapshot has been taken.
 	before, after   func()
+	// late makes the next Snapshot take effect only when Settled is asked, as one whose
+	// caller has hung up.
+	late            bool
+	underWay        func()
 	grown           map[string]int64
 	pauses, resumes int
 }
@@ -68,6 +72,18 @@ func (d *domains) write(vm string, cluster int64, value uint64) error {
 	return d.hostd.Write(g.sr, path.Base(g.disk.Source.Path), cluster, value)
 }
 
+// Settled ends what was answered too early.
+func (d *domains) Settled(_ context.Context, vm string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.underWay != nil {
+		d.underWay()
+		d.underWay = nil
+	}
+	_, err := d.find(vm)
+	return err
+}
+
 func (d *domains) Hardware(_ context.Context, vm string) (hypervisor.Hardware, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -107,6 +123,10 @@ func (d *domains) Snapshot(_ context.Context, vm string, o []hypervisor.Overlay)
 		return fmt.Errorf("overlay %+v is not on the disk's layer %s", o[0], g.disk.Source.Path)
 	}
 	s := o[0].Source
+	if d.late {
+		d.late, d.underWay = false, func() { g.disk.Source = &s }
+		return hypervisor.ErrUnknownOutcome
+	}
 	g.disk.Source = &s
 	return d.say("snapshot")
 }

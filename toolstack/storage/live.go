@@ -138,7 +138,13 @@ func (m *Manager) topOf(ctx context.Context, vdi api.VDIRef) (string, use, error
 		if d == nil {
 			continue
 		}
-		hardware, err := d.Hardware(ctx, u.vm)
+		// A switch that was given up may be under way: what the domain has before it is over
+		// says nothing.
+		var hardware hypervisor.Hardware
+		err := d.Settled(ctx, u.vm)
+		if err == nil {
+			hardware, err = d.Hardware(ctx, u.vm)
+		}
 		if errors.Is(err, hypervisor.ErrNotFound) {
 			continue
 		}

@@ -119,3 +119,29 @@ func TestAGuestEndsDuringItsSnapshot(t *testing.T) {
 		})
 	}
 }
+
+// The caller of a snapshot hangs up while the domain is being switched: its new layer
+// is not taken away before it is certain that the domain does not come to write to it.
+func TestASwitchThatWasGivenUp(t *testing.T) {
+	r := newRig(t)
+	sr := r.sr("ext", "/dev/sdb")
+	ref := r.disk(sr, "root", 8*mib)
+	r.write(ref, 0, 1)
+	vm, vbd := r.vm(ref)
+	guest := wiretest.Get(r.Server, vm).UUID
+	r.domains.late = true
+	if _, err := r.Call("VDI.snapshot", ref, noMap); err == nil {
+		t.Error("it is said to be done")
+	}
+	if err := r.domains.Settled(t.Context(), guest); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.domains.write(guest, 1, 2); err != nil {
+		t.Errorf("the domain has lost its disk: %v", err)
+	}
+	r.reads("the disk", ref, map[int64]uint64{0: 1, 1: 2})
+	r.halt(vm, vbd)
+	r.coalesce(sr)
+	r.reads("the disk in the end", ref, map[int64]uint64{0: 1, 1: 2})
+	r.sound(sr)
+}

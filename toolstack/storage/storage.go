@@ -48,6 +48,7 @@ import (
 // Domains is what storage asks of the hypervisor of a host.
 type Domains interface {
 	Hardware(ctx context.Context, uuid string) (hypervisor.Hardware, error)
+	Settled(ctx context.Context, uuid string) error
 	ResizeDisk(ctx context.Context, uuid, id string, bytes int64) error
 	Snapshot(ctx context.Context, uuid string, o []hypervisor.Overlay) error
 	Commit(ctx context.Context, uuid, id string, progress func(float64)) error
