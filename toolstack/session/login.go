@@ -20,12 +20,11 @@ func (m *Manager) registerSessions(r *api.Registry) {
 	api.HandleSessionSlaveLocalLoginWithPassword(r, func(c *api.Call, user, password string) (api.SessionRef, error) {
 		return m.LocalLogin(c, user, password, c.Remote)
 	})
-	logout := func(c *api.Call) error {
+	api.HandleSessionLogout(r, func(c *api.Call) error {
 		m.Logout(c.Session)
 		return nil
-	}
-	api.HandleSessionLogout(r, logout)
-	api.HandleSessionLocalLogout(r, logout)
+	})
+	api.HandleSessionLocalLogout(r, m.localLogout)
 	api.HandleSessionGetAllSubjectIdentifiers(r, m.subjectIdentifiers)
 	api.HandleSessionLogoutSubjectIdentifier(r, m.logoutSubject)
 	if m.cfg.SetRootPassword != nil {
@@ -54,6 +53,19 @@ func (m *Manager) LocalLogin(ctx context.Context, user, password, remote string)
 	ref, now := api.NewRef[api.Session](), m.cfg.Clock.Now()
 	m.forget(m.add(ref, &state{principal: p, originator: "local", local: true, used: now}))
 	return ref, nil
+}
+
+// localLogout ends a session of this host alone, and no other.
+func (m *Manager) localLogout(c *api.Call) error {
+	s, err := m.find(c.Session)
+	if err != nil {
+		return err
+	}
+	if !s.local {
+		return api.ErrSessionInvalid(c.Session.String())
+	}
+	m.Logout(c.Session)
+	return nil
 }
 
 // errCredentials is all a client learns of a wrong user name or password.

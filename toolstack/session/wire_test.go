@@ -302,6 +302,8 @@ func TestLocalSessions(t *testing.T) {
 	local.Must(nil, "host.is_in_emergency_mode")
 	refused(t, &local, "SESSION_INVALID", "pool.get_all")
 	refused(t, s, "HANDLE_INVALID", "session.get_record", local.Session) // it is in no database
+	refused(t, s, "SESSION_INVALID", "session.local_logout")
+	s.Must(nil, "pool.get_all") // the pool's session goes on
 	local.Must(nil, "session.local_logout")
 	refused(t, &local, "SESSION_INVALID", "host.is_in_emergency_mode")
 	if _, err := s.Raw("session.slave_local_login_with_password", "vm-admin", wiretest.Password); code(err) != "SESSION_AUTHENTICATION_FAILED" {

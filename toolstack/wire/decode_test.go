@@ -43,6 +43,7 @@ func TestParseXMLCall(t *testing.T) {
 		call(param("<dateTime.iso8601>20260203T04:05:06Z</dateTime.iso8601>")):                   `VM.x "20260203T04:05:06Z"`,
 		"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!-- c -->\n" + call(param("a<!-- b -->c")): `VM.x "ac"`,
 		call(" \n " + param("1") + " " + param("2")):                                             `VM.x "1" "2"`,
+		call("") + "\n <!-- c --> \n":                                                            "VM.x",
 	} {
 		r, err := parseXMLCall([]byte(in))
 		if err != nil {
@@ -56,6 +57,7 @@ func TestParseXMLCall(t *testing.T) {
 		call("<param>1</param>"), call(param("<int>1")), call(param("<boolean>2</boolean>")), call(param("<blob>1</blob>")),
 		call(param("<struct><name>k</name></struct>")), call(param("<array><value>1</value></array>")),
 		call(param("<string>a</string><string>b</string>")), call(param("<string><i4>1</i4></string>")),
+		call("") + "x", call("") + call(""), call("") + "</a>", call("") + "<a/>", "<methodCall><methodName>a.b</methodName></methodCall>;",
 		call(param("&unknown;")), call(param("\xff")),
 		call(param(strings.Repeat("<array><data><value>", 200) + strings.Repeat("</value></data></array>", 200))),
 	} {

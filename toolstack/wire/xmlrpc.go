@@ -20,6 +20,9 @@ func parseXMLCall(body []byte) (*request, error) {
 	p := &xmlParser{d: xml.NewDecoder(bytes.NewReader(body))}
 	p.d.Strict = true
 	r, err := p.call()
+	if err == nil {
+		err = p.nothingMore()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("xml-rpc: %w", err)
 	}
@@ -97,6 +100,28 @@ func (p *xmlParser) end() error {
 		err = fmt.Errorf("unexpected <%s>", name)
 	}
 	return err
+}
+
+// nothingMore reads what may follow a call: white space and comments.
+func (p *xmlParser) nothingMore() error {
+	for {
+		t, err := p.d.Token()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch t := t.(type) {
+		case xml.Comment, xml.ProcInst:
+		case xml.CharData:
+			if len(bytes.TrimSpace(t)) > 0 {
+				return errors.New("text after the call's end")
+			}
+		default:
+			return errors.New("more than one call")
+		}
+	}
 }
 
 func (p *xmlParser) call() (*request, error) {
