@@ -54,6 +54,7 @@ func (fakeHost) AwaitKind(context.Context) error { return nil }
 func (fakeHost) Kind() (hypervisor.Kind, bool)   { return hypervisor.Accelerated, true }
 func (fakeHost) GuestMemory() int64              { return 4 << 30 }
 func (fakeHost) Address() string                 { return "192.0.2.1" }
+func (fakeHost) Boot() string                    { return "first" }
 
 func newStack(t *testing.T) *stack {
 	t.Helper()

@@ -139,6 +139,9 @@ type Devices interface {
 	// Save writes the running or paused domain to a file or block device and ends it.
 	// When it fails, or is called off, the domain goes on and the file is worth nothing.
 	Save(ctx context.Context, uuid, path string) error
+	// Whole reports whether a file holds all of a domain that Save was to write: a Save
+	// that was cut off leaves one that does not. It says nothing of what happened since.
+	Whole(ctx context.Context, uuid, path string) (bool, error)
 	// Restore brings a saved domain back. Of spec, the disks' sources, the NICs' taps
 	// and bridges and the title count; the hardware is as it was saved. The file stays.
 	Restore(ctx context.Context, path string, spec Spec, paused bool) error

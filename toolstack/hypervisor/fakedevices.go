@@ -34,12 +34,24 @@ func (f *Fake) DiskSize(uuid, id string) int64 {
 	return 0
 }
 
-// Saved says what a file holds that Save wrote.
+// Saved says what a file holds that Save wrote to its end.
 func (f *Fake) Saved(path string) (Spec, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, ok := f.saved[path]
-	return s.spec, ok
+	return s.spec, ok && !s.torn
+}
+
+// Tear makes a file one that Save has begun to write and not finished, or that a
+// power cut has left so.
+func (f *Fake) Tear(uuid, path string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.saved[path]
+	if s.torn = true; s.spec.UUID == "" {
+		s.spec.UUID = uuid
+	}
+	f.saved[path] = s
 }
 
 // CopySaved is what a copy of such a file, made by another, amounts to.

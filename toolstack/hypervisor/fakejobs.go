@@ -15,6 +15,7 @@ import (
 type fakeSaved struct {
 	spec  Spec
 	sizes map[string]int64
+	torn  bool
 }
 
 // Snapshot implements Devices.
@@ -65,6 +66,17 @@ func (f *Fake) Save(ctx context.Context, uuid, path string) error {
 	})
 }
 
+// Whole implements Devices.
+func (f *Fake) Whole(ctx context.Context, uuid, path string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.failure(ctx, "Whole"); err != nil {
+		return false, err
+	}
+	s, there := f.saved[path]
+	return there && !s.torn && s.spec.UUID == uuid, nil
+}
+
 // Restore implements Devices.
 func (f *Fake) Restore(ctx context.Context, path string, spec Spec, paused bool) error {
 	if err := spec.Check(); err != nil {
@@ -77,7 +89,7 @@ func (f *Fake) Restore(ctx context.Context, path string, spec Spec, paused bool)
 	}
 	s, ok := f.saved[path]
 	switch {
-	case !ok || s.spec.UUID != spec.UUID:
+	case !ok || s.torn || s.spec.UUID != spec.UUID:
 		return fmt.Errorf("restore %s: %s: %w", spec.UUID, path, ErrNotFound)
 	case f.domains[spec.UUID] != nil:
 		return fmt.Errorf("restore %s: %w", spec.UUID, ErrExists)

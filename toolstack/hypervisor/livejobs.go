@@ -197,19 +197,42 @@ func (l *Libvirt) Save(ctx context.Context, uuid, path string) error {
 	})
 }
 
+// Whole implements Devices. libvirt writes into a file's head that it is complete
+// once all that follows is on the medium.
+func (l *Libvirt) Whole(ctx context.Context, uuid, path string) (bool, error) {
+	saved, err := l.savedXML(ctx, path)
+	var refused golibvirt.Error
+	if errors.As(err, &refused) && golibvirt.ErrorNumber(refused.Code) == golibvirt.ErrOperationFailed {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var d libvirtxml.Domain
+	return d.Unmarshal(saved) == nil && d.UUID == uuid, nil
+}
+
+// savedXML is the domain that a file says it holds.
+func (l *Libvirt) savedXML(ctx context.Context, path string) (saved string, err error) {
+	if err := checkPath("file", path); err != nil {
+		return "", err
+	}
+	err = l.owner.call(ctx, l.work(), "read "+path, func(c *golibvirt.Libvirt) (err error) {
+		saved, err = c.DomainSaveImageGetXMLDesc(path, uint32(golibvirt.DomainSaveImageXMLSecure))
+		return err
+	})
+	return saved, err
+}
+
 func (l *Libvirt) saving() limit { return limit{after: l.cfg.Limits.Save} }
 
 // Restore implements Devices. What the guest sees is in the file; what of the host
 // it lies on is taken from the spec.
 func (l *Libvirt) Restore(ctx context.Context, path string, spec Spec, paused bool) error {
-	if err := errors.Join(spec.Check(), checkPath("file", path)); err != nil {
+	if err := spec.Check(); err != nil {
 		return err
 	}
-	var saved string
-	err := l.owner.call(ctx, l.work(), "read "+path, func(c *golibvirt.Libvirt) (err error) {
-		saved, err = c.DomainSaveImageGetXMLDesc(path, uint32(golibvirt.DomainSaveImageXMLSecure))
-		return err
-	})
+	saved, err := l.savedXML(ctx, path)
 	if err != nil {
 		return err
 	}

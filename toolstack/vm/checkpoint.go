@@ -39,7 +39,7 @@ func (m *Manager) checkpoint(c *api.Call, ref api.VMRef, name string) (api.VMRef
 	if was == api.VMPowerStateSuspended {
 		return m.checkpointAsleep(c, o, j, of)
 	}
-	if w.image, err = m.putDown(c, o, j, spec); err != nil {
+	if w.image, err = m.putDown(c, o, j, spec, was); err != nil {
 		m.cfg.Log.Warn("checkpoint", "uuid", o.uuid, "err", err)
 		return "", o.notSaved(c, asCancelled(c, api.ErrVMCheckpointSuspendFailed(ref.String())))
 	}
@@ -96,7 +96,10 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 			return m.dropImage(tx, vm)
 		}
 		vm.SuspendVDI = ""
-		var err error
+		err := endImage(tx, w.image)
+		if err != nil {
+			return err
+		}
 		made, err = m.insertSnapshot(tx, o.vm, vm, of)
 		return err
 	})
@@ -106,8 +109,8 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 	} else {
 		err = failed
 	}
-	return made, o.end(c, err, func(_ *db.Tx, vm *api.VM) error {
+	return made, o.end(c, err, func(tx *db.Tx, vm *api.VM) error {
 		vm.ScheduledToBeResidentOn = ""
-		return nil
+		return endImage(tx, vm.SuspendVDI) // what did not wake now, sleeps on
 	})
 }

@@ -1,7 +1,6 @@
 package vm_test
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -223,11 +222,11 @@ func TestKilledAtEachStep(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(*crashSeed, uint64(i)))
-			total := killedAt(t, tt, 0, false)
+			total := killedAt(t, tt, death{})
 			for step := 1; step <= total; step++ {
-				for _, loss := range []bool{false, true} {
-					if *crashAll || random.IntN(total) < 2 {
-						killedAt(t, tt, step, loss)
+				for _, d := range []death{{step: step}, {step: step, again: 1 + random.IntN(12)}, {step: step, loss: true}, {step: step, loss: true, luck: true}} {
+					if *crashAll || random.IntN(2*total) < 2 {
+						killedAt(t, tt, d)
 					}
 				}
 			}
@@ -235,23 +234,37 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 }
 
-// killedAt reports how many steps the operation took. With loss the host loses its
-// power in the same moment.
-func killedAt(t *testing.T, tt crashCase, step int, loss bool) int {
+// death is how a process ends: before a step of an operation, 0 for not at all, and
+// the next one before a step of what it does about that, 0 for not. The host may lose
+// its power in the same moment, with luck in what was not yet on its media.
+type death struct {
+	step, again int
+	loss, luck  bool
+}
+
+// killedAt reports how many steps the operation took.
+func killedAt(t *testing.T, tt crashCase, d death) int {
 	w := newWorld(t)
 	l := w.prepare(tt)
-	l.gate.arm(step)
+	l.gate.arm(d.step)
 	err := tt.call(l)
-	if step == 0 && err != nil {
+	if d.step == 0 && err != nil {
 		t.Fatalf("not killed: %v", err)
 	}
-	if step == 0 {
+	if d.step == 0 {
 		l.until(l.wrong) // what goes on after the answer counts, too
 	}
 	total := l.gate.steps()
 	l.end()
-	if loss {
-		w.losePower()
+	if d.loss {
+		w.losePower(d.luck)
+	}
+	must(t, w.finishSave())
+	if w.lives = d.again; d.again > 0 {
+		l = w.boot()
+		l.until(l.wrong)
+		l.end()
+		must(t, w.finishSave())
 	}
 	l = w.boot()
 	defer l.end()
@@ -261,17 +274,17 @@ func killedAt(t *testing.T, tt crashCase, step int, loss bool) int {
 		}
 		return tt.after(l)
 	}); what != "" {
-		t.Errorf("killed before step %d of %d, power lost %t (%v): %s", step, total, loss, err, what)
+		t.Errorf("killed: %+v of %d (%v): %s", d, total, err, what)
 		return total
 	}
 	l.mu.Lock()
 	twice := slices.Clone(l.twice)
 	l.mu.Unlock()
 	if len(twice) > 0 {
-		t.Errorf("killed before step %d: memory ran twice: %v", step, twice)
+		t.Errorf("killed: %+v: memory ran twice: %v", d, twice)
 	}
 	if what := l.usable(); what != "" {
-		t.Errorf("killed before step %d, power lost %t (%v): afterwards %s", step, loss, err, what)
+		t.Errorf("killed: %+v of %d (%v): afterwards %s", d, total, err, what)
 	}
 	return total
 }
@@ -286,10 +299,6 @@ func (l *life) usable() string {
 	switch v.PowerState {
 	case suspended:
 		err = l.call(nil, "VM.resume", l.subject, false, false)
-		if err != nil && l.loss && !l.saved[images{db: l.db}.file(v.SuspendVDI)] { // the power went first
-			err = l.call(nil, "VM.hard_shutdown", l.subject)
-			err = errors.Join(err, l.call(nil, "VM.start", l.subject, false, false))
-		}
 	case halted:
 		err = l.call(nil, "VM.start", l.subject, false, false)
 	}
@@ -300,4 +309,39 @@ func (l *life) usable() string {
 		return err.Error()
 	}
 	return l.until(l.wrong)
+}
+
+// TestPowerLostWhileSuspending: whatever of the image has reached its medium, the VM
+// is halted with its disks as they were, unless its row had said Suspended before.
+func TestPowerLostWhileSuspending(t *testing.T) {
+	tt := crashCase{"suspend", running, nothing, func(l *life) error { return l.call(nil, "VM.suspend", l.subject) }, intact}
+	total := killedAt(t, tt, death{})
+	for step := 1; step <= total; step++ {
+		for _, luck := range []bool{false, true} {
+			w := newWorld(t)
+			l := w.prepare(tt)
+			l.gate.arm(step)
+			_ = tt.call(l)
+			l.gate.steps()
+			want := halted
+			if l.vm(l.subject).PowerState == suspended {
+				want = suspended
+			}
+			l.end()
+			w.losePower(luck)
+			l = w.boot()
+			if what := l.until(func() string {
+				if state := l.vm(l.subject).PowerState; state != want {
+					return "the VM is " + string(state)
+				}
+				if what := l.wrong(); what != "" {
+					return what
+				}
+				return l.intact(10, 11)
+			}); what != "" {
+				t.Errorf("step %d of %d, luck %t: %s, want %s", step, total, luck, what, want)
+			}
+			l.end()
+		}
+	}
 }

@@ -91,7 +91,7 @@ func (m *Manager) forgetStop(uuid string) {
 // recoverOperations empties current_operations: their tasks died with the former
 // process. What they meant to do is remembered for the first reconcile.
 func (m *Manager) recoverOperations(ctx context.Context) error {
-	unfinished := map[api.VMRef]api.VMOperations{}
+	unfinished, waking := map[api.VMRef]api.VMOperations{}, map[api.VMRef]bool{}
 	err := m.cfg.DB.Update(ctx, func(tx *db.Tx) error {
 		for ref, vm := range db.All[api.VM](tx) {
 			if len(vm.CurrentOperations) == 0 && vm.ScheduledToBeResidentOn.IsNull() {
@@ -101,10 +101,11 @@ func (m *Manager) recoverOperations(ctx context.Context) error {
 				continue // it is finished before anything else
 			}
 			for _, op := range vm.CurrentOperations {
-				if unfinished[ref] = op; asleepBefore(vm, op) {
-					delete(unfinished, ref)
-				}
+				unfinished[ref] = op
 				m.cfg.Log.Warn("vm-operation-interrupted", "op", op, "uuid", vm.UUID)
+			}
+			if waking[ref] = lettingGo(vm, unfinished[ref]); waking[ref] {
+				continue // another process must find it in the row, should this one die, too
 			}
 			edit, err := db.Edit(tx, ref)
 			if err != nil {
@@ -115,7 +116,7 @@ func (m *Manager) recoverOperations(ctx context.Context) error {
 		}
 		return nil
 	})
-	m.unfinished = unfinished
+	m.unfinished, m.waking = unfinished, waking
 	return err
 }
 
@@ -204,12 +205,21 @@ func (m *Manager) putBack(stops map[string]hypervisor.Reason) {
 // settle makes one row true. A row with an operation in progress is left to it:
 // its end wakes the reconciler again.
 func (m *Manager) settle(ctx context.Context, ref api.VMRef, vm *api.VM, f finding) error {
+	if m.waking[ref] && !m.mustWake(ref, f.domain.Domain) && f.domain.State != hypervisor.Stopping {
+		if err := m.awake(ctx, ref); err != nil {
+			return err
+		}
+		var err error
+		if vm, err = db.Get(m.cfg.DB.Snapshot(), ref); err != nil {
+			return nil // gone meanwhile
+		}
+	}
 	switch {
 	case f.domain.State == hypervisor.Stopping:
 		m.keepReason(vm.UUID, f.why)
 		m.retry(ctx)
 		return nil
-	case len(vm.CurrentOperations) > 0:
+	case m.engaged(ref, vm):
 		m.keepReason(vm.UUID, f.why)
 		m.lookAgain(map[string]bool{vm.UUID: f.look}, false)
 		return nil
@@ -285,11 +295,14 @@ func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, 
 	if err := m.watchSpace(ctx, vm, f.domain); err != nil {
 		return err
 	}
-	if m.mustWake(ref, vm, f.domain.Domain) {
+	if m.mustWake(ref, f.domain.Domain) {
 		if err := m.inspected(ctx, ref, f); err != nil {
 			return err
 		}
-		return site.Hypervisor.Resume(ctx, vm.UUID)
+		if err := site.Hypervisor.Resume(ctx, vm.UUID); err != nil {
+			return err
+		}
+		return m.awake(ctx, ref)
 	}
 	if vm.PowerState == want && vm.ResidentOn == site.ref() && !idleImage(vm, want) {
 		return m.inspected(ctx, ref, f)
@@ -333,8 +346,10 @@ func (m *Manager) settleAbsent(ctx context.Context, ref api.VMRef, vm *api.VM, f
 	if m.awaitsReason(vm.UUID, f.why) {
 		return nil
 	}
-	if savedAway(vm, f.why) {
-		return m.settleSaved(ctx, ref, vm, f)
+	if !vm.SuspendVDI.IsNull() {
+		if saved, err := m.settleSaved(ctx, ref, vm, f); saved || err != nil {
+			return err
+		}
 	}
 	f.why = m.explained(ctx, vm, f.why)
 	restart := m.wantsRestart(ref, vm, f.why)
@@ -392,7 +407,7 @@ var errStale = errors.New("an operation began or ended meanwhile")
 // has begun or ended since, nor when the VM is gone.
 func (m *Manager) settled(ctx context.Context, ref api.VMRef, f finding, apply func(*db.Tx, *api.VM) error) (bool, error) {
 	err := m.edit(ctx, ref, func(tx *db.Tx, vm *api.VM) error {
-		if m.epoch(ref) != f.epoch || len(vm.CurrentOperations) > 0 {
+		if m.epoch(ref) != f.epoch || m.engaged(ref, vm) {
 			return errStale
 		}
 		return apply(tx, vm)

@@ -169,9 +169,9 @@ func (m *Manager) recordResumed(tx *db.Tx, o *running, vm *api.VM, paused bool) 
 }
 
 // resumeAgain brings back a VM that a former process had put to sleep for a moment.
-func (m *Manager) resumeAgain(ctx context.Context, ref api.VMRef) {
+func (m *Manager) resumeAgain(ctx context.Context, ref api.VMRef, paused bool) {
 	for {
-		err := m.resumeAs(&api.Call{Context: ctx, Task: noTask{}}, ref, "", api.VMOperationsResume, false)
+		err := m.resumeAs(&api.Call{Context: ctx, Task: noTask{}}, ref, "", api.VMOperationsResume, paused)
 		var refused *api.Error
 		if err == nil || errors.As(err, &refused) && (refused.Code == api.CodeVMBadPowerState || refused.Code == api.CodeHandleInvalid) {
 			return

@@ -13,9 +13,11 @@ import (
 
 // A VM's memory is saved into a disk, its image. SuspendVDI names it from before the
 // domain is saved until the moment before the domain, restored and paused, may run
-// again. So at every moment one of three holds, and the rows say which: the domain
-// has not ended and the image is worth nothing; the domain has ended and the image
-// is all there is; the domain has gone on and the image must never be used again.
+// again. Only power_state says that the image is worth something: it becomes
+// Suspended in a transaction after the whole image is on its medium. Until then a
+// domain that is still there goes on and the image is given up; see image.go for
+// one that is not. In the transaction in which the domain may run again the image
+// is given up, too, so it never runs twice.
 
 // suspend saves a VM's memory and ends its domain.
 func (m *Manager) suspend(c *api.Call, ref api.VMRef) error {
@@ -29,8 +31,7 @@ func (m *Manager) suspend(c *api.Call, ref api.VMRef) error {
 	}
 	j := m.newJob()
 	defer j.end()
-	image, err := m.putDown(c, o, j, spec)
-	if err != nil {
+	if _, err = m.putDown(c, o, j, spec, ""); err != nil {
 		return o.notSaved(c, asCancelled(c, err))
 	}
 	host := o.site.ref()
@@ -38,7 +39,7 @@ func (m *Manager) suspend(c *api.Call, ref api.VMRef) error {
 		m.forgetStop(o.uuid)
 		return m.recordSuspended(tx, ref, vm)
 	})
-	m.letGo(c, host, ref, image)
+	m.letGo(c, host, ref)
 	return err
 }
 
@@ -81,9 +82,10 @@ func suspendSR(r db.Reader, ref api.VMRef, vm *api.VM) (api.SRRef, error) {
 	return "", api.ErrVMNoSuspendSR(ref.String())
 }
 
-// putDown saves a domain into a new image, named in the row before that begins.
-// When it fails, the domain goes on.
-func (m *Manager) putDown(c *api.Call, o *running, j *job, spec storage.CreateSpec) (api.VDIRef, error) {
+// putDown saves a domain into a new image, named in the row before that begins, and
+// brings the image to its medium. When it fails, the domain goes on, or the
+// reconciler finishes it. With wake, a state, the VM is to come back to it soon.
+func (m *Manager) putDown(c *api.Call, o *running, j *job, spec storage.CreateSpec, wake api.VMPowerState) (api.VDIRef, error) {
 	image, err := m.cfg.Disks.Create(j.making(c), spec)
 	if err != nil {
 		return "", err
@@ -94,7 +96,10 @@ func (m *Manager) putDown(c *api.Call, o *running, j *job, spec storage.CreateSp
 	}
 	err = o.note(c, func(tx *db.Tx, vm *api.VM) error {
 		vm.SuspendVDI = image
-		return keep(tx, image)
+		if err := keep(tx, image); err != nil {
+			return err
+		}
+		return beginImage(tx, image, o.site.Host.Boot(), wake)
 	})
 	if err != nil {
 		return "", err
@@ -109,7 +114,9 @@ func (m *Manager) putDown(c *api.Call, o *running, j *job, spec storage.CreateSp
 	if err != nil {
 		return "", hvError(o.vm, err)
 	}
-	return image, nil
+	flush, cancel := finishing(c)
+	defer cancel()
+	return image, m.cfg.Disks.Detach(flush, o.site.ref(), image)
 }
 
 // note records a step of an operation that goes on.
@@ -152,12 +159,9 @@ func (m *Manager) recordSuspended(tx *db.Tx, ref api.VMRef, vm *api.VM) error {
 }
 
 // letGo releases what a host held for a domain that is saved.
-func (m *Manager) letGo(ctx context.Context, host api.HostRef, ref api.VMRef, image api.VDIRef) {
+func (m *Manager) letGo(ctx context.Context, host api.HostRef, ref api.VMRef) {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
-	if err := m.cfg.Disks.Detach(ctx, host, image); err != nil {
-		m.cfg.Log.Warn("image-not-detached", "vdi", image, "err", err)
-	}
 	if err := m.cfg.Devices.Release(ctx, host, ref); err != nil {
 		m.cfg.Log.Warn("vm-devices-later", "vm", ref, "err", err)
 		m.leave(ref)

@@ -81,6 +81,9 @@ type Host interface {
 	GuestMemory() int64
 	// Address is where clients reach this host.
 	Address() string
+	// Boot names the time since the host was last started: another one means that no
+	// domain of before is there any more, however it ended.
+	Boot() string
 }
 
 // Config is what a Manager needs.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,8 +36,10 @@ type fakeHost struct {
 	ref    api.HostRef
 	kind   hypervisor.Kind
 	memory int64
+	boots  int // since the first
 }
 
+func (h *fakeHost) Boot() string                    { return strconv.Itoa(h.boots) }
 func (h *fakeHost) Ref() api.HostRef                { return h.ref }
 func (h *fakeHost) AwaitKind(context.Context) error { return nil }
 

@@ -113,11 +113,9 @@ func (d gatedDomains) Snapshot(ctx context.Context, uuid string, o []hypervisor.
 
 func (d gatedDomains) Save(ctx context.Context, uuid, path string) error {
 	return errors.Join(d.step(), ifAlive(d, func() error {
-		err := d.Fake.Save(ctx, uuid, path)
-		d.w.mu.Lock()
-		defer d.w.mu.Unlock()
-		d.w.saved[path] = err == nil
-		return err
+		d.Fake.Tear(uuid, path)
+		d.w.writing(uuid, path)
+		return errors.Join(d.step(), ifAlive(d, func() error { return d.w.finishSave() }))
 	}))
 }
 
@@ -158,10 +156,12 @@ type world struct {
 	snap    api.VMRef
 	disks   []api.VDIRef // of the subject, which may lose its VM
 
-	loss bool // the host lost its power, too
+	loss  bool // the host lost its power, too
+	lives int  // steps until the next process dies while it recovers; 0: it does not
 
 	mu    sync.Mutex
-	saved map[string]bool   // images that were written
+	save  func() error      // an image that is being written
+	fresh map[string]string // images written since they were last brought to their medium, and by whom
 	from  map[string]string // images of domains, by uuid
 	ran   map[string]bool   // images that have run
 	twice []string
@@ -171,8 +171,33 @@ func newWorld(t testing.TB) *world {
 	return &world{
 		t: t, engine: db.NewMemory(), hostd: storagetest.New(), hv: hypervisor.NewFake(),
 		host:  &fakeHost{ref: api.NewRef[api.Host](), kind: hypervisor.Accelerated, memory: 64 * gib},
-		saved: map[string]bool{}, from: map[string]string{}, ran: map[string]bool{},
+		fresh: map[string]string{}, from: map[string]string{}, ran: map[string]bool{},
 	}
+}
+
+// writing begins to save a domain, which goes on without whoever wanted it.
+func (w *world) writing(uuid, path string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fresh[path] = uuid
+	w.save = func() error { return w.hv.Save(context.Background(), uuid, path) }
+}
+
+func (w *world) finishSave() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	save := w.save
+	if w.save = nil; save == nil {
+		return nil
+	}
+	return save()
+}
+
+// settled hears that a volume has been brought to its medium.
+func (w *world) settled(sr, name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.fresh, "/run/sr-mount/"+sr+"/"+name)
 }
 
 func (w *world) restored(uuid, path string) {
@@ -205,9 +230,19 @@ type life struct {
 	end   func()
 }
 
-// losePower ends all domains, and what the host had at hand.
-func (w *world) losePower() {
+// losePower ends all domains, and what the host had at hand. Of images that were not
+// brought to their medium some part is there; with luck, all.
+func (w *world) losePower(luck bool) {
 	w.loss = true
+	w.host.boots++
+	w.mu.Lock()
+	for path, uuid := range w.fresh {
+		if !luck {
+			w.hv.Tear(uuid, path)
+		}
+	}
+	w.save = nil
+	w.mu.Unlock()
 	list, err := w.hv.List(context.Background())
 	must(w.t, err)
 	for _, d := range list {
@@ -226,9 +261,15 @@ func (w *world) boot() *life {
 	must(w.t, err)
 	must(w.t, operation.Recover(ctx, l.db, journal.Discard()))
 	hv := gatedDomains{w.hv, l.gate, w}
-	w.hostd.Fail(func(verb, _, _ string) error {
+	w.hostd.Fail(func(verb, sr, name string) error {
 		switch verb {
-		case "create", "delete", "resize", "activate", "deactivate", "rebase", "commit", "copy", "note":
+		case "deactivate":
+			err := l.gate.step()
+			if err == nil {
+				w.settled(sr, name)
+			}
+			return err
+		case "create", "delete", "resize", "activate", "rebase", "commit", "copy", "note":
 			return l.gate.step()
 		}
 		return nil
@@ -257,11 +298,21 @@ func (l *life) run(cancel context.CancelFunc, vms *vm.Manager) {
 		}))
 	}
 	var both sync.WaitGroup
+	if l.lives > 0 {
+		l.gate.arm(l.lives)
+		l.lives = 0
+	}
 	both.Go(func() { _ = l.store.Run(l.ctx) })
-	<-l.store.Ready()
 	ready := make(chan struct{})
+	await := func(c <-chan struct{}) {
+		select {
+		case <-c:
+		case <-l.ctx.Done():
+		}
+	}
+	await(l.store.Ready())
 	both.Go(func() { _ = vms.Run(l.ctx, func() { close(ready) }) })
-	<-ready
+	await(ready)
 	l.end = func() {
 		cancel()
 		both.Wait()
@@ -344,8 +395,8 @@ func (l *life) until(wrong func() string) string {
 	limit := time.After(4 * time.Second)
 	for {
 		what := wrong()
-		if what == "" {
-			return ""
+		if what == "" || l.ctx.Err() != nil {
+			return what
 		}
 		select {
 		case <-w.C():
@@ -399,10 +450,13 @@ func (l *life) wrongVM(v *api.VM, domain hypervisor.State) string {
 	if !asleep {
 		return ""
 	}
+	if image := l.vdi(v.SuspendVDI); image != nil && image.SMConfig["cairn:wake"] != "" {
+		return fmt.Sprintf("VM %s is to wake up", v.NameLabel)
+	}
 	path := images{db: l.db}.file(v.SuspendVDI)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, there := l.hv.Saved(path); !there && (l.saved[path] || !l.loss) {
+	if _, there := l.hv.Saved(path); !there {
 		return fmt.Sprintf("VM %s: its memory is lost", v.NameLabel)
 	}
 	if l.ran[path] && !v.IsASnapshot {
@@ -444,7 +498,9 @@ func (l *life) wrongDisks(snap *db.Snapshot) string {
 		}
 	}
 	volumes, err := l.hostd.Volumes(context.Background(), l.srUUID())
-	must(l.t, err)
+	if err != nil {
+		return err.Error()
+	}
 	if len(volumes) != len(rows) {
 		return fmt.Sprintf("%d volumes, %d rows", len(volumes), len(rows))
 	}

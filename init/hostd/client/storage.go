@@ -252,7 +252,7 @@ func (c *Client) ActivateVolume(ctx context.Context, sr, name string) (Volume, e
 }
 
 // DeactivateVolume undoes ActivateVolume for this volume, and for those below it
-// that no active one needs.
+// that no active one needs. What was written to it is on its medium when it returns.
 func (c *Client) DeactivateVolume(ctx context.Context, sr, name string) (Volume, error) {
 	return send[Volume](ctx, c, http.MethodPost, volumePath(sr, name)+"/deactivate", nil)
 }

@@ -1,8 +1,14 @@
 package repository
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"cairn/init/hostd/client"
 )
 
 // flush brings a file or a directory to its disk.
@@ -13,6 +19,19 @@ func flush(path string) error {
 	}
 	defer f.Close()
 	return f.Sync()
+}
+
+// settle brings a volume to its medium. One without a path of its own, or whose path
+// is not there because it is not active, has nothing on the way; nor has a device
+// that knows of no such thing (EINVAL).
+func settle(v client.Volume) error {
+	if v.Path == "" || v.ReadOnly {
+		return nil
+	}
+	if err := flush(v.Path); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
 }
 
 // replace writes a file so that a crash leaves the old text or the new one.

@@ -28,7 +28,9 @@ func (m *Manager) ActivateVolume(ctx context.Context, sr, name string) (v client
 	return v, err
 }
 
-// DeactivateVolume undoes that. A volume that is gone was not active.
+// DeactivateVolume undoes that, and brings to the medium what was written by others
+// than this package, such as a guest's saved memory. A volume that is gone was not
+// active.
 func (m *Manager) DeactivateVolume(ctx context.Context, sr, name string) (v client.Volume, err error) {
 	err = m.with(ctx, sr, writes(name), func(r *repo) error {
 		v, err = m.get(ctx, r, name)
@@ -38,6 +40,9 @@ func (m *Manager) DeactivateVolume(ctx context.Context, sr, name string) (v clie
 		}
 		if err != nil {
 			return err
+		}
+		if err := settle(v); err != nil {
+			return about(err, "flush volume %s", name)
 		}
 		if err := r.deactivate(ctx, v, m.needed(ctx, r, name)); err != nil {
 			return about(err, "deactivate volume %s", name)

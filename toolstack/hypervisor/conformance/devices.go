@@ -246,6 +246,8 @@ func (s *script) save() {
 	s.ask(tty, "fill "+b.Serial+" 5 4")
 	file := s.Volumes.Path(s.id + ".save")
 	s.must(s.Hypervisor.Save(s.ctx, s.id, file))
+	s.whole(s.id, file, true)
+	s.whole("00000000-0000-4000-8000-000000000000", file, false)
 	s.wait(hypervisor.Stopped, hypervisor.BySave)
 	s.nothingLeft()
 	s.is(s.Hypervisor.Save(s.ctx, s.id, file), hypervisor.ErrNotFound)
@@ -260,6 +262,16 @@ func (s *script) save() {
 	s.must(s.Hypervisor.DetachDisk(s.ctx, s.id, b.ID))
 	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
 	s.check(*a.Source, *b.Source)
+}
+
+// whole: what a file holds of a domain.
+func (s *script) whole(id, file string, want bool) {
+	s.Helper()
+	got, err := s.Hypervisor.Whole(s.ctx, id, file)
+	s.must(err)
+	if got != want {
+		s.Errorf("%s is whole for %s: %t", file, id, got)
+	}
 }
 
 // sizes: virtual CPUs come, the balloon takes and gives memory.

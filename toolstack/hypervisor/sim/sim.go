@@ -178,6 +178,7 @@ var _ vm.Host = site{}
 func (s site) Ref() api.HostRef                { return s.ref }
 func (s site) AwaitKind(context.Context) error { return nil }
 func (s site) Address() string                 { return s.address }
+func (s site) Boot() string                    { return "simulated" }
 func (s site) GuestMemory() int64              { return hostMemory - reserve }
 
 func (s site) Kind() (hypervisor.Kind, bool) { return hypervisor.Accelerated, true }
