@@ -14,7 +14,7 @@ import (
 )
 
 // lifeLimit bounds a whole life of a guest under emulation.
-const lifeLimit = 12 * time.Minute
+const lifeLimit = 25 * time.Minute
 
 // TestVMLife takes a guest through all there is on a booted host.
 func TestVMLife(t *testing.T) {
@@ -32,7 +32,7 @@ func TestVMLife(t *testing.T) {
 }
 
 // crowdLimit bounds the life of many guests on a host that is emulated itself.
-const crowdLimit = 25 * time.Minute
+const crowdLimit = 40 * time.Minute
 
 // TestVMCrowd starts 20 guests at once, stops and destroys them: nothing of them is
 // left on the host.
@@ -47,7 +47,7 @@ func TestVMCrowd(t *testing.T) {
 	c := login(ctx, t, h)
 	wait(ctx, t, h, "host-ready")
 	crowd := life.NewCrowd(ctx, t, c, inside.Booted{Host: h}, 20, "ext", map[string]string{"device": "/dev/vdb"})
-	crowd.Live(ctx, 10)
+	crowd.Live(ctx, 4)
 	crowd.End(ctx)
 	powerOff(ctx, t, h)
 	clean(ctx, t, h)

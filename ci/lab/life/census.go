@@ -121,19 +121,13 @@ const leftLimit = time.Minute
 // census, after a while at the latest.
 func NothingBeyond(ctx context.Context, a API, host inside.Host, before Census) {
 	a.T.Helper()
+	var left Census
 	end := time.Now().Add(leftLimit)
-	var batch struct {
-		Token string `json:"token"`
-	}
-	for {
-		left := Count(ctx, a, host).Beyond(before)
-		switch {
-		case len(left) == 0:
-			return
-		case time.Now().After(end):
-			a.T.Errorf("left behind:\n%s", strings.Join(left, "\n"))
-			return
-		}
-		must(a.T, a.Client.Call(ctx, "event.from", &batch, []string{"*"}, batch.Token, 3.5))
+	a.Until(ctx, "nothing to be left", []string{"*"}, func() bool {
+		left = Count(ctx, a, host).Beyond(before)
+		return len(left) == 0 || time.Now().After(end)
+	})
+	if len(left) > 0 {
+		a.T.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 	}
 }

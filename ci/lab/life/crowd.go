@@ -92,7 +92,13 @@ func (w *Crowd) create(ctx context.Context, _ int, m *member) (err error) {
 // their power away.
 func (w *Crowd) Live(ctx context.Context, greetings int) {
 	w.API.T.Helper()
-	w.all(ctx, "started", func(ctx context.Context, _ int, m *member) error { return m.Start(ctx) })
+	// Those that boot already would slow down those that are being made.
+	w.all(ctx, "started", func(ctx context.Context, _ int, m *member) error {
+		return w.API.Client.Call(ctx, "VM.start", nil, m.Ref, true, false)
+	})
+	w.all(ctx, "let go", func(ctx context.Context, _ int, m *member) error {
+		return w.API.Client.Call(ctx, "VM.unpause", nil, m.Ref)
+	})
 	w.all(ctx, "running", func(ctx context.Context, _ int, m *member) error { return m.is(ctx, "Running") })
 	w.greet(ctx, greetings)
 	for i, m := range w.guests {
