@@ -2,6 +2,8 @@ package vm
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
@@ -80,10 +82,16 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 			return err
 		}
 		vm.ScheduledToBeResidentOn = host // keeps its memory for it
-		return m.cfg.Devices.Reserve(tx, o.vm, o.task)
+		return nil
 	})
 	if err != nil {
 		return "", o.end(c, err, nil) // the reconciler finds it asleep
+	}
+	err = m.whenFree(ctx, func() error {
+		return o.note(ctx, func(tx *db.Tx, _ *api.VM) error { return m.cfg.Devices.Reserve(tx, o.vm, o.task) })
+	})
+	if err != nil {
+		return "", o.end(c, err, sleepsOn)
 	}
 	var failed error
 	if of.disks, failed = m.snapshotDisks(c, j, o, nil); failed != nil {
@@ -109,8 +117,41 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 	} else {
 		err = failed
 	}
-	return made, o.end(c, err, func(tx *db.Tx, vm *api.VM) error {
-		vm.ScheduledToBeResidentOn = ""
-		return endImage(tx, vm.SuspendVDI) // what did not wake now, sleeps on
-	})
+	return made, o.end(c, err, sleepsOn)
+}
+
+// sleepsOn: what did not wake now keeps its image, and no memory of the host.
+func sleepsOn(tx *db.Tx, vm *api.VM) error {
+	vm.ScheduledToBeResidentOn = ""
+	return endImage(tx, vm.SuspendVDI)
+}
+
+// freeWait is how long a VM sleeps, at most, for what others do with its disks: a
+// snapshot of one of them takes a moment.
+const freeWait = time.Minute
+
+// whenFree repeats a step after each change of the rows, while an operation of
+// another object stands in its way.
+func (m *Manager) whenFree(ctx context.Context, step func() error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_ = m.cfg.Sleep(ctx, freeWait)
+		cancel()
+	}()
+	w := m.cfg.DB.Watch()
+	defer w.Close()
+	for {
+		err := step()
+		var refused *api.Error
+		if !errors.As(err, &refused) || refused.Code != api.CodeOtherOperationInProgress {
+			return err
+		}
+		select {
+		case <-w.C():
+			w.Changes()
+		case <-ctx.Done():
+			return err
+		}
+	}
 }

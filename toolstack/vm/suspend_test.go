@@ -241,6 +241,36 @@ func TestCheckpoint(t *testing.T) {
 	}
 }
 
+// TestCheckpointWaitsForDisks: what somebody does with a disk meanwhile does not keep
+// the VM from going on.
+func TestCheckpointWaitsForDisks(t *testing.T) {
+	r := newRig(t)
+	ref := r.install("x")
+	r.bring(ref, api.VMPowerStateRunning)
+	busy := func(ops map[string]api.VDIOperations) {
+		must(t, r.DB.Update(r.ctx, func(tx *db.Tx) error {
+			v, err := db.Edit(tx, r.vdis(ref)[0])
+			v.CurrentOperations = ops
+			return err
+		}))
+	}
+	busy(map[string]api.VDIOperations{"OpaqueRef:other": api.VDIOperationsSnapshot})
+	done := make(chan error)
+	go func() {
+		_, err := r.Call("VM.checkpoint", ref, "c")
+		done <- err
+	}()
+	r.Until("asleep", func() bool { return r.record(ref).PowerState == api.VMPowerStateSuspended })
+	busy(nil)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	r.state(ref, api.VMPowerStateRunning)
+	if v := r.record(ref); len(v.CurrentOperations) != 0 || !v.ScheduledToBeResidentOn.IsNull() || len(v.Snapshots) != 1 {
+		t.Errorf("after the checkpoint: %+v", v)
+	}
+}
+
 // TestCheckpointThatFails: whatever fails, the VM goes on or its memory is kept.
 func TestCheckpointThatFails(t *testing.T) {
 	for _, tt := range []struct {
