@@ -227,6 +227,9 @@ func (m *Manager) introduceVDI(c *api.Call, uuid, label, description string, ref
 				r.SMConfig[parentKey] = other.UUID
 			}
 		}
+		if v.Backing != "" && r.SMConfig[parentKey] == "" {
+			return backend(backendVDIUnavailable, "The VDI is not available [opterr=its layer below, "+v.Backing+", is not known]")
+		}
 		made = db.Insert(tx, r)
 		return nil
 	})

@@ -20,7 +20,7 @@ type domains struct {
 	// Commit before and after the domain moves ("ready", "moved").
 	during func(what string) error
 	// before is called when a Commit begins, after when a Snapshot has been taken.
-	before, after   func()
+	before, after func()
 	// late makes the next Snapshot take effect only when Settled is asked, as one whose
 	// caller has hung up.
 	late            bool

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 	"strings"
 
 	"cairn/init/hostd/client"
@@ -173,13 +174,19 @@ func hide(disk *api.VDI, state string) *api.VDI {
 	return h
 }
 
-// source describes a disk's layers to the hypervisor.
+// source describes a disk's layers to the hypervisor, which opens these and no other:
+// what the volumes say they are based on must be among them. It may be one further
+// down, when a merge was interrupted.
 func (m *Manager) source(ctx context.Context, h Hostd, sr string, layers []*api.VDI) (*hypervisor.Source, error) {
 	var top, last *hypervisor.Source
-	for _, layer := range layers {
+	for i, layer := range layers {
 		v, err := h.Volume(ctx, sr, layer.Location)
 		if err != nil {
 			return nil, err
+		}
+		below := slices.ContainsFunc(layers[i+1:], func(l *api.VDI) bool { return l.Location == v.Backing })
+		if (v.Backing != "" || i+1 < len(layers)) && !below {
+			return nil, backend(backendVDIUnavailable, fmt.Sprintf("The VDI is not available [opterr=volume %s is based on %q, of which nothing is known]", v.Name, v.Backing))
 		}
 		s := sourceOf(v)
 		if top == nil {

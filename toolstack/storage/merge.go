@@ -233,6 +233,9 @@ func (s merger) commitLive(ctx context.Context, at repository, step coalesce.Ste
 	if u.vm == "" {
 		return coalesce.ErrStale
 	}
+	if err := s.roomBelow(ctx, at, step, into); err != nil {
+		return err
+	}
 	if err := s.m.activate(ctx, at, into.Location); err != nil {
 		return err
 	}
@@ -249,6 +252,31 @@ func (s merger) commitLive(ctx context.Context, at repository, step coalesce.Ste
 			progress(part)
 		}
 	})
+}
+
+// roomBelow readies the layer below for a hypervisor that writes to it: hostd, which
+// looks out for others that are based on it when it merges itself, does not see that.
+// A volume without a row is somebody's all the same: of a disk that was forgotten.
+func (s merger) roomBelow(ctx context.Context, at repository, step coalesce.Step, into *api.VDI) error {
+	layer, err := db.Get(s.m.cfg.DB.Snapshot(), api.VDIRef(step.Layer))
+	if err != nil {
+		return err
+	}
+	all, err := at.hostd.Volumes(ctx, at.uuid)
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		if v.Backing == into.Location && v.Name != layer.Location {
+			return fmt.Errorf("volume %s is based on %s, too", v.Name, into.Location)
+		}
+		if v.Name == into.Location && v.VirtualSize < layer.VirtualSize {
+			if _, err := at.hostd.ResizeVolume(ctx, at.uuid, v.Name, layer.VirtualSize); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // stop stops a guest, and says first that it was this that did. One that somebody

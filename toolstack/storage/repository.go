@@ -194,6 +194,11 @@ func (m *Manager) destroySR(c *api.Call, ref api.SRRef) error {
 	if err != nil {
 		return err
 	}
+	for vdi, disk := range disks(snap, ref) {
+		if len(users(disk)) > 0 {
+			return api.ErrVDIInUse(vdi.String(), "destroy")
+		}
+	}
 	if !d.found {
 		pbd, h, err := m.onePBD(snap, sr)
 		if err != nil {
@@ -228,6 +233,9 @@ func (m *Manager) removeSR(ctx context.Context, ref api.SRRef) error {
 			return err
 		}
 		for vdi, disk := range disks(tx, ref) {
+			if err := inUse(tx, vdi, disk); err != nil {
+				return err
+			}
 			if err := m.dropRow(tx, vdi, disk); err != nil {
 				return err
 			}
@@ -242,6 +250,15 @@ func (m *Manager) removeSR(ctx context.Context, ref api.SRRef) error {
 		}
 		return db.Delete(tx, ref)
 	})
+}
+
+// inUse refuses to forget a disk that a machine has, whatever the ways to its
+// repository say: they are not attached either when that fails at a start.
+func inUse(tx *db.Tx, vdi api.VDIRef, disk *api.VDI) error {
+	if _, yes := attached(tx, disk); yes || len(users(disk)) > 0 {
+		return api.ErrVDIInUse(vdi.String(), "forget")
+	}
+	return nil
 }
 
 // forgetDefaults takes a repository out of what points to it by default.
