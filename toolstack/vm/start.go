@@ -45,6 +45,7 @@ func (m *Manager) startAs(c *api.Call, ref api.VMRef, want api.HostRef, op api.V
 		}
 		spec.Kind, _ = site.Host.Kind()
 		vm.ScheduledToBeResidentOn = site.ref() // holds the memory from here on
+		wantedVTPM(tx, ref, vm)
 		return nil
 	})
 	if err != nil {
@@ -76,7 +77,9 @@ func (m *Manager) launch(ctx context.Context, site *Site, spec hypervisor.Spec, 
 			err = site.Hypervisor.Resume(ctx, spec.UUID)
 		}
 	} else if !errors.Is(err, hypervisor.ErrUnknownOutcome) {
-		return true, err // there is no domain of ours
+		// There is no domain of this start. One that is there already, as of a start that
+		// was given up, may have the devices still: the reconciler sees to both.
+		return !errors.Is(err, hypervisor.ErrExists), err
 	}
 	if err == nil {
 		return true, nil
