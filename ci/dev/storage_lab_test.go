@@ -158,7 +158,7 @@ type starved struct {
 	sr          string
 	guest       *demo.Guest
 	vdi, serial string
-	told        int
+	rounds      int // how often it was paused
 }
 
 func (s *starved) prepare(ctx context.Context) {
@@ -176,12 +176,13 @@ func (s *starved) prepare(ctx context.Context) {
 	}
 }
 
-// waits until the guest is paused for want of space, and one more alert says so.
+// waits until the guest is paused for want of space, and an alert says so. There
+// need not be another when it happens again at once.
 func (s *starved) waits(ctx context.Context) {
 	s.T.Helper()
-	s.told++
+	s.rounds++
 	s.state(ctx, "Paused")
-	s.Until(ctx, "an alert", []string{"message"}, func() bool { return s.Alerts(ctx, "ALARM", s.guest.UUID) == s.told })
+	s.Until(ctx, "an alert", []string{"message"}, func() bool { return s.Alerts(ctx, "ALARM", s.guest.UUID) > 0 })
 }
 
 func (s *starved) state(ctx context.Context, want string) {
@@ -192,7 +193,8 @@ func (s *starved) state(ctx context.Context, want string) {
 	})
 }
 
-// goesOn: the guest runs, its disk holds what it wrote, and nobody was told twice.
+// goesOn: the guest runs, its disk holds what it wrote, and nobody was told twice of
+// the same.
 func (s *starved) goesOn(ctx context.Context, tty life.Keyboard, seed int64, filled int64) {
 	s.T.Helper()
 	s.state(ctx, "Running")
@@ -202,8 +204,8 @@ func (s *starved) goesOn(ctx context.Context, tty life.Keyboard, seed int64, fil
 	if got, want := tty.Sum(ctx, s.T, s.serial), fmt.Sprintf("%x", h.Sum(nil)); got != want {
 		s.T.Errorf("the disk holds %s, want %s", got, want)
 	}
-	if n := s.Alerts(ctx, "ALARM", s.guest.UUID); n != s.told {
-		s.T.Errorf("%d alerts, want %d", n, s.told)
+	if n := s.Alerts(ctx, "ALARM", s.guest.UUID); n > s.rounds {
+		s.T.Errorf("%d alerts for %d times", n, s.rounds)
 	}
 }
 
