@@ -59,7 +59,7 @@ func TestDevCrowd(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	d, _ := fresh(t)
-	crowd := life.NewCrowd(ctx, t, d.login(), d.inside(), 20, "file", map[string]string{"location": "/state/sr/crowd"})
+	crowd := life.NewCrowd(ctx, t, d.login(), d.inside(), "file", map[string]string{"location": "/state/sr/crowd"})
 	crowd.Live(ctx, 20)
 	crowd.End(ctx)
 }

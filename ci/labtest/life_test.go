@@ -46,7 +46,7 @@ func TestVMCrowd(t *testing.T) {
 	})
 	c := login(ctx, t, h)
 	wait(ctx, t, h, "host-ready")
-	crowd := life.NewCrowd(ctx, t, c, inside.Booted{Host: h}, 20, "ext", map[string]string{"device": "/dev/vdb"})
+	crowd := life.NewCrowd(ctx, t, c, inside.Booted{Host: h}, "ext", map[string]string{"device": "/dev/vdb"})
 	crowd.Live(ctx, 4)
 	crowd.End(ctx)
 	powerOff(ctx, t, h)

@@ -3,6 +3,7 @@ package life
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"sync"
@@ -20,6 +21,9 @@ const (
 	crowdMemory = 128 << 20
 	crowdDisk   = 16 << 20
 )
+
+// size is how many are a crowd. Fewer are enough to try the script on a busy machine.
+var size = flag.Int("guests", 20, "guests at once in tests of a crowd")
 
 // Crowd is many guests at once, each with a disk and a NIC.
 type Crowd struct {
@@ -40,13 +44,13 @@ type member struct {
 
 // NewCrowd takes a census and makes guests, all at once, with disks in a new
 // repository and NICs in a new network.
-func NewCrowd(ctx context.Context, t testing.TB, c *client.Client, host inside.Host, size int, kind string, config map[string]string) *Crowd {
+func NewCrowd(ctx context.Context, t testing.TB, c *client.Client, host inside.Host, kind string, config map[string]string) *Crowd {
 	t.Helper()
 	w := &Crowd{API: API{t, c}, Host: host}
 	w.before = Count(ctx, w.API, host)
 	w.sr = w.API.Repository(ctx, kind, config)
 	w.network = w.API.Network(ctx, "crowd")
-	for i := range size {
+	for i := range *size {
 		w.guests = append(w.guests, &member{Guest: &demo.Guest{Name: fmt.Sprintf("crowd-%02d", i)}})
 	}
 	w.all(ctx, "created", w.create)
@@ -120,7 +124,7 @@ func (w *Crowd) greet(ctx context.Context, greetings int) {
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
 	var left atomic.Int64
-	left.Store(int64(greetings))
+	left.Store(int64(min(greetings, len(w.guests))))
 	w.all(ctx, "listened to", func(_ context.Context, _ int, m *member) error {
 		err := m.listen(ctx)
 		if err != nil && left.Load() <= 0 {
