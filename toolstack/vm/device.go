@@ -42,6 +42,7 @@ func (m *Manager) bringUp(ctx context.Context, o *running, spec hypervisor.Spec,
 		return err
 	}
 	if spec.Disks, spec.NICs, err = m.cfg.Devices.Prepare(ctx, o.site.ref(), o.vm); err != nil {
+		m.leave(o.vm) // what it could not give back now
 		return err
 	}
 	certain := true
