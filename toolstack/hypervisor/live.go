@@ -10,14 +10,27 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// Hardware implements Devices.
+// Hardware implements Devices. What libvirt says of disks is held against what QEMU
+// does: see truth.
 func (l *Libvirt) Hardware(ctx context.Context, uuid string) (Hardware, error) {
-	d, err := l.describe(ctx, uuid)
-	if err != nil {
-		return Hardware{}, err
+	var err error
+	for range looks {
+		var d libvirtxml.Domain
+		if d, err = l.describe(ctx, uuid); err == nil {
+			err = l.truth(ctx, uuid, d)
+		}
+		if err == nil {
+			return hardwareFrom(d), nil
+		}
+		if !errors.Is(err, errChanging) {
+			break
+		}
 	}
-	return hardwareFrom(d), nil
+	return Hardware{}, fmt.Errorf("hardware of %s: %w", uuid, err)
 }
+
+// looks is how often a domain is looked at that changes meanwhile.
+const looks = 5
 
 // describe reads the domain as it is now.
 func (l *Libvirt) describe(ctx context.Context, uuid string) (d libvirtxml.Domain, err error) {

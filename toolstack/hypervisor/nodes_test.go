@@ -1,0 +1,71 @@
+package hypervisor
+
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+
+	"libvirt.org/go/libvirtxml"
+)
+
+// A domain of two disks as libvirt describes it; the first has a layer beneath.
+const twoDisks = `<domain type='kvm'><devices>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/sr/two.qcow2' index='4'/>
+ <backingStore type='file' index='3'><format type='qcow2'/><source file='/sr/one.qcow2'/><backingStore/></backingStore>
+ <target dev='sda' bus='scsi'/><alias name='ua-a'/></disk>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/sr/other.qcow2' index='2'/><backingStore/>
+ <target dev='sdb' bus='scsi'/><alias name='ua-b'/></disk>
+<disk type='file' device='cdrom'><target dev='sdc' bus='sata'/><alias name='ua-c'/></disk>
+</devices></domain>`
+
+// What QEMU says when both agree.
+const (
+	drivesAgree = `[{"device":"","qdev":"ua-a","node-name":"libvirt-4-format","backing":{"node-name":"libvirt-3-format"}},
+{"qdev":"ua-b","node-name":"libvirt-2-format"},{"qdev":"ua-c"}]`
+	nodesAgree = `[{"node-name":"libvirt-4-format"},{"node-name":"libvirt-4-storage"},{"node-name":"libvirt-3-format"},
+{"node-name":"libvirt-3-storage"},{"node-name":"libvirt-2-format"},{"node-name":"libvirt-2-storage"},
+{"node-name":"libvirt-pflash0-storage"},{"node-name":"#block042"}]`
+)
+
+func TestDiverged(t *testing.T) {
+	extra := nodesAgree[:len(nodesAgree)-1] + `,{"node-name":"libvirt-5-storage"},{"node-name":"libvirt-5-format"}]`
+	for _, c := range []struct {
+		name, x, drives, nodes string
+		want                   repairs
+		wrong                  bool
+	}{
+		{"they agree", twoDisks, drivesAgree, nodesAgree, repairs{}, false},
+		{"an overlay that nobody uses", twoDisks, drivesAgree, extra, repairs{drop: []string{"libvirt-5-format", "libvirt-5-storage"}}, false},
+		{
+			"an overlay that the guest writes to", twoDisks,
+			`[{"qdev":"ua-a","node-name":"libvirt-5-format","backing":{"node-name":"libvirt-4-format","backing":{"node-name":"libvirt-3-format"}}},
+			{"qdev":"ua-b","node-name":"libvirt-2-format"}]`, extra,
+			repairs{
+				merge: []astray{{id: "a", top: "libvirt-5-format", base: "libvirt-4-format"}},
+				drop:  []string{"libvirt-5-format", "libvirt-5-storage"}, // once it is merged
+			}, false,
+		},
+		{
+			"something nobody has an answer to", twoDisks,
+			`[{"qdev":"ua-a","node-name":"libvirt-7-format","backing":{"node-name":"libvirt-3-format"}}]`, nodesAgree, repairs{}, true,
+		},
+		{
+			"a disk that libvirt is changing",
+			`<domain><devices><disk type='file' device='disk'><driver type='qcow2'/><source file='/sr/two.qcow2' index='4'/><mirror type='file' job='active-commit'/>
+			<target dev='sda'/><alias name='ua-a'/></disk></devices></domain>`,
+			`[{"qdev":"ua-a","node-name":"libvirt-3-format"}]`, nodesAgree, repairs{}, false,
+		},
+	} {
+		var d libvirtxml.Domain
+		var drives, nodes []node
+		for _, err := range []error{d.Unmarshal(c.x), json.Unmarshal([]byte(c.drives), &drives), json.Unmarshal([]byte(c.nodes), &nodes)} {
+			if err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+		}
+		got, err := diverged(d, drives, nodes)
+		if !reflect.DeepEqual(got, c.want) || (err != nil) != c.wrong {
+			t.Errorf("%s: %+v, %v", c.name, got, err)
+		}
+	}
+}
