@@ -11,6 +11,10 @@ import (
 // lookEvery is how often figures are read anew: volumes grow while guests write.
 const lookEvery = 30 * time.Second
 
+// repairRetry paces attempts to finish what could not be finished: hostd or libvirtd
+// are back in a moment, as a rule.
+const repairRetry = 2 * time.Second
+
 // Run attaches what was attached, finishes what was left half done, and keeps
 // figures true until the context ends.
 func (m *Manager) Run(ctx context.Context) error {
@@ -82,6 +86,7 @@ func (m *Manager) repair(ctx context.Context, at repository) {
 		}
 		if err := m.settleLater(ctx, at, ref); err != nil && ctx.Err() == nil {
 			m.cfg.Log.Warn("step-open", "vdi", uuid, "err", err)
+			m.pokeLater(ctx)
 		}
 	}
 	// A layer goes before the one it is based on, so look again while it gets less.
@@ -99,7 +104,14 @@ func (m *Manager) repair(ctx context.Context, at repository) {
 	}
 	if ctx.Err() == nil {
 		m.cfg.Log.Warn("volume-left", "repository", at.uuid, "err", err)
+		m.pokeLater(ctx)
 	}
+}
+
+// pokeLater wakes Run after a while.
+func (m *Manager) pokeLater(ctx context.Context) {
+	t := time.AfterFunc(repairRetry, m.poke)
+	context.AfterFunc(ctx, func() { t.Stop() })
 }
 
 // settleLater settles a step that nobody in this process is in: an operation or a
