@@ -12,7 +12,7 @@ LAB    = $(GO) test -tags lab -count=1 -timeout 30m -v
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-dev: deps ## the toolstack alone, in the foreground (LISTEN=, FRESH=1, SIM_HOSTS=, SIM_VMS=)
+dev: deps bin ## the toolstack alone, in the foreground (LISTEN=, FRESH=1, SIM_HOSTS=, SIM_VMS=)
 	@$(GO) run ./ci/dev -go $(GO) -dir $(BUILD)/dev -bin $(BUILD)/bin $(if $(LISTEN),-listen $(LISTEN)) \
 	  $(if $(filter-out 0 no,$(FRESH)),-fresh) $(if $(SIM_HOSTS),-sim-hosts $(SIM_HOSTS)) $(if $(SIM_VMS),-sim-vms $(SIM_VMS))
 

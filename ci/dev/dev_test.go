@@ -2,10 +2,23 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
+
+// TestMakeBuildsTheHints: what is printed to try is there.
+func TestMakeBuildsTheHints(t *testing.T) {
+	text, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\ndev: ")
+	if needs, _, _ := strings.Cut(rest, " ##"); needs != "deps bin" {
+		t.Errorf("make dev needs %q; its hints begin with the client that bin builds", needs)
+	}
+}
 
 func TestHints(t *testing.T) {
 	for _, c := range []struct {
