@@ -26,6 +26,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/lock"
 )
 
 // Storage makes disks ready on a host.
@@ -61,8 +62,8 @@ type Config struct {
 // Manager runs the devices of the machines of some hosts.
 type Manager struct {
 	cfg   Config
-	disks keyed[api.VDIRef] // held while the host's side of a disk changes
-	ports keyed[api.VIFRef]
+	disks lock.Keyed[api.VDIRef] // held while the host's side of a disk changes
+	ports lock.Keyed[api.VIFRef]
 	// epoch grows inside each transaction that changes a device. They are one after
 	// another, so a reader in a transaction sees every change before it.
 	epoch atomic.Uint64
@@ -73,7 +74,7 @@ func New(cfg Config) *Manager {
 	if cfg.Log == nil {
 		cfg.Log = journal.Discard()
 	}
-	return &Manager{cfg: cfg, disks: newKeyed[api.VDIRef](), ports: newKeyed[api.VIFRef]()}
+	return &Manager{cfg: cfg, disks: lock.NewKeyed[api.VDIRef](), ports: lock.NewKeyed[api.VIFRef]()}
 }
 
 // Register binds the behaviour of VBD and VIF.

@@ -179,7 +179,7 @@ func (m *Manager) readyDisk(ctx context.Context, host api.HostRef, vm *api.VM, v
 	if vdi.IsNull() {
 		return d, nil
 	}
-	release, err := m.disks.hold(ctx, vdi)
+	release, err := m.disks.Hold(ctx, vdi)
 	if err != nil {
 		return d, err
 	}
@@ -237,7 +237,7 @@ func inside(v *api.VBD) api.VDIRef {
 
 // readyNIC makes a NIC's port.
 func (m *Manager) readyNIC(ctx context.Context, host api.HostRef, vm *api.VM, ref api.VIFRef, v *api.VIF) (hypervisor.NIC, error) {
-	release, err := m.ports.hold(ctx, ref)
+	release, err := m.ports.Hold(ctx, ref)
 	if err != nil {
 		return hypervisor.NIC{}, err
 	}
@@ -356,7 +356,7 @@ func (m *Manager) Release(ctx context.Context, host api.HostRef, ref api.VMRef) 
 
 // releaseDisk detaches a disk that no machine of the host uses or is about to.
 func (m *Manager) releaseDisk(ctx context.Context, host api.HostRef, vdi api.VDIRef) error {
-	release, err := m.disks.hold(ctx, vdi)
+	release, err := m.disks.Hold(ctx, vdi)
 	if err != nil {
 		return err
 	}
@@ -395,7 +395,7 @@ func awakeOn(r db.Reader, host api.HostRef, ref api.VMRef) bool {
 
 // releasePort removes the port of a NIC that no domain has.
 func (m *Manager) releasePort(ctx context.Context, host api.HostRef, ref api.VIFRef) error {
-	release, err := m.ports.hold(ctx, ref)
+	release, err := m.ports.Hold(ctx, ref)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ import (
 	"cairn/journal"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/lock"
 )
 
 // Hostd is the part of hostd's client that is used here.
@@ -51,9 +52,12 @@ type Manager struct {
 	hostd func(api.HostRef) Hostd
 	log   *slog.Logger
 
-	// ports is held from reading what a port should be to telling hostd, so that
-	// the last one told is what the rows say.
-	ports   sync.Mutex
+	// ports has a lock for each interface. It is held from reading what its port should
+	// be to telling hostd, so that the last one told is what the rows say; a host that
+	// answers late keeps nobody from the ports of others.
+	ports lock.Keyed[string]
+
+	mu      sync.Mutex
 	plugged map[api.VIFRef]api.HostRef // where ports were put
 }
 
@@ -65,7 +69,7 @@ func New(cfg Config) *Manager {
 	if cfg.Log == nil {
 		cfg.Log = journal.Discard()
 	}
-	return &Manager{settings: settings{cfg.DB}, hostd: cfg.Hostd, log: cfg.Log, plugged: map[api.VIFRef]api.HostRef{}}
+	return &Manager{settings: settings{cfg.DB}, hostd: cfg.Hostd, log: cfg.Log, ports: lock.NewKeyed[string](), plugged: map[api.VIFRef]api.HostRef{}}
 }
 
 // Register binds the behaviour.
@@ -74,6 +78,14 @@ func (m *Manager) Register(r *api.Registry) {
 	m.registerNetwork(r)
 	m.registerSwitch(r)
 	m.registerPIF(r)
+}
+
+// where says on which host a VIF's port was put.
+func (m *Manager) where(vif api.VIFRef) (host api.HostRef, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	host, ok = m.plugged[vif]
+	return host, ok
 }
 
 // at is the hostd of a host.

@@ -22,9 +22,14 @@ func (m *Manager) Plug(ctx context.Context, host api.HostRef, vif api.VIFRef) (h
 	if err := m.attach(ctx, host, v.Network); err != nil {
 		return hypervisor.NIC{}, err
 	}
-	m.ports.Lock()
-	defer m.ports.Unlock()
+	release, err := m.ports.Hold(ctx, hypervisor.TapName(v.UUID))
+	if err != nil {
+		return hypervisor.NIC{}, err
+	}
+	defer release()
+	m.mu.Lock()
 	m.plugged[vif] = host
+	m.mu.Unlock()
 	port, err := m.put(ctx, host, vif)
 	if err != nil {
 		return hypervisor.NIC{}, err
@@ -57,13 +62,23 @@ func (m *Manager) put(ctx context.Context, host api.HostRef, vif api.VIFRef) (cl
 
 // refresh tells the host a VIF is plugged on, if it is, what has changed.
 func (m *Manager) refresh(ctx context.Context, vif api.VIFRef) error {
-	m.ports.Lock()
-	defer m.ports.Unlock()
-	host, ok := m.plugged[vif]
-	if !ok {
+	if _, ok := m.where(vif); !ok {
 		return nil
 	}
-	_, err := m.put(ctx, host, vif)
+	v, err := db.Get(m.db.Snapshot(), vif)
+	if err != nil {
+		return err
+	}
+	release, err := m.ports.Hold(ctx, hypervisor.TapName(v.UUID))
+	if err != nil {
+		return err
+	}
+	defer release()
+	host, ok := m.where(vif)
+	if !ok {
+		return nil // unplugged meanwhile
+	}
+	_, err = m.put(ctx, host, vif)
 	return err
 }
 
@@ -78,11 +93,16 @@ func (m *Manager) Unplug(ctx context.Context, host api.HostRef, vif api.VIFRef) 
 	if err != nil {
 		return err
 	}
-	m.ports.Lock()
-	defer m.ports.Unlock()
+	release, err := m.ports.Hold(ctx, hypervisor.TapName(v.UUID))
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := hostd.DeletePort(ctx, hypervisor.TapName(v.UUID)); err != nil {
 		return fmt.Errorf("port of VIF %s: %w", v.UUID, err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	delete(m.plugged, vif)
 	return nil
 }

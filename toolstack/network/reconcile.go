@@ -46,14 +46,17 @@ func (m *Manager) sweepPorts(ctx context.Context, hostd Hostd, host api.HostRef)
 }
 
 func (m *Manager) sweepPort(ctx context.Context, hostd Hostd, tap string) error {
-	m.ports.Lock()
-	defer m.ports.Unlock()
+	release, err := m.ports.Hold(ctx, tap)
+	if err != nil {
+		return err
+	}
+	defer release()
 	snap := m.db.Snapshot()
 	for ref, v := range db.All[api.VIF](snap) {
 		if hypervisor.TapName(v.UUID) != tap {
 			continue
 		}
-		if _, plugged := m.plugged[ref]; plugged || v.CurrentlyAttached || busy(snap, v) {
+		if _, plugged := m.where(ref); plugged || v.CurrentlyAttached || busy(snap, v) {
 			return nil
 		}
 	}
