@@ -1,0 +1,74 @@
+//go:build lab
+
+package devhost
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	golibvirt "github.com/digitalocean/go-libvirt"
+	"github.com/google/uuid"
+
+	"cairn/toolstack/hypervisor"
+)
+
+// dialed hands the library a connection that is open already.
+type dialed struct{ net.Conn }
+
+func (d dialed) Dial() (net.Conn, error) { return d.Conn, nil }
+
+// TestLibvirtDiskAstray: a libvirtd that is killed between QEMU's switch to an overlay
+// and its own note of that says for ever that the disk is where it was. What the guest
+// has written since is found, and brought to where libvirt says.
+func TestLibvirtDiskAstray(t *testing.T) {
+	l, h, v := start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	id := uuid.NewString()
+	base := v.Create(t, "base.qcow2", 8<<20)
+	spec := hypervisor.Spec{
+		UUID: uuid.NewString(), Kind: hypervisor.Emulated, Machine: hypervisor.DefaultMachine, MemoryBytes: 256 << 20, VCPUs: 1, VCPUsMax: 1,
+		Boot:  hypervisor.DirectBoot{Kernel: "/usr/share/cairn/guest/vmlinuz", Initrd: "/usr/share/cairn/guest/initrd.img"},
+		Disks: []hypervisor.Disk{{ID: id, Serial: "disk", Device: "sda", Bus: hypervisor.SCSI, Source: &base}},
+	}
+	must(t, h.Start(ctx, spec, true))
+	over := v.Overlay(t, "over.qcow2", base)
+	conn, err := net.Dial("unix", l.Socket())
+	must(t, err)
+	raw := golibvirt.NewWithDialer(dialed{conn})
+	must(t, raw.Connect())
+	d := golibvirt.Domain{Name: spec.UUID, UUID: golibvirt.UUID(uuid.MustParse(spec.UUID)), ID: -1}
+	for _, command := range []string{
+		fmt.Sprintf(`{"execute":"blockdev-add","arguments":{"driver":"file","node-name":"libvirt-2-storage","filename":%q}}`, over.Path),
+		`{"execute":"blockdev-add","arguments":{"driver":"qcow2","node-name":"libvirt-2-format","file":"libvirt-2-storage","backing":null}}`,
+		`{"execute":"blockdev-snapshot","arguments":{"node":"libvirt-1-format","overlay":"libvirt-2-format"}}`,
+		fmt.Sprintf(`{"execute":"human-monitor-command","arguments":{"command-line":"qemu-io -d ua-%s \"write -P 7 1M 64k\""}}`, id),
+	} {
+		if _, err := raw.QEMUDomainMonitorCommand(d, command, 0); err != nil {
+			t.Fatalf("%s: %v", command, err)
+		}
+	}
+	hw, err := h.Hardware(ctx, spec.UUID)
+	must(t, err)
+	if disk, _ := hw.Disk(id); !disk.Source.Equal(&base) {
+		t.Errorf("the disk is on %+v", disk.Source)
+	}
+	must(t, os.Remove(v.outside(over))) // as whoever believes libvirt does
+	again := v.Overlay(t, "again.qcow2", base)
+	must(t, h.Snapshot(ctx, spec.UUID, []hypervisor.Overlay{{ID: id, Source: again}}))
+	must(t, h.Destroy(ctx, spec.UUID))
+	v.Check(t, again)
+	plain := filepath.Join(t.TempDir(), "raw")
+	v.image(t, "convert", "-f", "qcow2", "-O", "raw", v.outside(again), plain)
+	text, err := os.ReadFile(plain)
+	must(t, err)
+	if !bytes.Equal(text[1<<20:1<<20+64<<10], bytes.Repeat([]byte{7}, 64<<10)) {
+		t.Error("what the guest wrote is lost")
+	}
+}
