@@ -83,13 +83,17 @@ func (m *Manager) askToStop(c *api.Call, o *running, limit time.Duration) error 
 	return err
 }
 
-// kill destroys the domain; one that is gone already is fine.
-func (o *running) kill(ctx context.Context) error {
-	err := o.site.Hypervisor.Destroy(ctx, o.uuid)
-	if errors.Is(err, hypervisor.ErrNotFound) {
-		return nil
-	}
-	if errors.Is(err, hypervisor.ErrUnknownOutcome) {
+// kill destroys the domain; one that is gone already is fine. When the answer is lost
+// it asks again: nobody else can have made a domain of this VM meanwhile.
+func (o *running) kill(ctx context.Context) (err error) {
+	for range 2 {
+		err = o.site.Hypervisor.Destroy(ctx, o.uuid)
+		if errors.Is(err, hypervisor.ErrNotFound) {
+			return nil
+		}
+		if !errors.Is(err, hypervisor.ErrUnknownOutcome) || ctx.Err() != nil {
+			return err
+		}
 		if gone, lerr := o.site.gone(ctx, o.uuid); lerr == nil && gone {
 			return nil
 		}
