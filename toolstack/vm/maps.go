@@ -106,8 +106,13 @@ func (f mapField[K]) remove(c *api.Call, ref api.VMRef, key K) error {
 	})
 }
 
-// coresKey of VM.platform says how many cores a socket of the guest has.
-const coresKey = "cores-per-socket"
+// coresKey of VM.platform says how many cores a socket of the guest has; the others
+// choose devices that guests without virtio drivers know, see package device.
+const (
+	coresKey    = "cores-per-socket"
+	nicModelKey = "nic-model"
+	diskBusKey  = "disk-bus"
+)
 
 // checkPlatform checks the keys whose values are numbers or switches, so that a
 // mistake is not found only at the next start.
@@ -119,6 +124,10 @@ func checkPlatform(_ *edit, key, value string) error {
 		ok = err == nil && n >= 1 && n <= maxVCPUs
 	case machineKey:
 		ok = slices.Contains(hypervisor.Machines, value)
+	case nicModelKey:
+		ok = value == hypervisor.Virtio || value == hypervisor.E1000E
+	case diskBusKey:
+		ok = value == string(hypervisor.SCSI) || value == string(hypervisor.SATA)
 	case "nested-virt", "secureboot", "vtpm", "nx", "acpi", "apic", "pae", "viridian", "hpet":
 		switch value {
 		case "true", "false", "1", "0", "auto":

@@ -99,6 +99,8 @@ func TestSettingsRefused(t *testing.T) {
 		{"VM.set_NVRAM", []any{map[string]string{"EFI-variables": "?"}}, api.ErrInvalidValue("NVRAM:EFI-variables", "not base64")},
 		{"VM.add_to_platform", []any{"nx", "maybe"}, api.ErrInvalidValue("platform:nx", "maybe")},
 		{"VM.set_platform", []any{map[string]string{"machine-type": "q36"}}, api.ErrInvalidValue("platform:machine-type", "q36")},
+		{"VM.add_to_platform", []any{"nic-model", "ne2000"}, api.ErrInvalidValue("platform:nic-model", "ne2000")},
+		{"VM.add_to_platform", []any{"disk-bus", "ide"}, api.ErrInvalidValue("platform:disk-bus", "ide")},
 		{"VM.add_to_platform", []any{"cores-per-socket", "0"}, api.ErrInvalidValue("platform:cores-per-socket", "0")},
 		{"VM.set_bios_strings", []any{map[string]string{"bios": "x"}}, api.ErrInvalidValue("bios", "unknown key")},
 		{"VM.set_bios_strings", []any{map[string]string{"bios-vendor": ""}}, api.ErrInvalidValue("bios-vendor", "must have 1 to 512 characters")},

@@ -144,6 +144,11 @@ func (m *Manager) specOf(ref api.VMRef, vm *api.VM, sites []*Site) (hypervisor.S
 	if !slices.Contains(hypervisor.Machines, spec.Machine) {
 		return hypervisor.Spec{}, api.ErrValueNotSupported("platform:"+machineKey, spec.Machine, "must be one of "+strings.Join(hypervisor.Machines, ", "))
 	}
+	for _, key := range []string{nicModelKey, diskBusKey} {
+		if value, ok := vm.Platform[key]; ok && checkPlatform(nil, key, value) != nil {
+			return hypervisor.Spec{}, api.ErrInvalidValue("platform:"+key, value)
+		}
+	}
 	if err := m.bootOf(vm, &spec); err != nil {
 		return hypervisor.Spec{}, err
 	}

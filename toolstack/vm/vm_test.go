@@ -249,6 +249,8 @@ func TestStartIsRefused(t *testing.T) {
 		{"cores", func(_ *stack, r *api.VM) { r.Platform = map[string]string{"cores-per-socket": "3"} }, api.CodeInvalidValue, 2},
 		{"memory order", func(_ *stack, r *api.VM) { r.MemoryDynamicMin = r.MemoryStaticMax + 1 }, api.CodeMemoryConstraintViolationOrder, 0},
 		{"vcpus", func(_ *stack, r *api.VM) { r.VCPUsAtStartup = 2 }, api.CodeValueNotSupported, 3},
+		{"NIC model", func(_ *stack, r *api.VM) { r.Platform = map[string]string{"nic-model": "ne2000"} }, api.CodeInvalidValue, 2},
+		{"disk bus", func(_ *stack, r *api.VM) { r.Platform = map[string]string{"disk-bus": "ide"} }, api.CodeInvalidValue, 2},
 		{"machine", func(_ *stack, r *api.VM) { r.Platform = map[string]string{"machine-type": "q35"} }, api.CodeValueNotSupported, 3},
 		{"busy", func(_ *stack, r *api.VM) {
 			r.CurrentOperations = map[string]api.VMOperations{"OpaqueRef:t": api.VMOperationsClone}
