@@ -130,10 +130,12 @@ func portOf(v *api.VIF, n *api.Network) client.Port {
 const (
 	rateLimit = "ratelimit"
 	rateKey   = "kbps"
+	// maxRate is what hostd takes, a terabyte a second.
+	maxRate = 1 << 30
 )
 
 // rateOf is a VIF's limit, 0 for none. What is no number limits nothing, as it
-// always has been.
+// always has been, and what is more than maxRate counts as that.
 func rateOf(v *api.VIF) int64 {
 	if v.QosAlgorithmType != rateLimit {
 		return 0
@@ -142,5 +144,5 @@ func rateOf(v *api.VIF) int64 {
 	if err != nil || kbps < 0 {
 		return 0
 	}
-	return kbps
+	return min(kbps, maxRate)
 }

@@ -196,6 +196,7 @@ func TestLive(t *testing.T) {
 		{"VIF.remove_ipv6_allowed", []any{"2001:db8::1"}, func(p client.Port) bool { return slices.Equal(p.IPv6, []string{"fe80::1"}) }},
 		{"VIF.set_qos_algorithm_type", []any{"ratelimit"}, func(p client.Port) bool { return p.RateKBps == 0 }},
 		{"VIF.set_qos_algorithm_params", []any{map[string]string{"kbps": "100"}}, func(p client.Port) bool { return p.RateKBps == 100 }},
+		{"VIF.set_qos_algorithm_params", []any{map[string]string{"kbps": "99999999999999"}}, func(p client.Port) bool { return p.RateKBps == 1<<30 }},
 		{"VIF.remove_from_qos_algorithm_params", []any{"kbps"}, func(p client.Port) bool { return p.RateKBps == 0 }},
 		{"VIF.add_to_qos_algorithm_params", []any{"kbps", "200"}, func(p client.Port) bool { return p.RateKBps == 200 }},
 		{"VIF.set_locking_mode", []any{"disabled"}, func(p client.Port) bool { return p.Mode == client.Disabled && p.IPv6 == nil }},
