@@ -110,17 +110,23 @@ func (n Namespaces) Files(_ context.Context, dirs ...string) ([]string, error) {
 func (n Namespaces) Hostd() *client.Client { return client.New(n.path("root" + client.Socket)) }
 
 // Rules implements Host. The kernel answers for the network of the thread that
-// asks; the thread ends with the question.
+// asks, which comes back from there and must not end: what it has started, such as
+// the host itself, would be told that its parent has died.
 func (n Namespaces) Rules(context.Context) (all []string, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if err = enter(n.path("ns/net")); err == nil {
-			all, err = port.NewGuard().Contents()
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	defer home.Close()
+	if err = enter(n.path("ns/net")); err == nil {
+		all, err = port.NewGuard().Contents()
+		if back := setns(home); back != nil {
+			panic(back) // this thread is in the wrong network for anything else
 		}
-	}()
-	<-done
+	}
+	runtime.UnlockOSThread()
 	return all, err
 }
 
@@ -130,7 +136,11 @@ func enter(ns string) error {
 		return err
 	}
 	defer f.Close()
-	return os.NewSyscallError("setns "+ns, unix.Setns(int(f.Fd()), unix.CLONE_NEWNET))
+	return setns(f)
+}
+
+func setns(f *os.File) error {
+	return os.NewSyscallError("setns "+f.Name(), unix.Setns(int(f.Fd()), unix.CLONE_NEWNET))
 }
 
 func lines(text string) []string {
