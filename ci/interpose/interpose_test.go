@@ -2,6 +2,7 @@ package interpose
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -82,7 +83,9 @@ func TestHTTP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		asker := &http.Client{Transport: &http.Transport{Dial: func(_, _ string) (net.Conn, error) { return net.Dial("unix", path) }}}
+		asker := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}}}
 		r, _ := http.NewRequest(http.MethodPut, "http://hostd/v1/ports/x", strings.NewReader("body"))
 		resp, err := asker.Do(r)
 		if (err == nil) != (c.shut == "") || served != c.served {
