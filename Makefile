@@ -62,6 +62,9 @@ chaos-coalesce: deps ## lab: 500 kills of a process that merges images, 2,000 cr
 	$(GO) test -count=1 -timeout 30m -run 'Crashes' ./toolstack/storage -seeds 2000
 	$(LAB) -timeout 60m -run 'CoalesceChaos' ./ci/killtest -runs 500 $(if $(SEED),-seed $(SEED))
 
+chaos-vm: deps ## lab: toolstackd, hostd and libvirtd killed at each step of what is done to a guest (SEED= repeats a run)
+	$(LAB) -timeout 60m -run 'GuestChaos' ./ci/dev $(if $(SEED),-seed $(SEED))
+
 bench-boot: image ## boot time and memory beside a stock Debian, into docs/benchmarks.md
 	$(GO) run ./ci/bench/boot -image $(BUILD)/image -doc docs/benchmarks.md
 
@@ -96,4 +99,4 @@ deps: ## install what this machine lacks
 clean: ## remove build output (caches stay)
 	rm -rf $(BUILD) 2>/dev/null || sudo rm -rf $(BUILD)
 
-.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-storage test-auth chaos-db chaos-coalesce bench-boot bench-api bench-vm image bin lock api-docs api-coverage generate deps clean
+.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-storage test-auth chaos-db chaos-coalesce chaos-vm bench-boot bench-api bench-vm image bin lock api-docs api-coverage generate deps clean
