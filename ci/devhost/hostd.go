@@ -43,7 +43,7 @@ func hostdMain() error {
 		Paths: hostd.Paths{
 			Sys: "/sys", Proc: "/proc", Etc: "/etc", Config: "/state/config", Logs: "/var/log", Run: "/run/cairn",
 			KVM: "/dev/kvm", Input: "/dev/input", OSRelease: "/etc/os-release",
-			Dev: "/dev", Mounts: "/run/sr-mount", Repositories: []string{"/state/sr"}, ISOs: []string{"/state/iso", "/usr/share/cairn"},
+			Dev: "/dev", Libvirt: "/var/lib/libvirt", Mounts: "/run/sr-mount", Repositories: []string{"/state/sr"}, ISOs: []string{"/state/iso", "/usr/share/cairn"},
 		},
 		System: fenced{}, Kernel: kernel, Guard: port.NewGuard(), Files: config.OS{}, Listener: listener, Log: journal.New(os.Stderr, "hostd"),
 		Tools: tool.Linux{}, // QEMU is this namespace's root, so its user is the volumes' too

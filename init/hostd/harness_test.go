@@ -73,7 +73,7 @@ func pathsIn(dir string) Paths {
 	return Paths{
 		Sys: dir + "/sys", Proc: dir + "/proc", Etc: dir + "/etc", Config: dir + "/state/config", Logs: dir + "/log",
 		Run: dir + "/run", KVM: dir + "/dev/kvm", Input: dir + "/dev/input", OSRelease: dir + "/os-release",
-		Dev: dir + "/dev", Mounts: dir + "/run/sr-mount", Repositories: []string{dir + "/sr"}, ISOs: []string{dir + "/iso"},
+		Dev: dir + "/dev", Libvirt: dir + "/libvirt", Mounts: dir + "/run/sr-mount", Repositories: []string{dir + "/sr"}, ISOs: []string{dir + "/iso"},
 	}
 }
 

@@ -43,6 +43,7 @@ type Paths struct {
 	Input     string // /dev/input
 	OSRelease string
 	Dev       string
+	Libvirt   string // what libvirt keeps on STATE
 	// Mounts is below which repositories are mounted; Repositories and ISOs are
 	// where those that are directories of the host may be.
 	Mounts             string

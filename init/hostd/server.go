@@ -46,6 +46,10 @@ func (h *Host) newServer() *http.Server {
 	mux.HandleFunc("DELETE /v1/kernel-log", h.deleteKernelLog)
 	mux.HandleFunc("GET /v1/out-of-memory", h.getOutOfMemory)
 	mux.HandleFunc("GET /v1/time", h.getTime)
+	mux.HandleFunc("GET /v1/nvram", h.getNVRAM)
+	mux.HandleFunc("PUT /v1/nvram/{uuid}", h.putNVRAM)
+	mux.HandleFunc("POST /v1/nvram/{uuid}/keep", h.keepNVRAM)
+	mux.HandleFunc("DELETE /v1/nvram/{uuid}", h.deleteNVRAM)
 	h.routeStorage(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, &client.Error{Status: http.StatusNotFound, Code: client.CodeNotFound, Message: "no such verb: " + r.Method + " " + r.URL.Path})

@@ -36,6 +36,7 @@ var machine = Paths{
 	Input:     "/dev/input",
 	OSRelease: "/usr/lib/os-release",
 	Dev:       "/dev",
+	Libvirt:   "/var/lib/libvirt",
 	Mounts:    "/run/sr-mount",
 	// On STATE, and the ISO images that come with the image.
 	Repositories: []string{"/state/sr"},

@@ -218,6 +218,7 @@ func vtpmVM(v *api.VTPM) api.VMRef { return v.VM }
 
 // VTPM is the table of virtual TPMs.
 var VTPM = &Table[api.VTPM, *api.VTPM, api.VTPMOperations]{
+	built: []api.VTPMOperations{api.VTPMOperationsDestroy},
 	fields: func(v *api.VTPM) (*[]api.VTPMOperations, *map[string]api.VTPMOperations) {
 		return &v.AllowedOperations, &v.CurrentOperations
 	},

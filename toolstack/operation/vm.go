@@ -109,7 +109,7 @@ var vmBuilt = []api.VMOperations{
 	api.VMOperationsClone, api.VMOperationsCopy, api.VMOperationsProvision, api.VMOperationsDestroy,
 	api.VMOperationsSnapshot, api.VMOperationsCheckpoint, api.VMOperationsRevert,
 	api.VMOperationsSuspend, api.VMOperationsResume, api.VMOperationsResumeOn, api.VMOperationsMakeIntoTemplate,
-	api.VMOperationsGetBootRecord, api.VMOperationsChangingVCPUs, api.VMOperationsChangingVCPUsLive, api.VMOperationsChangingStaticRange, api.VMOperationsChangingMemoryLimits,
+	api.VMOperationsCreateVTPM, api.VMOperationsGetBootRecord, api.VMOperationsChangingVCPUs, api.VMOperationsChangingVCPUsLive, api.VMOperationsChangingStaticRange, api.VMOperationsChangingMemoryLimits,
 	api.VMOperationsChangingDynamicRange, api.VMOperationsChangingMemoryLive, api.VMOperationsAwaitingMemoryLive,
 	api.VMOperationsChangingShadowMemory, api.VMOperationsChangingShadowMemoryLive, api.VMOperationsChangingNVRAM,
 }

@@ -29,6 +29,11 @@ func (m *Manager) insertWith(tx *db.Tx, vm, from *api.VM, disks map[api.VDIRef]a
 			copyVIF(tx, ref, vm, v, devices)
 		}
 	}
+	for _, tpm := range from.VTPMs {
+		if v, err := db.Get(tx, tpm); err == nil {
+			copyVTPM(tx, ref, v, devices)
+		}
+	}
 	return ref, nil
 }
 
@@ -84,6 +89,23 @@ func copyVIF(tx *db.Tx, vm api.VMRef, of *api.VM, from *api.VIF, devices map[str
 func blankVIF(v *api.VIF) {
 	v.CurrentOperations, v.CurrentlyAttached = nil, false
 	v.StatusCode, v.StatusDetail, v.RuntimeProperties, v.Metrics = 0, "", nil, ""
+}
+
+func copyVTPM(tx *db.Tx, vm api.VMRef, from *api.VTPM, devices map[string]string) {
+	v := from.Clone()
+	v.UUID, v.VM, v.CurrentOperations = api.NewUUID(), vm, nil
+	if devices != nil {
+		devices[v.UUID] = from.UUID
+	}
+	insertVTPM(tx, v)
+}
+
+func insertVTPM(tx *db.Tx, v *api.VTPM) api.VTPMRef {
+	ref := db.Insert(tx, v)
+	if row, err := db.Edit(tx, ref); err == nil {
+		operation.VTPM.Renew(tx, ref, row)
+	}
+	return ref
 }
 
 // dropBelongings removes drives, NICs and what else is a VM's alone.

@@ -59,6 +59,9 @@ func (m *Manager) checkpointAsleep(c *api.Call, o *running, j *job, of snapshotO
 	if err == nil {
 		of.disks, err = m.snapshotDisks(c, j, o, nil)
 	}
+	if err == nil {
+		of.heir, err = m.inherit(c, o.vm)
+	}
 	if err != nil {
 		return "", o.end(c, asCancelled(c, err), nil)
 	}
@@ -67,6 +70,7 @@ func (m *Manager) checkpointAsleep(c *api.Call, o *running, j *job, of snapshotO
 		made, err = m.insertSnapshot(tx, o.vm, vm, of)
 		return err
 	})
+	of.heir.end(c)
 	return made, err
 }
 
@@ -94,7 +98,10 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 		return "", o.end(c, err, sleepsOn)
 	}
 	var failed error
-	if of.disks, failed = m.snapshotDisks(c, j, o, nil); failed != nil {
+	if of.disks, failed = m.snapshotDisks(c, j, o, nil); failed == nil {
+		of.heir, failed = m.inherit(ctx, o.vm)
+	}
+	if failed != nil {
 		of.image = ""
 	}
 	c.Task.Set(0.7)
@@ -111,6 +118,7 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 		made, err = m.insertSnapshot(tx, o.vm, vm, of)
 		return err
 	})
+	of.heir.end(c)
 	if err != nil {
 		m.cfg.Log.Warn("checkpoint", "uuid", o.uuid, "err", err)
 		err = api.ErrVMCheckpointResumeFailed(o.vm.String())

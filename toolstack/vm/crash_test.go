@@ -75,6 +75,7 @@ func snapshotThenWrite(method string) func(*life) {
 		}
 		l.must(&l.snap, method, args...)
 		l.write(98, 99) // as the guest would: it writes to its top layers
+		l.nvram.set(l.vm(l.subject).UUID, remembered{"entries 98", "keys 98"})
 	}
 }
 
@@ -94,6 +95,15 @@ func (l *life) intact(want ...uint64) string {
 	if got := l.reads(l.subject); !slices.Equal(got, want) {
 		return fmt.Sprintf("the disks read %v, want %v", got, want)
 	}
+	return l.remembers(l.subject, want[0])
+}
+
+// remembers checks firmware and TPM of a VM by what its first disk reads.
+func (l *life) remembers(ref api.VMRef, disk uint64) string {
+	want := remembered{fmt.Sprint("entries ", disk), fmt.Sprint("keys ", disk)}
+	if v := l.vm(ref); l.nvram.of(v.UUID) != want || len(v.VTPMs) != 1 {
+		return fmt.Sprintf("%s remembers %+v with %d TPMs, want %+v", v.NameLabel, l.nvram.of(v.UUID), len(v.VTPMs), want)
+	}
 	return ""
 }
 
@@ -107,6 +117,9 @@ func madeOrNot(l *life) string {
 	for _, ref := range made {
 		if got := l.reads(ref); !slices.Equal(got, []uint64{10, 11}) {
 			return fmt.Sprintf("what was made reads %v", got)
+		}
+		if what := l.remembers(ref, 10); what != "" {
+			return what
 		}
 	}
 	return intact(l)
@@ -154,7 +167,7 @@ func revertedOrNot(done api.VMPowerState) func(*life) string {
 			before = halted
 		}
 		if slices.Equal(got, []uint64{10, 11}) && state == done || slices.Equal(got, []uint64{98, 99}) && state == before {
-			return ""
+			return l.remembers(l.subject, got[0])
 		}
 		return fmt.Sprintf("%s, and the disks read %v", state, got)
 	}
@@ -189,6 +202,13 @@ func (w *world) prepare(tt crashCase) *life {
 	}))
 	l.must(&w.subject, "VM.clone", l.template("other-install-media"), "subject")
 	l.must(nil, "VM.provision", w.subject)
+	must(w.t, l.db.Update(l.ctx, func(tx *db.Tx) error {
+		v, err := db.Edit(tx, w.subject)
+		v.HVMBootParams = map[string]string{"firmware": "uefi", "order": "c"}
+		return err
+	}))
+	l.must(nil, "VTPM.create", w.subject, false)
+	w.nvram.set(l.vm(w.subject).UUID, remembered{"entries 10", "keys 10"})
 	for n := range 2 {
 		vdi, err := l.store.Create(l.ctx, storage.CreateSpec{SR: w.sr, Size: gib, Name: fmt.Sprint("disk ", n)})
 		must(w.t, err)

@@ -28,7 +28,7 @@ func (m *Manager) destroy(c *api.Call, ref api.VMRef) error {
 
 // remembers tells VMs of which there may be more than rows: variables of their
 // firmware, secrets of their TPM.
-func remembers(vm *api.VM) bool { return vm.HVMBootPolicy != "" && !vm.IsASnapshot }
+func remembers(vm *api.VM) bool { return vm.HVMBootPolicy != "" }
 
 func (m *Manager) destroyBegun(c *api.Call, o *running) error {
 	for _, s := range m.sites {

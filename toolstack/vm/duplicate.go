@@ -48,6 +48,10 @@ func (m *Manager) duplicate(c *api.Call, ref api.VMRef, name string, op api.VMOp
 	j := m.newJob()
 	defer j.end()
 	copies, err := m.copyDisks(c, j, ref, dup)
+	var h *heir
+	if err == nil {
+		h, err = m.inherit(c, ref)
+	}
 	if err != nil {
 		return "", o.end(c, asCancelled(c, err), nil)
 	}
@@ -59,11 +63,13 @@ func (m *Manager) duplicate(c *api.Call, ref api.VMRef, name string, op api.VMOp
 		delete(vm.OtherConfig, template.DefaultKey)
 		delete(vm.OtherConfig, template.StampKey)
 		ownPerson(vm)
+		vm.UUID = h.uuid
 		freshSeed(vm)
 		m.reset(vm)
 		made, err = m.insertWith(tx, vm, original, copies, nil)
 		return err
 	})
+	h.end(c)
 	return made, err
 }
 

@@ -23,6 +23,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 	if err := m.recoverOperations(ctx); err != nil {
 		return fmt.Errorf("recover operations: %w", err)
 	}
+	m.recoverNVRAM(ctx)
 	return nil
 }
 

@@ -96,6 +96,10 @@ func (m *Manager) goBack(c *api.Call, ref, snapshot api.VMRef, task string) erro
 		}
 		c.Task.Set(0.1 + 0.8*float64(len(disks))/float64(total))
 	}
+	if err := m.revertNVRAM(c, ref, s); err != nil {
+		m.cfg.Log.Warn("nvram-not-reverted", "uuid", s.UUID, "err", err)
+		return revertError(ref, snapshot, err)
+	}
 	var image api.VDIRef
 	if !s.SuspendVDI.IsNull() {
 		if image, err = m.copyImage(c, j, s.SuspendVDI); err != nil {
@@ -177,6 +181,9 @@ func (m *Manager) recordReverted(tx *db.Tx, ref api.VMRef, vm *api.VM, snapshot 
 		return err
 	}
 	if err := revertNICs(tx, ref, vm, s, about.Devices); err != nil {
+		return err
+	}
+	if err := revertTPMs(tx, ref, vm, s, about.Devices); err != nil {
 		return err
 	}
 	now := s.Clone()
@@ -261,6 +268,15 @@ func revertNICs(tx *db.Tx, ref api.VMRef, vm, s *api.VM, known map[string]string
 		v := was.Clone()
 		blankVIF(v)
 		v.UUID, v.VM = revived(known, was.UUID), ref
+		return v, nil
+	})
+}
+
+// revertTPMs is revertDrives for TPMs; what they hold has been reverted already.
+func revertTPMs(tx *db.Tx, ref api.VMRef, vm, s *api.VM, known map[string]string) error {
+	return revertRows(tx, operation.VTPM, vm.VTPMs, s.VTPMs, func(v *api.VTPM) string { return v.UUID }, func(was *api.VTPM) (*api.VTPM, error) {
+		v := was.Clone()
+		v.UUID, v.VM, v.CurrentOperations = revived(known, was.UUID), ref, nil
 		return v, nil
 	})
 }

@@ -70,7 +70,10 @@ type rig struct {
 	net   api.NetworkRef
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return newRigEdit(t, func(*vm.Config) {}) }
+
+// newRigEdit is a rig with a configuration of the test's.
+func newRigEdit(t *testing.T, edit func(*vm.Config)) *rig {
 	t.Helper()
 	r := &rig{hostd: storagetest.New()}
 	r.stack = newStackOn(t, func(s *stack, reg *api.Registry, d *db.DB) {
@@ -87,6 +90,7 @@ func newRig(t *testing.T) *rig {
 		})
 		devices.Register(reg)
 		s.config.Disks, s.config.Devices = images{r.disks, d, s.hv}, devices
+		edit(&s.config)
 	})
 	r.host.memory = 64 * gib
 	r.sr = r.makeSR("/srv/one")

@@ -42,14 +42,19 @@ func (m *Manager) snapshot(c *api.Call, ref api.VMRef, name string, ignore []api
 		}
 	}
 	taken, err := m.snapshotDisks(c, j, o, ignore)
+	var h *heir
+	if err == nil {
+		h, err = m.inherit(c, ref)
+	}
 	if err != nil {
 		return "", o.end(c, asCancelled(c, err), nil)
 	}
 	var made api.VMRef
 	err = o.finish(c, func(tx *db.Tx, vm *api.VM) error {
-		made, err = m.insertSnapshot(tx, ref, vm, snapshotOf{name: name, disks: taken, image: image, state: vm.PowerState})
+		made, err = m.insertSnapshot(tx, ref, vm, snapshotOf{name: name, disks: taken, image: image, state: vm.PowerState, heir: h})
 		return err
 	})
+	h.end(c)
 	return made, err
 }
 
@@ -121,6 +126,7 @@ type snapshotOf struct {
 	disks map[api.VDIRef]api.VDIRef // snapshots by the VM's disks
 	image api.VDIRef                // the memory; null for disks alone
 	state api.VMPowerState          // at the time
+	heir  *heir                     // who it is, and what it remembers
 }
 
 // metadata is the text of snapshot_metadata: what a revert needs to know and the
@@ -138,6 +144,7 @@ type metadata struct {
 func (m *Manager) insertSnapshot(tx *db.Tx, ref api.VMRef, vm *api.VM, of snapshotOf) (api.VMRef, error) {
 	s := vm.Clone()
 	ownPerson(s)
+	s.UUID = of.heir.uuid
 	s.NameLabel, s.NameDescription, s.BlockedOperations = of.name, "", nil
 	s.IsASnapshot, s.IsATemplate, s.SnapshotOf = true, true, ref
 	s.SnapshotTime = time.Now().UTC().Truncate(time.Second)

@@ -45,6 +45,7 @@ func (m *Manager) startAs(c *api.Call, ref api.VMRef, want api.HostRef, op api.V
 		}
 		spec.Kind, _ = site.Host.Kind()
 		vm.ScheduledToBeResidentOn = site.ref() // holds the memory from here on
+		wantedVTPM(tx, ref, vm)
 		return nil
 	})
 	if err != nil {

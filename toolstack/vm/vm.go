@@ -107,6 +107,8 @@ type Config struct {
 	SpaceRetry time.Duration
 	// Disks is storage; without it there are machines without disks alone.
 	Disks Disks
+	// NVRAM copies what firmware and TPMs remember; nil where nobody keeps any.
+	NVRAM NVRAM
 	// Others are further hosts to speak for, of a simulated pool; none otherwise.
 	Others []Site
 	// GuestDir is the only directory kernels and initial RAM disks of guests may
@@ -200,6 +202,8 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleVMCheckpoint(r, m.checkpoint)
 	api.HandleVMRevert(r, m.revert)
 	r.Override("VM.set_is_a_template", m.setIsATemplate)
+	api.HandleVTPMCreate(r, m.createVTPM)
+	api.HandleVTPMDestroy(r, m.destroyVTPM)
 	api.HandleVMSuspend(r, m.suspend)
 	api.HandleVMResume(r, m.resume)
 	api.HandleVMResumeOn(r, m.resumeOn)

@@ -130,7 +130,10 @@ func (d gatedDomains) Restore(ctx context.Context, path string, spec hypervisor.
 }
 
 func (d gatedDomains) Erase(ctx context.Context, uuid string) error {
-	return errors.Join(d.step(), ifAlive(d, func() error { return d.Fake.Erase(ctx, uuid) }))
+	return errors.Join(d.step(), ifAlive(d, func() error {
+		d.w.nvram.set(uuid, remembered{})
+		return d.Fake.Erase(ctx, uuid)
+	}))
 }
 
 func ifAlive(d gatedDomains, f func() error) error {
@@ -149,6 +152,7 @@ type world struct {
 	engine *db.Memory
 	hostd  *storagetest.Hostd
 	hv     *hypervisor.Fake
+	nvram  *nvram
 	host   *fakeHost
 
 	sr      api.SRRef
@@ -169,7 +173,7 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	return &world{
-		t: t, engine: db.NewMemory(), hostd: storagetest.New(), hv: hypervisor.NewFake(),
+		t: t, engine: db.NewMemory(), hostd: storagetest.New(), hv: hypervisor.NewFake(), nvram: newNVRAM(),
 		host:  &fakeHost{ref: api.NewRef[api.Host](), kind: hypervisor.Accelerated, memory: 64 * gib},
 		fresh: map[string]string{}, from: map[string]string{}, ran: map[string]bool{},
 	}
@@ -261,6 +265,7 @@ func (w *world) boot() *life {
 	must(w.t, err)
 	must(w.t, operation.Recover(ctx, l.db, journal.Discard()))
 	hv := gatedDomains{w.hv, l.gate, w}
+	w.nvram.step = l.gate.step
 	w.hostd.Fail(func(verb, sr, name string) error {
 		switch verb {
 		case "deactivate":
@@ -281,7 +286,7 @@ func (w *world) boot() *life {
 		DB: l.db, Storage: l.store, Network: ports{l.db}, Hypervisor: func(api.HostRef) hypervisor.Hypervisor { return hv },
 	})
 	vms := vm.New(vm.Config{
-		DB: l.db, Hypervisor: hv, Consoles: noConsoles{}, Host: w.host, Devices: devices, Disks: images{l.store, l.db, w.hv}, GuestDir: "/nowhere",
+		DB: l.db, Hypervisor: hv, Consoles: noConsoles{}, Host: w.host, Devices: devices, Disks: images{l.store, l.db, w.hv}, GuestDir: "/nowhere", NVRAM: w.nvram,
 	})
 	l.store.Register(l.reg)
 	devices.Register(l.reg)
@@ -431,6 +436,9 @@ func (l *life) wrong() string {
 		if v.CurrentlyAttached != awake && on.PowerState != api.VMPowerStateSuspended {
 			return fmt.Sprintf("drive of a %s VM: attached %t", on.PowerState, v.CurrentlyAttached)
 		}
+	}
+	if what := l.nvram.wrong(snap); what != "" {
+		return what
 	}
 	return l.wrongDisks(snap)
 }

@@ -78,6 +78,7 @@ type toolstack struct {
 	db       *db.DB
 	hv       hypervisor.Hypervisor
 	hostd    hostd
+	nvram    vm.NVRAM // nil on a stand-in, whose guests remember nothing
 	host     *host.Manager
 	pool     *cairnpool.Manager
 	sessions *session.Manager
@@ -151,7 +152,8 @@ func (t *toolstack) open(ctx context.Context) error {
 	})
 	t.hostd = t.cfg.fakeHostd
 	if t.hostd == nil {
-		t.hostd = client.New(t.cfg.hostd)
+		c := client.New(t.cfg.hostd)
+		t.hostd, t.nvram = c, c
 	}
 	group.Go(func() error {
 		return waitFor(gctx, t.cfg.log, "hostd", func() error { _, err := t.hostd.Version(gctx); return err })
@@ -245,7 +247,7 @@ func (t *toolstack) build() error {
 		DB: t.db, Storage: t.disks, Network: t.networks, Hypervisor: t.hypervisorOf, True: t.ready, Log: log.With("component", "device"),
 	})
 	t.vms = vm.New(vm.Config{
-		Memory: t.memory, Devices: t.devices, Disks: t.disks, Alerts: t.alerts, Hostd: t.hostd,
+		Memory: t.memory, Devices: t.devices, Disks: t.disks, NVRAM: t.nvram, Alerts: t.alerts, Hostd: t.hostd,
 		DB: t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
 		Log: log.With("component", "vm"),
 	})
