@@ -36,14 +36,9 @@ func TestDevForeign(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	d, dir := fresh(t)
-	library := filepath.Join(dir, "state/iso/library")
-	d.must(os.MkdirAll(library, 0o755))
-	d.must(foreign.Disc(ctx, "../..", filepath.Join(library, "debian-installer.iso")))
 	a := life.API{T: t, Client: d.login()}
 	a.Repository(ctx, "file", map[string]string{"location": "/state/sr/disks"})
-	config := map[string]string{"location": "/state/iso/library", "legacy_mode": "true"}
-	sr := a.Ref(ctx, "SR.create", a.First(ctx, "host.get_all"), config, "0", "library", "", "iso", "iso", false, map[string]string{})
-	disc := a.First(ctx, "SR.get_VDIs", sr)
+	disc := d.disc(ctx, a, dir, func(file string) error { return foreign.Disc(ctx, "../..", file) })
 	for _, firmware := range []string{"uefi", "bios"} {
 		t.Run(firmware, func(t *testing.T) {
 			(&instance{T: t}).install(ctx, life.API{T: t, Client: a.Client}, firmware, disc)

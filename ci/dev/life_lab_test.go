@@ -70,6 +70,17 @@ func (d *instance) inside() inside.Host {
 	return inside.Namespaces{PID: d.process("hostd").pid}
 }
 
+// disc is a CD in an ISO library, as write makes its file.
+func (d *instance) disc(ctx context.Context, a life.API, dir string, write func(file string) error) string {
+	d.Helper()
+	library := filepath.Join(dir, "state/iso/library")
+	d.must(os.MkdirAll(library, 0o755))
+	d.must(write(filepath.Join(library, "cd.iso")))
+	config := map[string]string{"location": "/state/iso/library", "legacy_mode": "true"}
+	sr := a.Ref(ctx, "SR.create", a.First(ctx, "host.get_all"), config, "0", "library", "", "iso", "iso", false, map[string]string{})
+	return a.First(ctx, "SR.get_VDIs", sr)
+}
+
 // TestDevFromCD boots the demo guest by UEFI from a CD of an ISO library.
 func TestDevFromCD(t *testing.T) {
 	iso, err := os.ReadFile("../../.build/image/demo.iso")
@@ -79,23 +90,15 @@ func TestDevFromCD(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	d, dir := fresh(t)
-	library := filepath.Join(dir, "state/iso/library")
-	if err := os.MkdirAll(library, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(library, "demo.iso"), iso, 0o644); err != nil {
-		t.Fatal(err)
-	}
 	a := life.API{T: t, Client: d.login()}
-	config := map[string]string{"location": "/state/iso/library", "legacy_mode": "true"}
-	sr := a.Ref(ctx, "SR.create", a.First(ctx, "host.get_all"), config, "0", "library", "", "iso", "iso", false, map[string]string{})
+	disc := d.disc(ctx, a, dir, func(file string) error { return os.WriteFile(file, iso, 0o644) })
 	g := &demo.Guest{Name: "from CD"}
 	g.Ref = a.Ref(ctx, "VM.clone", a.First(ctx, "VM.get_by_name_label", "Debian Trixie 13"), g.Name)
 	a.Call(ctx, nil, "VM.remove_from_other_config", g.Ref, "disks")
 	a.Call(ctx, nil, "VM.provision", g.Ref)
 	a.Call(ctx, nil, "VM.set_memory_limits", g.Ref, 512<<20, 512<<20, 512<<20, 512<<20)
 	a.Call(ctx, nil, "VM.set_HVM_boot_params", g.Ref, map[string]string{"firmware": "uefi", "order": "d"})
-	a.Drive(ctx, g.Ref, a.First(ctx, "SR.get_VDIs", sr), "3", "CD")
+	a.Drive(ctx, g.Ref, disc, "3", "CD")
 	g = demo.Attach(a.Client, g)
 	tty := life.Up(ctx, t, g)
 	life.ReadsDemoCD(ctx, t, tty)
