@@ -176,7 +176,7 @@ func (l *life) act() (undecided map[api.VDIRef][]map[int64]uint64, err error) {
 		if d.IsASnapshot && l.model[d.SnapshotOf] != nil {
 			was := l.model[d.SnapshotOf]
 			l.model[d.SnapshotOf] = maps.Clone(l.model[ref])
-			if err = l.m.Revert(ctx, d.SnapshotOf, ref); err != nil {
+			if err = l.m.Revert(ctx, map[api.VDIRef]api.VDIRef{d.SnapshotOf: ref}); err != nil {
 				undecided[d.SnapshotOf] = []map[int64]uint64{was, maps.Clone(l.model[ref])}
 				delete(l.model, d.SnapshotOf)
 			}

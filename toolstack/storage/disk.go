@@ -83,7 +83,7 @@ func (m *Manager) revertVDI(c *api.Call, snapshot api.VDIRef) error {
 	if !s.IsASnapshot {
 		return api.ErrOperationNotAllowed("the VDI is not a snapshot")
 	}
-	return m.revert(c, s.SnapshotOf, snapshot, operation.TaskKey(c))
+	return m.revert(c, map[api.VDIRef]api.VDIRef{s.SnapshotOf: snapshot}, operation.TaskKey(c))
 }
 
 // copyVDI copies to a repository, or into a disk that is there. A base says what

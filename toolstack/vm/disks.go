@@ -20,7 +20,7 @@ type Disks interface {
 	Clone(ctx context.Context, vdi api.VDIRef, name string) (api.VDIRef, error)
 	Copy(ctx context.Context, vdi api.VDIRef, sr api.SRRef, progress func(float64)) (api.VDIRef, error)
 	Snapshot(ctx context.Context, vdis []api.VDIRef, live func(context.Context, map[api.VDIRef]hypervisor.Source) error) (map[api.VDIRef]api.VDIRef, error)
-	Revert(ctx context.Context, vdi, snapshot api.VDIRef) error
+	Revert(ctx context.Context, snapshots map[api.VDIRef]api.VDIRef) error
 }
 
 // job makes the disks of one operation. Each has the job's mark in its row from its

@@ -12,7 +12,7 @@ import (
 )
 
 // A revert is in current_operations of the snapshot, as revert, and of its VM, as
-// reverting, under the same task. From the moment in which the first disk has gone
+// reverting, under the same task. From the moment in which the disks have gone
 // back it can only be finished, which is the same as doing it again: nothing
 // runs in between. So a process that finds one begun does it again.
 
@@ -88,27 +88,61 @@ func (m *Manager) goBack(c *api.Call, ref, snapshot api.VMRef, task string) erro
 	if err != nil {
 		return err
 	}
-	disks, total := map[api.VDIRef]api.VDIRef{}, len(disksOf(snap, snapshot))+1
-	for old, row := range disksOf(snap, snapshot) {
-		if disks[old], err = m.revertDisk(j.making(c), ref, old, row); err != nil {
-			m.cfg.Log.Warn("disk-not-reverted", "uuid", row.UUID, "err", err)
-			return revertError(ref, snapshot, err)
-		}
-		c.Task.Set(0.1 + 0.8*float64(len(disks))/float64(total))
+	disks, err := m.revertDisks(c, j, ref, snapshot)
+	if err != nil {
+		return revertError(ref, snapshot, err)
 	}
-	if err := m.revertNVRAM(c, ref, s); err != nil {
+	ctx := context.WithoutCancel(c) // the disks have gone back: what is left has to follow
+	if err := m.revertNVRAM(ctx, ref, s); err != nil {
 		m.cfg.Log.Warn("nvram-not-reverted", "uuid", s.UUID, "err", err)
 		return revertError(ref, snapshot, err)
 	}
-	var image api.VDIRef
-	if !s.SuspendVDI.IsNull() {
-		if image, err = m.copyImage(c, j, s.SuspendVDI); err != nil {
-			return err
-		}
-	}
 	ctx, cancel := finishing(c)
 	defer cancel()
-	return m.edit(ctx, ref, func(tx *db.Tx, vm *api.VM) error { return m.recordReverted(tx, ref, vm, snapshot, disks, image) })
+	return m.edit(ctx, ref, func(tx *db.Tx, vm *api.VM) error {
+		return m.recordReverted(tx, ref, vm, snapshot, disks.by, disks.image)
+	})
+}
+
+// reverted are the disks of a VM by the snapshot's, and its memory.
+type reverted struct {
+	by    map[api.VDIRef]api.VDIRef
+	image api.VDIRef
+}
+
+// revertDisks makes the VM's disks what the snapshot's are: all of them at once, when
+// all else that may fail is done. One that is gone, or that others use, too, is
+// replaced by a clone.
+func (m *Manager) revertDisks(c *api.Call, j *job, vm, snapshot api.VMRef) (all reverted, err error) {
+	snap := m.cfg.DB.Snapshot()
+	s, err := db.Get(snap, snapshot)
+	if err != nil {
+		return all, err
+	}
+	all.by = map[api.VDIRef]api.VDIRef{}
+	back := map[api.VDIRef]api.VDIRef{}
+	for old, row := range disksOf(snap, snapshot) {
+		disk, err := db.Get(snap, row.SnapshotOf)
+		if err == nil && usedByOnly(snap, disk, vm) && back[row.SnapshotOf] == "" {
+			all.by[old], back[row.SnapshotOf] = row.SnapshotOf, old
+			continue
+		}
+		if all.by[old], err = m.cfg.Disks.Clone(j.making(c), old, row.NameLabel); err != nil {
+			m.cfg.Log.Warn("disk-not-reverted", "uuid", row.UUID, "err", err)
+			return all, err
+		}
+	}
+	c.Task.Set(0.3)
+	if !s.SuspendVDI.IsNull() {
+		if all.image, err = m.copyImage(c, j, s.SuspendVDI); err != nil {
+			return all, err
+		}
+	}
+	c.Task.Set(0.7)
+	if len(back) > 0 {
+		err = m.cfg.Disks.Revert(j.making(c), back)
+	}
+	return all, err
 }
 
 // revertError keeps an answer of storage that clients know.
@@ -141,17 +175,6 @@ func (m *Manager) haltForRevert(ctx context.Context, ref api.VMRef, task string)
 		return err
 	}
 	return m.cfg.Devices.Release(ctx, o.site.ref(), ref)
-}
-
-// revertDisk makes the VM's disk what a snapshot of it is. One that is gone, or that
-// others use, too, is replaced by a clone.
-func (m *Manager) revertDisk(ctx context.Context, vm api.VMRef, old api.VDIRef, row *api.VDI) (api.VDIRef, error) {
-	snap := m.cfg.DB.Snapshot()
-	disk, err := db.Get(snap, row.SnapshotOf)
-	if err != nil || !usedByOnly(snap, disk, vm) {
-		return m.cfg.Disks.Clone(ctx, old, row.NameLabel)
-	}
-	return row.SnapshotOf, m.cfg.Disks.Revert(ctx, row.SnapshotOf, old)
 }
 
 func usedByOnly(r db.Reader, disk *api.VDI, vm api.VMRef) bool {
