@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"cairn/toolstack/hypervisor"
 )
 
 // TestStartFailsAndSoDoesItsUndo: hostd is killed in the middle of a start. What the
@@ -41,4 +43,24 @@ func TestStartFailsAndSoDoesItsUndo(t *testing.T) {
 		t.Fatal("nobody looks after what is left")
 	}
 	s.holds("hostd is back", nil, nil)
+}
+
+// TestPlugWithoutLibvirtd: libvirtd is killed before it has given a device, and for a
+// moment cannot be asked whether it has. What nobody knows is not answered as done.
+func TestPlugWithoutLibvirtd(t *testing.T) {
+	s := newStack(t)
+	disk := s.vdi()
+	s.start()
+	vbd, vif := s.vbd(drive(s.vm, disk, "1")), s.vif("1")
+	for _, c := range []struct{ attach, method, ref string }{
+		{"AttachDisk", "VBD.plug", vbd.String()}, {"AttachNIC", "VIF.plug", vif.String()},
+	} {
+		s.hv.FailNext(c.attach, hypervisor.ErrUnknownOutcome) // without effect
+		s.hv.FailNext("Hardware", hypervisor.ErrUnknownOutcome)
+		if _, err := s.Call(c.method, c.ref); err == nil {
+			t.Errorf("%s is answered, and was not done", c.method)
+		}
+		s.agrees(c.method)
+	}
+	s.holds("nothing plugged", nil, nil)
 }

@@ -52,16 +52,27 @@ func (m *Manager) plugVBD(c *api.Call, ref api.VBDRef) error {
 	return w.end(c, w.settle(c))
 }
 
-// attach gives the domain the disk; without success it has none.
+// attach gives the domain the disk; without success it has none, or that cannot be
+// told: then the row says it has, and the answer that nobody knows.
 func (w *vbdWork) attach(ctx context.Context, d hypervisor.Disk) error {
-	err := w.hv.AttachDisk(ctx, w.uuid, d)
-	here := func(hw hypervisor.Hardware) bool { _, there := hw.Disk(d.ID); return there }
-	switch {
-	case err == nil, inDoubt(err) && w.has(ctx, here):
-		return w.record(ctx, func(v *api.VBD) { attachedVBD(v, true) })
-	default:
-		return w.answer("VBD", w.ref.String(), err)
+	had, err := w.given(ctx, w.hv.AttachDisk(ctx, w.uuid, d), func(hw hypervisor.Hardware) bool { _, there := hw.Disk(d.ID); return there })
+	if had {
+		err = errors.Join(err, w.record(ctx, func(v *api.VBD) { attachedVBD(v, true) }))
 	}
+	return w.answer("VBD", w.ref.String(), err)
+}
+
+// given settles the answer to giving a domain a device: whether it has it, and what to
+// answer.
+func (x machine) given(ctx context.Context, err error, here func(hypervisor.Hardware) bool) (had bool, _ error) {
+	if err == nil || !inDoubt(err) {
+		return err == nil, err
+	}
+	had, unsure := x.tell(ctx, here)
+	if had && unsure == nil {
+		return true, nil
+	}
+	return had, err
 }
 
 // inDoubt: the domain may have the device all the same.

@@ -60,9 +60,9 @@ func onHost(r db.Reader, v *api.VIF) error {
 }
 
 func (w *vifWork) attach(ctx context.Context, n hypervisor.NIC) error {
-	err := w.hv.AttachNIC(ctx, w.uuid, n)
-	if err == nil || inDoubt(err) && w.has(ctx, w.there) {
-		return w.record(ctx, func(v *api.VIF) { v.CurrentlyAttached = true })
+	had, err := w.given(ctx, w.hv.AttachNIC(ctx, w.uuid, n), w.there)
+	if had {
+		err = errors.Join(err, w.record(ctx, func(v *api.VIF) { v.CurrentlyAttached = true }))
 	}
 	return w.answer("VIF", w.ref.String(), err)
 }

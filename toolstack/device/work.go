@@ -219,18 +219,42 @@ func (m *Manager) letGo(ctx context.Context, host api.HostRef, vdi api.VDIRef) {
 // under way any more. What cannot be told counts as had: nobody else may get the disk
 // then.
 func (x machine) has(ctx context.Context, is func(hypervisor.Hardware) bool) bool {
+	had, _ := x.tell(ctx, is)
+	return had
+}
+
+// tell is has that says what keeps it from telling. Who asks because libvirtd died may
+// be faster than its successor: it is asked again for a moment.
+func (x machine) tell(ctx context.Context, is func(hypervisor.Hardware) bool) (had bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	err := x.hv.Settled(ctx, x.uuid)
-	var hw hypervisor.Hardware
-	if err == nil {
-		hw, err = x.hv.Hardware(ctx, x.uuid)
+	for range looks {
+		var hw hypervisor.Hardware
+		if err = x.hv.Settled(ctx, x.uuid); err == nil {
+			hw, err = x.hv.Hardware(ctx, x.uuid)
+		}
+		switch {
+		case err == nil:
+			return is(hw), nil
+		case errors.Is(err, hypervisor.ErrNotFound):
+			return false, nil
+		case !errors.Is(err, hypervisor.ErrUnknownOutcome) && !errors.Is(err, hypervisor.ErrUnavailable):
+			return true, err
+		}
+		select {
+		case <-time.After(lookPause):
+		case <-ctx.Done():
+			return true, err
+		}
 	}
-	if errors.Is(err, hypervisor.ErrNotFound) {
-		return false
-	}
-	return err != nil || is(hw)
+	return true, err
 }
+
+// Number and pace of looks at a domain that cannot be asked.
+const (
+	looks     = 50
+	lookPause = 100 * time.Millisecond
+)
 
 // detached turns an error of taking a device away into the API's.
 func (x machine) detached(class, ref string, err error) error {
