@@ -178,7 +178,7 @@ var Appliance = &Table[api.VMAppliance, *api.VMAppliance, api.VMApplianceOperati
 		api.VMApplianceOperationHardShutdown, api.VMApplianceOperationShutdown,
 	},
 	rules: []rule[api.VMAppliance, api.VMApplianceOperation]{
-		{op: api.VMApplianceOperationStart, then: all(anyVM("not running", awake))},
+		{op: api.VMApplianceOperationStart, then: all(anyVM("halted", awake))},
 		{op: api.VMApplianceOperationCleanShutdown, then: all(anyVM("running", atRest))},
 		{op: api.VMApplianceOperationHardShutdown, then: all(anyVM("started", halted))},
 		{op: api.VMApplianceOperationShutdown, then: all(anyVM("started", halted))},
