@@ -17,14 +17,20 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal cancels. A second Ctrl-C ends at once; a second SIGTERM does not,
-	// because timeout(1) sends it to the process and to its group.
-	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
+	ctx, stop := interruptible(context.Background())
 	status := xe.Run(ctx, xe.Config{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
 	})
 	stop()
 	os.Exit(status)
+}
+
+// interruptible is cancelled by the first signal. A second Ctrl-C ends the program at
+// once; a second SIGTERM does not, because timeout(1) sends it to the process and to
+// its group.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
+	return ctx, stop
 }
