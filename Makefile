@@ -44,7 +44,7 @@ test-clients: deps ## lab: API clients of others: a Go module, an npm package
 	$(LAB) ./ci/clienttest
 
 test-vm: image bin ## lab: guests, their life-cycle and what they survive
-	$(LAB) -p 1 -run 'VM|Libvirt|RealGuest|Dev' ./ci/labtest ./ci/devhost ./ci/dev ./toolstack/cmd/toolstackd
+	$(LAB) -timeout 90m -p 1 -run 'VM|Libvirt|RealGuest|Dev' ./ci/labtest ./ci/devhost ./ci/dev ./toolstack/cmd/toolstackd
 
 test-net: deps ## lab: management network, bridges and ports in namespaces; guests on a network
 	$(LAB) -p 1 ./init/network/... && $(LAB) -run 'Networks' ./ci/dev
