@@ -18,7 +18,7 @@ type Census []string
 // guestClasses are those of which machines and their parts have rows.
 var guestClasses = []string{
 	"VM", "VM_metrics", "VM_guest_metrics", "VBD", "VIF", "VDI", "console", "VM_appliance", "VTPM",
-	"SR", "PBD", "network", "task", "blob",
+	"SR", "PBD", "network", "blob",
 }
 
 // guestDirs are where the host's daemons keep what belongs to one guest: sockets,
@@ -43,6 +43,7 @@ func Count(ctx context.Context, a API, host inside.Host) Census {
 			all = append(all, class+" "+ref)
 		}
 	}
+	all = append(all, work(ctx, a)...)
 	all = append(all, programs(ctx, a.T, host)...)
 	files, err := host.Files(ctx, guestDirs...)
 	must(a.T, err)
@@ -59,6 +60,23 @@ func Count(ctx context.Context, a API, host inside.Host) Census {
 		all = append(all, "rule "+r)
 	}
 	return append(all, wires(ctx, a.T, host)...)
+}
+
+// work are the tasks that go on. One that has ended, such as that of a merge of layers,
+// is kept for whoever asks how it went.
+func work(ctx context.Context, a API) (all Census) {
+	a.T.Helper()
+	var tasks map[string]struct {
+		Name   string `json:"name_label"`
+		Status string `json:"status"`
+	}
+	must(a.T, a.Client.Call(ctx, "task.get_all_records", &tasks))
+	for ref, t := range tasks {
+		if t.Status == "pending" {
+			all = append(all, "task "+ref+" "+t.Name)
+		}
+	}
+	return all
 }
 
 // programs are the processes that serve guests.
