@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -99,9 +101,57 @@ func TestDevFromCD(t *testing.T) {
 	a.Call(ctx, nil, "VM.set_memory_limits", g.Ref, 512<<20, 512<<20, 512<<20, 512<<20)
 	a.Call(ctx, nil, "VM.set_HVM_boot_params", g.Ref, map[string]string{"firmware": "uefi", "order": "d"})
 	a.Drive(ctx, g.Ref, disc, "3", "CD")
+	a.Call(ctx, nil, "VTPM.create", g.Ref, false)
 	g = demo.Attach(a.Client, g)
 	tty := life.Up(ctx, t, g)
 	life.ReadsDemoCD(ctx, t, tty)
+	snapshot := a.Ref(ctx, "VM.snapshot", g.Ref, "running", []string{})
 	d.must(g.CleanShutdown(ctx))
+	firmwareRemembers(ctx, t, a, dir, g.Ref, snapshot)
 	d.must(g.Destroy(ctx))
+}
+
+// firmwareRemembers compares the files of a halted UEFI guest with a TPM, a snapshot of
+// when it ran, and what is made of it.
+func firmwareRemembers(ctx context.Context, t *testing.T, a life.API, dir, vm, snapshot string) {
+	t.Helper()
+	files := func(ref string) (all [2]string) {
+		uuid := a.Text(ctx, "VM.get_uuid", ref)
+		for i, name := range []string{"qemu/nvram/" + uuid + "_VARS.fd", "swtpm/" + uuid + "/tpm2/tpm2-00.permall"} {
+			text, err := os.ReadFile(filepath.Join(dir, "var/lib/libvirt", name))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+			all[i] = string(text)
+		}
+		return all
+	}
+	none := [2]string{}
+	was, kept := files(vm), files(snapshot)
+	if was[0] == "" || was[1] == "" || kept[0] == "" || kept[1] == "" {
+		t.Fatalf("the VM has %d and %d bytes, its snapshot %d and %d", len(was[0]), len(was[1]), len(kept[0]), len(kept[1]))
+	}
+	clone := a.Ref(ctx, "VM.clone", vm, "clone")
+	if files(clone) != was {
+		t.Error("the clone remembers something else")
+	}
+	a.Call(ctx, nil, "VM.destroy", clone)
+	path := filepath.Join(dir, "var/lib/libvirt/qemu/nvram", a.Text(ctx, "VM.get_uuid", vm)+"_VARS.fd")
+	if err := os.WriteFile(path, []byte("lost"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.Call(ctx, nil, "VM.revert", snapshot)
+	if files(vm) != kept {
+		t.Error("reverted, the VM remembers something else than its snapshot")
+	}
+	uuid := a.Text(ctx, "VM.get_uuid", snapshot)
+	a.Call(ctx, nil, "VM.destroy", snapshot)
+	for _, pattern := range []string{"qemu/nvram/" + uuid + "*", "swtpm/" + uuid + "/*"} {
+		if left, err := filepath.Glob(filepath.Join(dir, "var/lib/libvirt", pattern)); err != nil || len(left) != 0 {
+			t.Errorf("left of the snapshot: %v %v", left, err)
+		}
+	}
+	if files(vm) == none {
+		t.Error("the VM's own went with the snapshot's")
+	}
 }
