@@ -14,9 +14,9 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// A libvirtd that is killed while it switches a domain to overlays may leave two
-// things behind that the next one knows nothing of: QEMU writes to an overlay, or
-// has one open that nobody uses. libvirt's description of the domain is not true
+// A libvirtd that is killed while it switches a domain to overlays or gives it a disk
+// may leave things behind that the next one knows nothing of: QEMU writes to an
+// overlay, or has one open that nobody uses, or the guest has the disk. libvirt's description of the domain is not true
 // then, and whoever removed the overlay by it would remove what the guest has
 // written. So the description is compared with QEMU's own, and QEMU brought back
 // to it: what is in the overlay is merged into the layer libvirt knows of.
@@ -55,8 +55,11 @@ type astray struct{ id, top, base string }
 // repairs is what brings QEMU back to what libvirt says.
 type repairs struct {
 	merge []astray
+	eject []string // devices libvirt gave, and does not know of
 	drop  []string // nodes, in the order they can go
 }
+
+func (r repairs) none() bool { return len(r.merge)+len(r.eject)+len(r.drop) == 0 }
 
 // diverged compares libvirt's description with the nodes of drives, and with all
 // nodes. An error says that they differ in a way that nobody has an answer to.
@@ -75,6 +78,7 @@ func diverged(d libvirtxml.Domain, drives, nodes []node) (r repairs, err error) 
 		numbers(x, known)
 		id := idOf(x.Alias)
 		is, there := at[id]
+		delete(at, id)
 		if _, ours := numberOf(is.Name); id == "" || x.Source == nil || !there || !ours || !strings.HasSuffix(is.Name, formatSuffix) {
 			continue // an empty drive, or an image without a format
 		}
@@ -87,6 +91,12 @@ func diverged(d libvirtxml.Domain, drives, nodes []node) (r repairs, err error) 
 			r.merge = append(r.merge, astray{id: id, top: is.Name, base: want})
 		}
 	}
+	for _, v := range at {
+		if strings.HasPrefix(v.Device, userAlias) {
+			r.eject = append(r.eject, v.Device)
+		}
+	}
+	slices.Sort(r.eject)
 	for _, n := range nodes {
 		if number, ours := numberOf(n.Name); ours && !known[number] {
 			r.drop = append(r.drop, n.Name)
@@ -115,8 +125,14 @@ const (
 // truth brings QEMU back to what libvirt says of a domain, or says why it cannot.
 func (l *Libvirt) truth(ctx context.Context, uuid string, d libvirtxml.Domain) error {
 	r, err := l.compare(ctx, uuid, d)
-	if err != nil || len(r.merge)+len(r.drop) == 0 {
+	if err != nil || r.none() {
 		return err
+	}
+	for _, device := range r.eject {
+		l.cfg.Log.Warn("disk-unknown", "uuid", uuid, "device", device)
+		if err := l.monitor(ctx, uuid, nil, "device_del", map[string]any{"id": device}); err != nil && !errors.Is(err, errMonitor) {
+			return err
+		}
 	}
 	for _, a := range r.merge {
 		l.cfg.Log.Warn("disk-astray", "uuid", uuid, "disk", a.id, "top", a.top, "base", a.base)
@@ -124,13 +140,13 @@ func (l *Libvirt) truth(ctx context.Context, uuid string, d libvirtxml.Domain) e
 			return fmt.Errorf("domain %s: disk %s: %w", uuid, a.id, err)
 		}
 	}
-	if len(r.merge) > 0 {
+	if len(r.merge)+len(r.eject) > 0 {
 		if r, err = l.compare(ctx, uuid, d); err != nil {
 			return err
 		}
 	}
-	if len(r.merge) > 0 {
-		return fmt.Errorf("domain %s: disk %s is still written elsewhere", uuid, r.merge[0].id)
+	if len(r.merge)+len(r.eject) > 0 {
+		return fmt.Errorf("domain %s: still %+v: %w", uuid, r, ErrBusy)
 	}
 	for _, name := range r.drop { // one that is in use is refused, and stays
 		if err := l.monitor(ctx, uuid, nil, "blockdev-del", map[string]any{"node-name": name}); err != nil && !errors.Is(err, errMonitor) {
@@ -143,9 +159,6 @@ func (l *Libvirt) truth(ctx context.Context, uuid string, d libvirtxml.Domain) e
 // compare asks QEMU, and libvirt once more: while a description changes it says
 // nothing.
 func (l *Libvirt) compare(ctx context.Context, uuid string, d libvirtxml.Domain) (repairs, error) {
-	if !hasImages(d) {
-		return repairs{}, nil
-	}
 	var drives, nodes []node
 	err := l.monitor(ctx, uuid, &drives, "query-blockstats", nil) // the shortest answer that names layers
 	if err == nil {
@@ -155,7 +168,7 @@ func (l *Libvirt) compare(ctx context.Context, uuid string, d libvirtxml.Domain)
 		return repairs{}, err
 	}
 	r, wrong := diverged(d, drives, nodes)
-	if wrong == nil && len(r.merge)+len(r.drop) == 0 {
+	if wrong == nil && r.none() {
 		return r, nil
 	}
 	now, err := l.describe(ctx, uuid)
@@ -175,10 +188,6 @@ func (l *Libvirt) compare(ctx context.Context, uuid string, d libvirtxml.Domain)
 var errChanging = fmt.Errorf("its disks change at the moment: %w", ErrBusy)
 
 func sameSource(a, b Disk) bool { return a.ID == b.ID && a.Source.Equal(b.Source) }
-
-func hasImages(d libvirtxml.Domain) bool {
-	return slices.ContainsFunc(hardwareFrom(d).Disks, func(d Disk) bool { return d.Source != nil && d.Source.Format == Qcow2 })
-}
 
 // merging is a block job of QEMU's.
 type merging struct {

@@ -46,6 +46,11 @@ func TestDiverged(t *testing.T) {
 			}, false,
 		},
 		{
+			"a disk that libvirt does not know of", twoDisks,
+			drivesAgree[:len(drivesAgree)-1] + `,{"qdev":"ua-d","node-name":"libvirt-5-format"},{"qdev":"floppy0"}]`, extra,
+			repairs{eject: []string{"ua-d"}, drop: []string{"libvirt-5-format", "libvirt-5-storage"}}, false,
+		},
+		{
 			"something nobody has an answer to", twoDisks,
 			`[{"qdev":"ua-a","node-name":"libvirt-7-format","backing":{"node-name":"libvirt-3-format"}}]`, nodesAgree, repairs{}, true,
 		},
