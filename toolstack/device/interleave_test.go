@@ -528,7 +528,7 @@ func (l *turn) check(when string) {
 func (l *turn) tops(when string, snap db.Reader, based map[string]bool) {
 	l.t.Helper()
 	l.oneWriter()
-	list, err := l.hv.List(l.ctx)
+	list, err := l.hv.List(context.Background())
 	l.fatal(err)
 	for _, d := range list {
 		spec, _ := l.hv.Spec(d.UUID)
@@ -571,7 +571,9 @@ func TestClientsDisturbEachOther(t *testing.T) {
 				if what := l.rest(); what != "" {
 					t.Fatalf("it does not come to rest: %s", what)
 				}
+				l.end() // merging would go on
 				l.check(fmt.Sprintf("round %d", n))
+				l = a.begin()
 			}
 			l.end()
 		})
