@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +63,24 @@ func TestLibvirtDiskAstray(t *testing.T) {
 	must(t, os.Remove(v.outside(over))) // as whoever believes libvirt does
 	again := v.Overlay(t, "again.qcow2", base)
 	must(t, h.Snapshot(ctx, spec.UUID, []hypervisor.Overlay{{ID: id, Source: again}}))
+	unknown := v.Create(t, "unknown.qcow2", 8<<20)
+	for _, command := range []string{
+		fmt.Sprintf(`{"execute":"blockdev-add","arguments":{"driver":"file","node-name":"libvirt-9-storage","filename":%q}}`, unknown.Path),
+		`{"execute":"blockdev-add","arguments":{"driver":"qcow2","node-name":"libvirt-9-format","file":"libvirt-9-storage"}}`,
+		`{"execute":"device_add","arguments":{"driver":"scsi-hd","bus":"scsi0.0","id":"ua-unknown","drive":"libvirt-9-format"}}`,
+	} {
+		answer, err := raw.QEMUDomainMonitorCommand(d, command, 0)
+		if must(t, err); strings.Contains(string(answer), `"error"`) {
+			t.Fatalf("%s: %s", command, answer)
+		}
+	}
+	if _, err := h.Hardware(ctx, spec.UUID); err != nil {
+		t.Errorf("with a disk that libvirt does not know of: %v", err)
+	}
+	answer, err := raw.QEMUDomainMonitorCommand(d, `{"execute":"query-blockstats"}`, 0)
+	if must(t, err); strings.Contains(string(answer), "ua-unknown") {
+		t.Errorf("the guest keeps it: %s", answer)
+	}
 	must(t, h.Destroy(ctx, spec.UUID))
 	v.Check(t, again)
 	plain := filepath.Join(t.TempDir(), "raw")

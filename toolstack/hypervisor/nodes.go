@@ -116,10 +116,11 @@ func numbers(x libvirtxml.DomainDisk, known map[uint]bool) {
 	}
 }
 
-// Pace and number of looks at a merge.
+// Pace and number of looks at a merge, and at what it was done for.
 const (
 	mergeInterval = 50 * time.Millisecond
 	mergeLooks    = 1200
+	ejectLooks    = 40
 )
 
 // truth brings QEMU back to what libvirt says of a domain, or says why it cannot.
@@ -140,7 +141,8 @@ func (l *Libvirt) truth(ctx context.Context, uuid string, d libvirtxml.Domain) e
 			return fmt.Errorf("domain %s: disk %s: %w", uuid, a.id, err)
 		}
 	}
-	if len(r.merge)+len(r.eject) > 0 {
+	for n := 0; len(r.merge)+len(r.eject) > 0 && n < ejectLooks; n++ { // a device goes a moment later
+		sleep(ctx, mergeInterval)
 		if r, err = l.compare(ctx, uuid, d); err != nil {
 			return err
 		}
