@@ -49,6 +49,9 @@ func (m *Manager) imageSpec(r db.Reader, ref api.VMRef, vm *api.VM) (storage.Cre
 	if m.cfg.Disks == nil {
 		return none, api.ErrVMNoSuspendSR(ref.String())
 	}
+	if forgets(r, vm) {
+		return none, api.ErrVDIOnBootModeIncompatibleWithOperation()
+	}
 	sr, err := suspendSR(r, ref, vm)
 	if err != nil {
 		return none, err
@@ -61,6 +64,21 @@ func (m *Manager) imageSpec(r db.Reader, ref api.VMRef, vm *api.VM) (storage.Cre
 		SR: sr, Size: size, Type: api.VDITypeSuspend, Name: "Suspend image",
 		Description: "Memory of " + vm.NameLabel, SMConfig: map[string]string{"type": "raw"},
 	}, nil
+}
+
+// forgets reports whether a disk of the VM loses what was written to it when the
+// domain ends: memory that came back would not fit it.
+func forgets(r db.Reader, vm *api.VM) bool {
+	for _, ref := range vm.VBDs {
+		vbd, err := db.Get(r, ref)
+		if err != nil || !vbd.CurrentlyAttached {
+			continue
+		}
+		if vdi, err := db.Get(r, vbd.VDI); err == nil && vdi.OnBoot == api.OnBootReset {
+			return true
+		}
+	}
+	return false
 }
 
 // imageSize is enough for the memory, for what devices remember, of which the screen

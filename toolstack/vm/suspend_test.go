@@ -83,6 +83,24 @@ func TestResumeWithoutDrivesOfOthers(t *testing.T) {
 	}
 }
 
+// TestNoMemoryOfForgetfulDisks: memory is not kept where a disk does not keep what was
+// written to it since.
+func TestNoMemoryOfForgetfulDisks(t *testing.T) {
+	r := newRig(t)
+	ref := r.install("x")
+	err := db.Modify(r.ctx, r.DB, r.vdis(ref)[0], func(_ *db.Tx, v *api.VDI) error { v.OnBoot = api.OnBootReset; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.bring(ref, api.VMPowerStateRunning)
+	r.Refused(api.ErrVDIOnBootModeIncompatibleWithOperation(), "VM.suspend", ref)
+	r.Refused(api.ErrVDIOnBootModeIncompatibleWithOperation(), "VM.checkpoint", ref, "c")
+	r.state(ref, api.VMPowerStateRunning)
+	if v := r.record(ref); len(v.CurrentOperations) != 0 || !v.SuspendVDI.IsNull() {
+		t.Errorf("%+v", v)
+	}
+}
+
 func TestResumePaused(t *testing.T) {
 	r := newRig(t)
 	ref := r.install("x")

@@ -47,7 +47,7 @@ func inside(m *testing.M) {
 		unix.Sync()
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	}()
-	if err := settle(); err != nil {
+	if err := furnish(); err != nil {
 		fmt.Println("inside:", err)
 		return
 	}
@@ -60,7 +60,7 @@ func inside(m *testing.M) {
 	code = m.Run()
 }
 
-func settle() error {
+func furnish() error {
 	for _, fs := range []struct{ kind, dir string }{{"devtmpfs", "/dev"}, {"proc", "/proc"}, {"sysfs", "/sys"}, {"tmpfs", "/tmp"}, {"tmpfs", "/run"}} {
 		if err := os.MkdirAll(fs.dir, 0o755); err != nil {
 			return err
