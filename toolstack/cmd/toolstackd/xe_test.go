@@ -241,7 +241,7 @@ func judge(status int, errOut string) string {
 
 // local reports whether xe itself had a reason.
 func local(errOut string) bool {
-	for _, reason := range []string{"CD drives that fit", "has no default SR", "no console now"} {
+	for _, reason := range []string{"has no CD drive", "has no default SR", "no console now"} {
 		if strings.Contains(errOut, reason) {
 			return true
 		}
