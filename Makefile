@@ -49,8 +49,8 @@ test-vm: image bin ## lab: guests, their life-cycle and what they survive
 test-net: deps ## lab: management network, bridges and ports in namespaces; guests on a network
 	$(LAB) -p 1 ./init/network/... && $(LAB) -run 'Networks' ./ci/dev
 
-test-storage: deps ## lab: repositories and volumes on real disks, and hostd killed at each step
-	$(LAB) -p 1 -run 'Real|Crash|HostdKeeps' ./init/storage/... ./ci/devhost
+test-storage: image bin ## lab: repositories and volumes on real disks, and hostd killed at each step
+	$(LAB) -p 1 -run 'Real|Crash|HostdKeeps|Storage' ./init/storage/... ./ci/devhost ./ci/labtest
 
 test-auth: deps ## lab: external authentication against slapd
 	$(LAB) ./toolstack/session/external/ldap

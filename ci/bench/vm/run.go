@@ -172,7 +172,9 @@ func (b *bench) create(xml string) error {
 	return b.lv.DomainDestroy(d)
 }
 
-// layers alternates snapshot and clone of the disk with qemu-img's overlay.
+// layers alternates snapshot and clone of a disk with qemu-img's overlay. Each round
+// has a disk of its own: one disk's chain would end at its limit before the coalesce
+// finds a quiet moment.
 func (b *bench) layers(ctx context.Context) error {
 	dir := filepath.Join(b.dir, "d/state/sr/plain")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -183,6 +185,10 @@ func (b *bench) layers(ctx context.Context) error {
 		return err
 	}
 	for n := range b.report.Rounds {
+		vdi, err := b.disk(ctx)
+		if err != nil {
+			return err
+		}
 		for _, work := range []struct {
 			s      *series
 			method string
@@ -191,12 +197,12 @@ func (b *bench) layers(ctx context.Context) error {
 			{&b.report.Snapshot, "VDI.snapshot", []any{map[string]string{}}},
 			{&b.report.Clone, "VDI.clone", []any{map[string]string{}}},
 		} {
-			if err := b.layer(ctx, work.s, work.method, work.args); err != nil {
+			if err := b.layer(ctx, vdi, work.s, work.method, work.args); err != nil {
 				return err
 			}
 		}
 		overlay := filepath.Join(dir, fmt.Sprintf("%d.qcow2", n))
-		err := timed(&b.report.Overlay, func() error {
+		err = timed(&b.report.Overlay, func() error {
 			return b.image(ctx, "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, overlay)
 		})
 		if err != nil {
@@ -206,10 +212,10 @@ func (b *bench) layers(ctx context.Context) error {
 	return nil
 }
 
-// layer makes a copy of the disk and forgets it.
-func (b *bench) layer(ctx context.Context, s *series, method string, args []any) error {
+// layer makes a copy of a disk and forgets it.
+func (b *bench) layer(ctx context.Context, vdi string, s *series, method string, args []any) error {
 	var made string
-	if err := timed(s, func() error { return b.api.Call(ctx, method, &made, append([]any{b.vdi}, args...)...) }); err != nil {
+	if err := timed(s, func() error { return b.api.Call(ctx, method, &made, append([]any{vdi}, args...)...) }); err != nil {
 		return err
 	}
 	return b.api.Call(ctx, "VDI.destroy", nil, made)
