@@ -38,6 +38,11 @@ func (m *Manager) Claim(ctx context.Context, host api.HostRef, vm api.VMRef) err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-m.cfg.Clock.After(claimTimeout):
+	}
+	select {
+	case err := <-c.answer: // it came with the last moment
+		return err
+	default:
 		return m.refusal(a, vm)
 	}
 }
