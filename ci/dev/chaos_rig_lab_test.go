@@ -20,6 +20,7 @@ import (
 	"cairn/ci/lab/life"
 	"cairn/image/debian"
 	hostd "cairn/init/hostd/client"
+	"cairn/journal"
 	"cairn/toolstack/hypervisor"
 )
 
@@ -58,7 +59,7 @@ type ears struct {
 	file *os.File
 
 	mu    sync.Mutex
-	rest  []byte
+	cut   journal.Lines
 	ready int
 	more  chan struct{} // closed and replaced when ready grows
 }
@@ -67,18 +68,13 @@ type ears struct {
 func (e *ears) Write(p []byte) (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.rest = append(e.rest, p...)
-	for {
-		line, rest, ok := bytes.Cut(e.rest, []byte("\n"))
-		if !ok {
-			break
-		}
-		if e.rest = rest; bytes.Contains(line, []byte(" api-ready ")) {
+	e.cut.Cut(p, func(line string) {
+		if strings.Contains(line, " api-ready ") {
 			e.ready++
 			close(e.more)
 			e.more = make(chan struct{})
 		}
-	}
+	})
 	return e.file.Write(p)
 }
 

@@ -1,11 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strings"
 	"sync"
+
+	"cairn/journal"
 )
 
 // logFile keeps what all daemons print, and hears when the API is ready. Several
@@ -16,7 +17,7 @@ type logFile struct {
 
 	mu   sync.Mutex
 	file *os.File
-	rest []byte   // of a line
+	cut  journal.Lines
 	tail []string // the last lines
 	said bool
 }
@@ -36,15 +37,7 @@ func openLog(path string) (*logFile, error) {
 func (l *logFile) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.rest = append(l.rest, p...)
-	for {
-		line, rest, ok := bytes.Cut(l.rest, []byte("\n"))
-		if !ok {
-			break
-		}
-		l.note(string(line))
-		l.rest = rest
-	}
+	l.cut.Cut(p, l.note)
 	return l.file.Write(p)
 }
 

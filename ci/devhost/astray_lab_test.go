@@ -31,13 +31,8 @@ func TestLibvirtDiskAstray(t *testing.T) {
 	l, h, v := start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	id := uuid.NewString()
 	base := v.Create(t, "base.qcow2", 8<<20)
-	spec := hypervisor.Spec{
-		UUID: uuid.NewString(), Kind: hypervisor.Emulated, Machine: hypervisor.DefaultMachine, MemoryBytes: 256 << 20, VCPUs: 1, VCPUsMax: 1,
-		Boot:  hypervisor.DirectBoot{Kernel: "/usr/share/cairn/guest/vmlinuz", Initrd: "/usr/share/cairn/guest/initrd.img"},
-		Disks: []hypervisor.Disk{{ID: id, Serial: "disk", Device: "sda", Bus: hypervisor.SCSI, Source: &base}},
-	}
+	spec, id := withDisk(base)
 	must(t, h.Start(ctx, spec, true))
 	over := v.Overlay(t, "over.qcow2", base)
 	conn, err := net.Dial("unix", l.Socket())

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"cairn/toolstack/hypervisor"
 )
 
@@ -26,16 +24,9 @@ func TestLibvirtJobsLeftBehind(t *testing.T) {
 	l, h, v := start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	id := uuid.NewString()
 	base := v.Create(t, "base.qcow2", 32<<20)
-	spec := hypervisor.Spec{
-		UUID: uuid.NewString(), Kind: hypervisor.Emulated, Machine: hypervisor.DefaultMachine, MemoryBytes: 256 << 20, VCPUs: 1, VCPUsMax: 1,
-		Boot: hypervisor.DirectBoot{
-			Kernel: "/usr/share/cairn/guest/vmlinuz", Initrd: "/usr/share/cairn/guest/initrd.img", Args: "console=ttyS0 quiet",
-		},
-		Graphics: true,
-		Disks:    []hypervisor.Disk{{ID: id, Serial: "disk", Device: "sda", Bus: hypervisor.SCSI, Source: &base}},
-	}
+	spec, id := withDisk(base)
+	spec.Graphics = true
 	must(t, h.Start(ctx, spec, true))
 	conn, err := h.DialConsole(ctx, spec.UUID)
 	must(t, err)

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"cairn/image/debian"
 	"cairn/image/guest/agent"
 	"cairn/journal"
@@ -64,18 +66,30 @@ var limits = hypervisor.Limits{
 	BackoffMin: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond,
 }
 
+// demoGuest is the demo guest as a machine without a name or a device.
+func demoGuest() hypervisor.Spec {
+	return hypervisor.Spec{
+		Kind: hypervisor.Emulated, Machine: hypervisor.DefaultMachine, MemoryBytes: 256 << 20, VCPUs: 1, VCPUsMax: 1,
+		Boot: hypervisor.DirectBoot{
+			Kernel: "/usr/share/cairn/guest/vmlinuz", Initrd: "/usr/share/cairn/guest/initrd.img", Args: "console=ttyS0 quiet",
+		},
+	}
+}
+
+// withDisk is one of a name of its own, with a disk.
+func withDisk(source hypervisor.Source) (spec hypervisor.Spec, id string) {
+	spec, id = demoGuest(), uuid.NewString()
+	spec.UUID = uuid.NewString()
+	spec.Disks = []hypervisor.Disk{{ID: id, Serial: "disk", Device: "sda", Bus: hypervisor.SCSI, Source: &source}}
+	return spec, id
+}
+
 func TestLibvirtConforms(t *testing.T) {
 	l, h, v := start(t)
 	conformance.Run(t, conformance.Target{
 		Hypervisor: h,
-		Spec: hypervisor.Spec{
-			Kind: hypervisor.Emulated, Machine: hypervisor.DefaultMachine, MemoryBytes: 256 << 20, VCPUs: 1, VCPUsMax: 1,
-			Boot: hypervisor.DirectBoot{
-				Kernel: "/usr/share/cairn/guest/vmlinuz", Initrd: "/usr/share/cairn/guest/initrd.img",
-				Args: "console=ttyS0 quiet",
-			},
-		},
-		Greeting: Greeting, Agent: true, Pattern: agent.Pattern, Volumes: v, Bridge: "xenbr0",
+		Spec:       demoGuest(),
+		Greeting:   Greeting, Agent: true, Pattern: agent.Pattern, Volumes: v, Bridge: "xenbr0",
 		// A guest that does not run does not answer either.
 		Hold: func(t *testing.T, uuid string) {
 			if err := h.Pause(t.Context(), uuid); err != nil {

@@ -11,22 +11,37 @@ import (
 	"cairn/ci/lab"
 	"cairn/ci/lab/inside"
 	"cairn/ci/lab/life"
+	"cairn/toolstack/client"
 )
 
 // lifeLimit bounds a whole life of a guest under emulation.
 const lifeLimit = 25 * time.Minute
 
+// blank gives a host a disk for guests, blank.
+func blank(c *lab.Config) { c.Disks = []lab.Disk{{SizeMiB: 2048, Serial: "data"}} }
+
+var onBlank = map[string]string{"device": "/dev/vdb"}
+
+// ready boots a host that can be looked into, and waits until all of it is there.
+func ready(ctx context.Context, t *testing.T, change ...func(*lab.Config)) (*lab.Host, *client.Client) {
+	t.Helper()
+	h := boot(ctx, t, func(c *lab.Config) {
+		c.Debug = true
+		for _, f := range change {
+			f(c)
+		}
+	})
+	c := login(ctx, t, h)
+	wait(ctx, t, h, "host-ready")
+	return h, c
+}
+
 // TestVMLife takes a guest through all there is on a booted host.
 func TestVMLife(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), lifeLimit)
 	defer cancel()
-	h := boot(ctx, t, func(c *lab.Config) {
-		c.Debug = true
-		c.Disks = []lab.Disk{{SizeMiB: 2048, Serial: "data"}}
-	})
-	c := login(ctx, t, h)
-	wait(ctx, t, h, "host-ready")
-	life.New(ctx, t, c, inside.Booted{Host: h}, "ext", map[string]string{"device": "/dev/vdb"}).Whole(ctx)
+	h, c := ready(ctx, t, blank)
+	life.New(ctx, t, c, inside.Booted{Host: h}, "ext", onBlank).Whole(ctx)
 	powerOff(ctx, t, h)
 	clean(ctx, t, h)
 }
@@ -39,14 +54,8 @@ const crowdLimit = 40 * time.Minute
 func TestVMCrowd(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), crowdLimit)
 	defer cancel()
-	h := boot(ctx, t, func(c *lab.Config) {
-		c.Debug = true
-		c.MemoryMiB = 5120
-		c.Disks = []lab.Disk{{SizeMiB: 2048, Serial: "data"}}
-	})
-	c := login(ctx, t, h)
-	wait(ctx, t, h, "host-ready")
-	crowd := life.NewCrowd(ctx, t, c, inside.Booted{Host: h}, "ext", map[string]string{"device": "/dev/vdb"})
+	h, c := ready(ctx, t, blank, func(c *lab.Config) { c.MemoryMiB = 5120 })
+	crowd := life.NewCrowd(ctx, t, c, inside.Booted{Host: h}, "ext", onBlank)
 	crowd.Live(ctx, 4)
 	crowd.End(ctx)
 	powerOff(ctx, t, h)
@@ -57,12 +66,10 @@ func TestVMCrowd(t *testing.T) {
 func TestVMDrive(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), lifeLimit)
 	defer cancel()
-	h := boot(ctx, t, func(c *lab.Config) {
-		c.Debug = true
+	h, c := ready(ctx, t, func(c *lab.Config) {
 		c.Disks = []lab.Disk{{Path: filepath.Join(image(t), "demo.iso"), Format: "raw", Bus: "cd"}}
 	})
-	a := life.API{T: t, Client: login(ctx, t, h)}
-	wait(ctx, t, h, "host-ready")
+	a := life.API{T: t, Client: c}
 	g := create(ctx, t, a.Client, "reader")
 	a.Drive(ctx, g.Ref, disc(ctx, t, a), "3", "CD")
 	tty := life.Up(ctx, t, g)
@@ -111,13 +118,8 @@ func disc(ctx context.Context, t *testing.T, a life.API) string {
 func TestVMLifeLVM(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), lifeLimit)
 	defer cancel()
-	h := boot(ctx, t, func(c *lab.Config) {
-		c.Debug = true
-		c.Disks = []lab.Disk{{SizeMiB: 2048, Serial: "data"}}
-	})
-	c := login(ctx, t, h)
-	wait(ctx, t, h, "host-ready")
-	l := life.New(ctx, t, c, inside.Booted{Host: h}, "lvm", map[string]string{"device": "/dev/vdb"})
+	h, c := ready(ctx, t, blank)
+	l := life.New(ctx, t, c, inside.Booted{Host: h}, "lvm", onBlank)
 	l.Short(ctx)
 	l.Blank(ctx, "lvm", "/dev/vdb")
 	powerOff(ctx, t, h)

@@ -18,9 +18,7 @@ import (
 func TestVMOutOfMemory(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), lifeLimit)
 	defer cancel()
-	h := boot(ctx, t, func(c *lab.Config) { c.Debug = true })
-	c := login(ctx, t, h)
-	wait(ctx, t, h, "host-ready")
+	h, c := ready(ctx, t)
 	g := create(ctx, t, c, "greedy")
 	must(t, c.Call(ctx, "VM.set_actions_after_crash", nil, g.Ref, "destroy"))
 	for _, tt := range []struct {

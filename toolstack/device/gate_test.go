@@ -74,52 +74,8 @@ func (e gatedEngine) Commit(ctx context.Context, b db.Batch) error {
 
 // gatedHypervisor is the world's hypervisor in one life.
 type gatedHypervisor struct {
-	*hypervisor.Fake
+	doing
 	g *gate
-}
-
-func (h gatedHypervisor) Start(ctx context.Context, spec hypervisor.Spec, paused bool) error {
-	return h.do(func() error { return h.Fake.Start(ctx, spec, paused) })
-}
-
-func (h gatedHypervisor) Resume(ctx context.Context, uuid string) error {
-	return h.do(func() error { return h.Fake.Resume(ctx, uuid) })
-}
-
-func (h gatedHypervisor) Shutdown(ctx context.Context, uuid string) error {
-	return h.do(func() error { return h.Fake.Shutdown(ctx, uuid) })
-}
-
-func (h gatedHypervisor) Destroy(ctx context.Context, uuid string) error {
-	return h.do(func() error { return h.Fake.Destroy(ctx, uuid) })
-}
-
-func (h gatedHypervisor) AttachDisk(ctx context.Context, uuid string, d hypervisor.Disk) error {
-	return h.do(func() error { return h.Fake.AttachDisk(ctx, uuid, d) })
-}
-
-func (h gatedHypervisor) DetachDisk(ctx context.Context, uuid, id string) error {
-	return h.do(func() error { return h.Fake.DetachDisk(ctx, uuid, id) })
-}
-
-func (h gatedHypervisor) ChangeMedia(ctx context.Context, uuid, id string, s *hypervisor.Source) error {
-	return h.do(func() error { return h.Fake.ChangeMedia(ctx, uuid, id, s) })
-}
-
-func (h gatedHypervisor) AttachNIC(ctx context.Context, uuid string, n hypervisor.NIC) error {
-	return h.do(func() error { return h.Fake.AttachNIC(ctx, uuid, n) })
-}
-
-func (h gatedHypervisor) DetachNIC(ctx context.Context, uuid, id string) error {
-	return h.do(func() error { return h.Fake.DetachNIC(ctx, uuid, id) })
-}
-
-func (h gatedHypervisor) UpdateNIC(ctx context.Context, uuid string, n hypervisor.NIC) error {
-	return h.do(func() error { return h.Fake.UpdateNIC(ctx, uuid, n) })
-}
-
-func (h gatedHypervisor) SetVCPUs(ctx context.Context, uuid string, n int) error {
-	return h.do(func() error { return h.Fake.SetVCPUs(ctx, uuid, n) })
 }
 
 func (h gatedHypervisor) List(ctx context.Context) ([]hypervisor.Domain, error) {
@@ -136,8 +92,8 @@ func (h gatedHypervisor) Hardware(ctx context.Context, uuid string) (hypervisor.
 	return h.Fake.Hardware(ctx, uuid)
 }
 
-func (h gatedHypervisor) do(f func() error) error {
-	if err := h.g.step(); err != nil {
+func (g *gate) do(f func() error) error {
+	if err := g.step(); err != nil {
 		return err
 	}
 	return f()

@@ -75,47 +75,19 @@ func (t *turn) alive() error {
 
 // tamed are the domains, which no dead process changes.
 type tamed struct {
-	*hypervisor.Fake
+	doing
 	t *turn
 }
 
-func (d tamed) do(f func() error) error {
-	d.t.mu.Lock()
-	defer d.t.mu.Unlock()
-	if err := d.t.alive(); err != nil {
+func (t *turn) do(f func() error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.alive(); err != nil {
 		return err
 	}
 	err := f()
-	d.t.oneWriter()
+	t.oneWriter()
 	return err
-}
-
-func (d tamed) Start(ctx context.Context, s hypervisor.Spec, paused bool) error {
-	return d.do(func() error { return d.Fake.Start(ctx, s, paused) })
-}
-
-func (d tamed) AttachDisk(ctx context.Context, uuid string, disk hypervisor.Disk) error {
-	return d.do(func() error { return d.Fake.AttachDisk(ctx, uuid, disk) })
-}
-
-func (d tamed) DetachDisk(ctx context.Context, uuid, id string) error {
-	return d.do(func() error { return d.Fake.DetachDisk(ctx, uuid, id) })
-}
-
-func (d tamed) Destroy(ctx context.Context, uuid string) error {
-	return d.do(func() error { return d.Fake.Destroy(ctx, uuid) })
-}
-
-func (d tamed) Pause(ctx context.Context, uuid string) error {
-	return d.do(func() error { return d.Fake.Pause(ctx, uuid) })
-}
-
-func (d tamed) Resume(ctx context.Context, uuid string) error {
-	return d.do(func() error { return d.Fake.Resume(ctx, uuid) })
-}
-
-func (d tamed) Snapshot(ctx context.Context, uuid string, o []hypervisor.Overlay) error {
-	return d.do(func() error { return d.Fake.Snapshot(ctx, uuid, o) })
 }
 
 // Commit moves the data, too: most of it while the guest writes, the rest with the
@@ -192,7 +164,7 @@ func (a *arena) begin() *turn {
 	l.db, err = db.Open(ctx, a.engine, db.Options{})
 	a.fatal(err)
 	a.fatal(operation.Recover(ctx, l.db, journal.Discard()))
-	hv := tamed{a.hv, l}
+	hv := tamed{doing{a.hv, l.do}, l}
 	l.store = storage.New(storage.Config{
 		DB: l.db, Hostd: func(api.HostRef) storage.Hostd { return a.hostd }, Domains: func(api.HostRef) storage.Domains { return hv }, Quiet: time.Millisecond,
 	})

@@ -77,7 +77,7 @@ func (w *world) begin() *life {
 		w.t.Fatal(err)
 	}
 	w.hostd.Fail(func(string, string, string) error { return l.g.step() })
-	hv := gatedHypervisor{w.hv, l.g}
+	hv := gatedHypervisor{doing{w.hv, l.g.do}, l.g}
 	disks := storage.New(storage.Config{
 		DB: l.db, Hostd: func(api.HostRef) storage.Hostd { return w.hostd },
 		Domains: func(api.HostRef) storage.Domains { return hv },

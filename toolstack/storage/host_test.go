@@ -192,6 +192,50 @@ func (r *rig) vm(vdi api.VDIRef) (api.VMRef, api.VBDRef) {
 	return ref, vbd
 }
 
+// busy is a rig with a disk that a running machine has.
+type busy struct {
+	*rig
+	sr    api.SRRef
+	ref   api.VDIRef // of the disk, whose first cluster holds 1
+	vm    api.VMRef
+	vbd   api.VBDRef
+	guest string // the machine's uuid
+}
+
+func newBusy(t *testing.T) busy {
+	t.Helper()
+	b := busy{rig: newRig(t)}
+	b.sr = b.rig.sr("ext", "/dev/sdb")
+	b.ref = b.disk(b.sr, "root", 8*mib)
+	b.write(b.ref, 0, 1)
+	b.vm, b.vbd = b.rig.vm(b.ref)
+	b.guest = wiretest.Get(b.Server, b.vm).UUID
+	return b
+}
+
+// writes has the guest write to a cluster of its disk.
+func (b busy) writes(cluster int64, value uint64) {
+	b.T.Helper()
+	if err := b.domains.write(b.guest, cluster, value); err != nil {
+		b.T.Errorf("the guest does not go on: %v", err)
+	}
+}
+
+// ends stops the machine and merges what there is: the disk must hold what it held.
+func (b busy) ends(want map[int64]uint64) {
+	b.T.Helper()
+	b.halt(b.vm, b.vbd)
+	b.merges(want)
+}
+
+// merges merges what there is: the disk must hold what it held.
+func (b busy) merges(want map[int64]uint64) {
+	b.T.Helper()
+	b.coalesce(b.sr)
+	b.reads("the disk in the end", b.ref, want)
+	b.sound(b.sr)
+}
+
 func (r *rig) halt(vm api.VMRef, vbd api.VBDRef) {
 	r.T.Helper()
 	r.domains.stop(wiretest.Get(r.Server, vm).UUID)

@@ -21,12 +21,8 @@ func TestDeathWhileADomainMoves(t *testing.T) {
 }
 
 func deathAt(t *testing.T, moment string, survives bool) {
-	r := newRig(t)
-	sr := r.sr("ext", "/dev/sdb")
-	ref := r.disk(sr, "root", 8*mib)
-	r.write(ref, 0, 1)
-	vm, vbd := r.vm(ref)
-	guest := wiretest.Get(r.Server, vm).UUID
+	r := newBusy(t)
+	sr, ref, guest := r.sr, r.ref, r.guest
 	if moment != "snapshot" {
 		var s api.VDIRef
 		r.Must(&s, "VDI.snapshot", ref, noMap)
@@ -61,16 +57,11 @@ func deathAt(t *testing.T, moment string, survives bool) {
 	r.restart()
 	r.reads("the disk", ref, want)
 	if survives {
-		if err := r.domains.write(guest, 5, 5); err != nil {
-			t.Errorf("the guest does not go on: %v", err)
-		}
+		r.writes(5, 5)
 		want[5] = 5
 		r.reads("the disk", ref, want)
 	}
-	r.halt(vm, vbd)
-	r.coalesce(sr)
-	r.reads("the disk in the end", ref, want)
-	r.sound(sr)
+	r.ends(want)
 }
 
 // A guest that somebody has paused stays so.

@@ -122,23 +122,13 @@ func TestMergeOfGrownDisk(t *testing.T) {
 }
 
 func TestLiveSnapshotAndMerge(t *testing.T) {
-	r := newRig(t)
-	sr := r.sr("ext", "/dev/sdb")
-	ref := r.disk(sr, "root", 8*mib)
-	r.write(ref, 0, 1)
-	vm, vbd := r.vm(ref)
-	guest := wiretest.Get(r.Server, vm).UUID
-	write := func(cluster int64, value uint64) {
-		t.Helper()
-		if err := r.domains.write(guest, cluster, value); err != nil {
-			t.Fatal(err)
-		}
-	}
+	r := newBusy(t)
+	sr, ref := r.sr, r.ref
 	var s, s2 api.VDIRef
 	r.Must(&s, "VDI.snapshot", ref, noMap)
-	write(0, 2)
+	r.writes(0, 2)
 	r.Must(&s2, "VDI.snapshot", ref, noMap)
-	write(1, 3)
+	r.writes(1, 3)
 	r.reads("the snapshot", s, map[int64]uint64{0: 1})
 	r.reads("the second", s2, map[int64]uint64{0: 2})
 	r.Must(nil, "VDI.destroy", s)
@@ -147,7 +137,7 @@ func TestLiveSnapshotAndMerge(t *testing.T) {
 	r.domains.during = func(what string) error {
 		if what == "ready" && !written {
 			written = true
-			if g := r.domains.all[guest]; !g.paused {
+			if g := r.domains.all[r.guest]; !g.paused {
 				t.Error("the guest may write while its disk moves")
 			}
 		}
@@ -158,10 +148,10 @@ func TestLiveSnapshotAndMerge(t *testing.T) {
 	if n := r.volumes(sr); n != 1 || r.domains.pauses == 0 {
 		t.Errorf("%d volumes, want one; paused %d times", n, r.domains.pauses)
 	}
-	write(2, 4) // it goes on
+	r.writes(2, 4) // it goes on
 	r.reads("the disk", ref, map[int64]uint64{0: 2, 1: 3, 2: 4})
 	r.sound(sr)
-	r.halt(vm, vbd)
+	r.halt(r.vm, r.vbd)
 	r.Must(nil, "PBD.unplug", wiretest.Get(r.Server, sr).PBDs[0])
 }
 

@@ -8,6 +8,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/storage"
 	"cairn/toolstack/wire/wiretest"
 )
 
@@ -23,12 +24,10 @@ func edit[T any, P api.RecordPtr[T]](r *rig, ref api.Ref[T], change func(*T)) {
 // Whoever has decided which layer a domain will open must find it to be the top one
 // still when the domain opens it.
 func TestADiskStaysWhileADomainIsMade(t *testing.T) {
-	r := newRig(t)
-	sr := r.sr("ext", "/dev/sdb")
-	ref := r.disk(sr, "root", 8*mib)
-	_, vbd := r.vm(ref)
+	r := newBusy(t)
+	ref, vbd := r.ref, r.vbd
 	for _, op := range []api.VBDOperations{api.VBDOperationsAttach, api.VBDOperationsPlug, api.VBDOperationsInsert} {
-		edit(r, vbd, func(v *api.VBD) { v.CurrentOperations = map[string]api.VBDOperations{"task": op} })
+		edit(r.rig, vbd, func(v *api.VBD) { v.CurrentOperations = map[string]api.VBDOperations{"task": op} })
 		was := r.vdi(ref).Location
 		busy := api.ErrOtherOperationInProgress("VBD", vbd.String(), string(op), "task")
 		r.Refused(busy, "VDI.snapshot", ref, noMap)
@@ -39,34 +38,31 @@ func TestADiskStaysWhileADomainIsMade(t *testing.T) {
 			t.Error("the disk has moved")
 		}
 	}
-	r.sound(sr)
+	r.sound(r.sr)
 }
 
 // A disk that a domain writes to does not move unless that domain is told, and only
 // one domain can be.
 func TestADiskDoesNotMoveUnderItsWriter(t *testing.T) {
-	r := newRig(t)
-	sr := r.sr("ext", "/dev/sdb")
-	ref := r.disk(sr, "shared", 8*mib)
-	edit(r, ref, func(v *api.VDI) { v.Sharable = true })
-	r.vm(ref)
-	was := r.vdi(ref).Location
-	inUse := api.ErrVDIInUse(ref.String(), "snapshot")
-	// The machine that is snapshotted is halted; another has the disk.
-	if _, err := r.m.Snapshot(t.Context(), []api.VDIRef{ref}, nil); err == nil || err.Error() != inUse.Error() {
-		t.Errorf("%v, want %v", err, inUse)
+	r := newBusy(t)
+	ref := r.ref
+	edit(r.rig, ref, func(v *api.VDI) { v.Sharable = true })
+	was, inUse := r.vdi(ref).Location, api.ErrVDIInUse(ref.String(), "snapshot")
+	refused := func(live storage.Live) {
+		t.Helper()
+		if _, err := r.m.Snapshot(t.Context(), []api.VDIRef{ref}, live); err == nil || err.Error() != inUse.Error() {
+			t.Errorf("%v, want %v", err, inUse)
+		}
+		if r.vdi(ref).Location != was {
+			t.Error("the disk has moved")
+		}
 	}
+	refused(nil) // the machine that is snapshotted is halted; another has the disk
 	// Two have it, of which one is told.
 	second := wiretest.Insert(r.Server, &api.VM{UUID: api.NewUUID(), PowerState: api.VMPowerStateRunning, ResidentOn: r.host})
 	wiretest.Insert(r.Server, &api.VBD{UUID: api.NewUUID(), VM: second, VDI: ref, Type: api.VBDTypeDisk, Mode: api.VBDModeRW, CurrentlyAttached: true})
-	live := func(context.Context, map[api.VDIRef]hypervisor.Source) error { return nil }
-	if _, err := r.m.Snapshot(t.Context(), []api.VDIRef{ref}, live); err == nil || err.Error() != inUse.Error() {
-		t.Errorf("%v, want %v", err, inUse)
-	}
-	if r.vdi(ref).Location != was {
-		t.Error("the disk has moved")
-	}
-	r.sound(sr)
+	refused(func(context.Context, map[api.VDIRef]hypervisor.Source) error { return nil })
+	r.sound(r.sr)
 }
 
 // What a disk is may not change between a start that has attached it and the moment
@@ -95,27 +91,18 @@ func TestAttachedDisksKeepTheirNature(t *testing.T) {
 func TestAGuestEndsDuringItsSnapshot(t *testing.T) {
 	for _, method := range []string{"VDI.snapshot", "VDI.clone"} {
 		t.Run(method, func(t *testing.T) {
-			r := newRig(t)
-			sr := r.sr("ext", "/dev/sdb")
-			ref := r.disk(sr, "root", 8*mib)
-			r.write(ref, 0, 1)
-			vm, vbd := r.vm(ref)
-			guest := wiretest.Get(r.Server, vm).UUID
+			r := newBusy(t)
 			r.domains.after = func() {
 				r.domains.after = nil
-				if err := r.domains.write(guest, 1, 2); err != nil {
-					t.Error(err)
-				}
-				r.domains.stop(guest)
-				r.halt(vm, vbd)
+				r.writes(1, 2)
+				r.domains.stop(r.guest)
+				r.halt(r.vm, r.vbd)
 			}
-			if _, err := r.Call(method, ref, noMap); err == nil {
+			if _, err := r.Call(method, r.ref, noMap); err == nil {
 				t.Error("it is said to be done")
 			}
-			r.reads("the disk", ref, map[int64]uint64{0: 1, 1: 2})
-			r.coalesce(sr)
-			r.reads("the disk in the end", ref, map[int64]uint64{0: 1, 1: 2})
-			r.sound(sr)
+			r.reads("the disk", r.ref, map[int64]uint64{0: 1, 1: 2})
+			r.merges(map[int64]uint64{0: 1, 1: 2})
 		})
 	}
 }
@@ -123,25 +110,15 @@ func TestAGuestEndsDuringItsSnapshot(t *testing.T) {
 // The caller of a snapshot hangs up while the domain is being switched: its new layer
 // is not taken away before it is certain that the domain does not come to write to it.
 func TestASwitchThatWasGivenUp(t *testing.T) {
-	r := newRig(t)
-	sr := r.sr("ext", "/dev/sdb")
-	ref := r.disk(sr, "root", 8*mib)
-	r.write(ref, 0, 1)
-	vm, vbd := r.vm(ref)
-	guest := wiretest.Get(r.Server, vm).UUID
+	r := newBusy(t)
 	r.domains.late = true
-	if _, err := r.Call("VDI.snapshot", ref, noMap); err == nil {
+	if _, err := r.Call("VDI.snapshot", r.ref, noMap); err == nil {
 		t.Error("it is said to be done")
 	}
-	if err := r.domains.Settled(t.Context(), guest); err != nil {
+	if err := r.domains.Settled(t.Context(), r.guest); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.domains.write(guest, 1, 2); err != nil {
-		t.Errorf("the domain has lost its disk: %v", err)
-	}
-	r.reads("the disk", ref, map[int64]uint64{0: 1, 1: 2})
-	r.halt(vm, vbd)
-	r.coalesce(sr)
-	r.reads("the disk in the end", ref, map[int64]uint64{0: 1, 1: 2})
-	r.sound(sr)
+	r.writes(1, 2)
+	r.reads("the disk", r.ref, map[int64]uint64{0: 1, 1: 2})
+	r.ends(map[int64]uint64{0: 1, 1: 2})
 }

@@ -2,8 +2,6 @@ package vm
 
 import (
 	"context"
-	"errors"
-	"time"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
@@ -132,34 +130,4 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 func sleepsOn(tx *db.Tx, vm *api.VM) error {
 	vm.ScheduledToBeResidentOn = ""
 	return endImage(tx, vm.SuspendVDI)
-}
-
-// freeWait is how long a VM sleeps, at most, for what others do with its disks: a
-// snapshot of one of them takes a moment.
-const freeWait = time.Minute
-
-// whenFree repeats a step after each change of the rows, while an operation of
-// another object stands in its way.
-func (m *Manager) whenFree(ctx context.Context, step func() error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		_ = m.cfg.Sleep(ctx, freeWait)
-		cancel()
-	}()
-	w := m.cfg.DB.Watch()
-	defer w.Close()
-	for {
-		err := step()
-		var refused *api.Error
-		if !errors.As(err, &refused) || refused.Code != api.CodeOtherOperationInProgress {
-			return err
-		}
-		select {
-		case <-w.C():
-			w.Changes()
-		case <-ctx.Done():
-			return err
-		}
-	}
 }

@@ -2,7 +2,6 @@ package vm
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"time"
 
@@ -106,7 +105,7 @@ func (m *Manager) copyDisks(c *api.Call, j *job, ref api.VMRef, dup duplicator) 
 	for vdi, disk := range disks {
 		part := float64(disk.VirtualSize)
 		var made api.VDIRef
-		err := m.patiently(c, func() (err error) {
+		err := m.whenFree(c, func() (err error) {
 			made, err = dup(j.making(c), disk, vdi, func(fraction float64) { c.Task.Set((done + fraction*part) / total) })
 			return err
 		})
@@ -117,34 +116,6 @@ func (m *Manager) copyDisks(c *api.Call, j *job, ref api.VMRef, dup duplicator) 
 		done += part
 	}
 	return copies, nil
-}
-
-// patience is how long a copy waits for another of the same disk, which a VM may
-// have side by side and a disk one after another.
-const patience = time.Minute
-
-// patiently does something again as long as a disk is busy.
-func (m *Manager) patiently(ctx context.Context, do func() error) error {
-	class := api.ClassOf[api.VDI]()
-	w := m.cfg.DB.WatchSince(m.cfg.DB.Snapshot().Generation(), func(ch *db.Change) bool { return ch.Class == class })
-	defer w.Close()
-	limit := time.NewTimer(patience)
-	defer limit.Stop()
-	for {
-		w.Next() // what changes from here on is waited for
-		err := do()
-		var refused *api.Error
-		if !errors.As(err, &refused) || refused.Code != api.CodeOtherOperationInProgress {
-			return err
-		}
-		select {
-		case <-w.C():
-		case <-limit.C:
-			return err
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }
 
 // disksOf are the disks of a VM, without the CDs in its drives.

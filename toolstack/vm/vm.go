@@ -100,7 +100,8 @@ type Config struct {
 	Alerts Alerts
 	// Hostd knows what the host's kernel did to guests; may be nil.
 	Hostd Hostd
-	// Sleep waits between the steps of an appliance; nil is real time.
+	// Sleep waits between the steps of an appliance and for disks of others; nil is real
+	// time.
 	Sleep func(context.Context, time.Duration) error
 	// SpaceRetry paces attempts to let a guest go on whose disk had no space; 0 is
 	// five seconds.

@@ -44,7 +44,7 @@ func blockDevices() ([]device, error) {
 		if _, err := os.Stat(filepath.Join(dir, "device")); err != nil {
 			continue // made by software
 		}
-		all = append(all, device{name: e.Name(), serial: serial(dir), bytes: 512 * number64(filepath.Join(dir, "size"))})
+		all = append(all, device{name: e.Name(), serial: serial(dir), bytes: sizeOf(e.Name())})
 	}
 	return all, nil
 }
@@ -62,9 +62,9 @@ func serial(dir string) string {
 	return strings.TrimSpace(string(bytes.Trim(page[4:], "\x00")))
 }
 
-func number64(file string) int64 {
-	text, _ := os.ReadFile(file)
-	return integer(strings.TrimSpace(string(text)))
+func sizeOf(name string) int64 {
+	text, _ := os.ReadFile(filepath.Join("/sys/block", name, "size"))
+	return 512 * integer(strings.TrimSpace(string(text)))
 }
 
 // A disk or a NIC that was there at the start, or was plugged in a moment ago, is
@@ -91,6 +91,17 @@ func find(what string) (device, error) {
 	}
 }
 
+// open opens a disk that was found. The kernel shows a new disk a moment before its
+// driver answers; its size counts from then on.
+func open(d device, flag int) (*os.File, error) {
+	for deadline := time.Now().Add(findLimit); ; time.Sleep(findEvery) {
+		f, err := os.OpenFile("/dev/"+d.name, flag, 0)
+		if !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.ENOENT) || time.Now().After(deadline) {
+			return f, err
+		}
+	}
+}
+
 func disks(w io.Writer, _ []string) error {
 	all, err := blockDevices()
 	for _, d := range all {
@@ -104,7 +115,7 @@ func sum(w io.Writer, words []string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open("/dev/" + d.name)
+	f, err := open(d, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -137,18 +148,18 @@ func fill(w io.Writer, words []string) error {
 	if err != nil {
 		return err
 	}
-	size, at := integer(words[2])<<20, int64(0)
-	if len(words) > 3 {
-		at = integer(words[3]) << 20
-	}
-	if at+size > d.bytes {
-		return fmt.Errorf("%s has %d bytes only", d.name, d.bytes)
-	}
-	f, err := os.OpenFile("/dev/"+d.name, os.O_WRONLY, 0)
+	f, err := open(d, os.O_WRONLY)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	size, at := integer(words[2])<<20, int64(0)
+	if len(words) > 3 {
+		at = integer(words[3]) << 20
+	}
+	if bytes := sizeOf(d.name); at+size > bytes {
+		return fmt.Errorf("%s has %d bytes only", d.name, bytes)
+	}
 	h := sha256.New()
 	to := io.MultiWriter(io.NewOffsetWriter(f, at), h)
 	if _, err := io.CopyBuffer(to, io.LimitReader(Pattern(integer(words[1])), size), make([]byte, chunk)); err != nil {

@@ -244,7 +244,7 @@ func TestParse(t *testing.T) {
 // logLines is a log that can be waited on.
 type logLines struct {
 	mu    sync.Mutex
-	rest  []byte
+	cut   journal.Lines
 	lines chan string
 }
 
@@ -253,16 +253,11 @@ func newLogLines() *logLines { return &logLines{lines: make(chan string, 1000)} 
 func (l *logLines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.rest = append(l.rest, p...)
-	for {
-		line, rest, ok := bytes.Cut(l.rest, []byte("\n"))
-		if !ok {
-			return len(p), nil
-		}
-		l.rest = rest
+	l.cut.Cut(p, func(line string) {
 		select {
-		case l.lines <- string(line):
+		case l.lines <- line:
 		default: // nobody waits any more
 		}
-	}
+	})
+	return len(p), nil
 }

@@ -1,0 +1,44 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cairn/toolstack/api"
+)
+
+// patience is how long a VM waits for what others do with its disks: a copy of a disk
+// for another copy of it, which a VM may have side by side and a disk one after
+// another; a VM that sleeps for a checkpoint for a snapshot, which takes a moment.
+const patience = time.Minute
+
+// whenFree repeats a step after each change of the rows, while an operation of
+// another object stands in its way. What stood there last is the answer when patience
+// ends; the end of ctx is its cause.
+func (m *Manager) whenFree(ctx context.Context, step func() error) error {
+	w := m.cfg.DB.WatchSince(m.cfg.DB.Snapshot().Generation(), nil)
+	defer w.Close()
+	limit, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_ = m.cfg.Sleep(limit, patience)
+		cancel()
+	}()
+	for {
+		w.Next() // what changes from here on is waited for
+		err := step()
+		var refused *api.Error
+		if !errors.As(err, &refused) || refused.Code != api.CodeOtherOperationInProgress {
+			return err
+		}
+		select {
+		case <-w.C():
+		case <-limit.Done():
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		}
+	}
+}
