@@ -136,15 +136,14 @@ func (l *Libvirt) disk(ctx context.Context, uuid, id string) (Disk, error) {
 }
 
 // detach asks for a device and waits for the event that it is gone. Events may be
-// lost, so whenever that is said, and at the end, the domain itself is looked at.
+// lost, so whenever that is said, and at the end, the domain itself is looked at; if it
+// is not known whether libvirt heard the question, it is asked once more then.
 func (l *Libvirt) detach(ctx context.Context, uuid, id string, there func(Hardware) bool) error {
 	events, unsubscribe := l.Subscribe()
 	defer unsubscribe()
-	asked := l.job(ctx, "detach "+id, uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
-		return c.DomainDetachDeviceAlias(d, userAlias+id, uint32(golibvirt.DomainAffectLive))
-	})
-	if asked != nil && !errors.Is(asked, ErrUnknownOutcome) {
-		return asked
+	unheard := l.askFor(ctx, uuid, id)
+	if unheard != nil && !errors.Is(unheard, ErrUnknownOutcome) {
+		return unheard
 	}
 	gone := func() (bool, error) {
 		h, err := l.Hardware(ctx, uuid)
@@ -162,6 +161,9 @@ func (l *Libvirt) detach(ctx context.Context, uuid, id string, there func(Hardwa
 				if done, err := gone(); done || err != nil {
 					return err
 				}
+				if unheard != nil {
+					unheard = l.askFor(ctx, uuid, id)
+				}
 			}
 		case <-limit.C:
 			if done, err := gone(); done || err != nil {
@@ -172,6 +174,46 @@ func (l *Libvirt) detach(ctx context.Context, uuid, id string, there func(Hardwa
 			return fmt.Errorf("detach %s from %s: %w: %w", id, uuid, ErrUnknownOutcome, context.Cause(ctx))
 		}
 	}
+}
+
+// askFor asks a domain for a device. It names the whole device: asked for an alias,
+// libvirt (11.3) notes that QEMU has the device no more before it strikes it out of
+// its own description, and when it is killed in between, its successor goes on
+// describing what is not there.
+func (l *Libvirt) askFor(ctx context.Context, uuid, id string) error {
+	desc, err := l.describe(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	device := find(desc, id)
+	if device == nil {
+		return nil
+	}
+	x, err := device.Marshal()
+	if err != nil {
+		return fmt.Errorf("detach %s: %w", id, err)
+	}
+	return l.job(ctx, "detach "+id, uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
+		return c.DomainDetachDeviceFlags(d, x, uint32(golibvirt.DomainAffectLive))
+	})
+}
+
+// find finds a disk or NIC in a description; nil when there is none of that ID.
+func find(d libvirtxml.Domain, id string) element {
+	if d.Devices == nil {
+		return nil
+	}
+	for _, x := range d.Devices.Disks {
+		if idOf(x.Alias) == id {
+			return &x
+		}
+	}
+	for _, x := range d.Devices.Interfaces {
+		if idOf(x.Alias) == id {
+			return &x
+		}
+	}
+	return nil
 }
 
 // ChangeMedia implements Devices. It does not ask a guest that has locked the tray.
