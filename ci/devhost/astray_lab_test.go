@@ -59,19 +59,27 @@ func TestLibvirtDiskAstray(t *testing.T) {
 	again := v.Overlay(t, "again.qcow2", base)
 	must(t, h.Snapshot(ctx, spec.UUID, []hypervisor.Overlay{{ID: id, Source: again}}))
 	unknown := v.Create(t, "unknown.qcow2", 8<<20)
-	for _, command := range []string{
-		fmt.Sprintf(`{"execute":"blockdev-add","arguments":{"driver":"file","node-name":"libvirt-9-storage","filename":%q}}`, unknown.Path),
-		`{"execute":"blockdev-add","arguments":{"driver":"qcow2","node-name":"libvirt-9-format","file":"libvirt-9-storage"}}`,
-		`{"execute":"device_add","arguments":{"driver":"scsi-hd","bus":"scsi0.0","id":"ua-unknown","drive":"libvirt-9-format"}}`,
-	} {
+	const cable = `{"execute":"netdev_add","arguments":{"type":"hubport","id":"hostua-nic","hubid":7}}`
+	tell := func(command string) {
+		t.Helper()
 		answer, err := raw.QEMUDomainMonitorCommand(d, command, 0)
 		if must(t, err); strings.Contains(string(answer), `"error"`) {
 			t.Fatalf("%s: %s", command, answer)
 		}
 	}
-	if _, err := h.Hardware(ctx, spec.UUID); err != nil {
-		t.Errorf("with a disk that libvirt does not know of: %v", err)
+	for _, command := range []string{
+		fmt.Sprintf(`{"execute":"blockdev-add","arguments":{"driver":"file","node-name":"libvirt-9-storage","filename":%q}}`, unknown.Path),
+		`{"execute":"blockdev-add","arguments":{"driver":"qcow2","node-name":"libvirt-9-format","file":"libvirt-9-storage"}}`,
+		`{"execute":"device_add","arguments":{"driver":"scsi-hd","bus":"scsi0.0","id":"ua-unknown","drive":"libvirt-9-format"}}`,
+		cable,
+		`{"execute":"device_add","arguments":{"driver":"virtio-net-pci","bus":"pci.9","id":"ua-nic","netdev":"hostua-nic"}}`,
+	} {
+		tell(command)
 	}
+	if _, err := h.Hardware(ctx, spec.UUID); err != nil {
+		t.Errorf("with a disk and a NIC that libvirt does not know of: %v", err)
+	}
+	tell(cable) // only one of a name can be: the other has been cut
 	answer, err := raw.QEMUDomainMonitorCommand(d, `{"execute":"query-blockstats"}`, 0)
 	if must(t, err); strings.Contains(string(answer), "ua-unknown") {
 		t.Errorf("the guest keeps it: %s", answer)

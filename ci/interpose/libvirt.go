@@ -22,8 +22,8 @@ const (
 // procedures are names of numbers of the protocol: what changes a domain, and the
 // events that say so.
 var procedures = map[uint32]string{
-	10: "create", 28: "resume", 34: "suspend", 160: "attach device", 174: "update device", 185: "snapshot",
-	204: "set memory", 234: "destroy", 237: "end block job", 258: "shutdown", 290: "block commit", 392: "detach device",
+	10: "create", 28: "resume", 34: "suspend", 160: "attach device", 161: "detach device", 174: "update device", 185: "snapshot",
+	204: "set memory", 234: "destroy", 237: "end block job", 258: "shutdown", 290: "block commit",
 	318: "event life-cycle", 333: "event device removed",
 }
 
