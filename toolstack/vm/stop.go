@@ -128,7 +128,7 @@ func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop
 	c.Task.Set(0.1)
 	stopped := asCancelled(c, stop(o))
 	if stopped == nil {
-		stopped = o.become(c, api.VMOperationsStart)
+		stopped = m.whenFree(c, func() error { return o.become(c, api.VMOperationsStart) })
 	}
 	if stopped != nil {
 		return o.end(c, stopped, func(_ *db.Tx, vm *api.VM) error {

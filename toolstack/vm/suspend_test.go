@@ -259,33 +259,33 @@ func TestCheckpoint(t *testing.T) {
 	}
 }
 
-// TestCheckpointWaitsForDisks: what somebody does with a disk meanwhile does not keep
-// the VM from going on.
-func TestCheckpointWaitsForDisks(t *testing.T) {
-	r := newRig(t)
-	ref := r.install("x")
-	r.bring(ref, api.VMPowerStateRunning)
-	busy := func(ops map[string]api.VDIOperations) {
-		must(t, r.DB.Update(r.ctx, func(tx *db.Tx) error {
-			v, err := db.Edit(tx, r.vdis(ref)[0])
-			v.CurrentOperations = ops
-			return err
-		}))
-	}
-	busy(map[string]api.VDIOperations{"OpaqueRef:other": api.VDIOperationsSnapshot})
-	done := make(chan error)
-	go func() {
-		_, err := r.Call("VM.checkpoint", ref, "c")
-		done <- err
-	}()
-	r.Until("asleep", func() bool { return r.record(ref).PowerState == api.VMPowerStateSuspended })
-	busy(nil)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	r.state(ref, api.VMPowerStateRunning)
-	if v := r.record(ref); len(v.CurrentOperations) != 0 || !v.ScheduledToBeResidentOn.IsNull() || len(v.Snapshots) != 1 {
-		t.Errorf("after the checkpoint: %+v", v)
+// TestDisksAreWaitedFor: what somebody does with a disk meanwhile does not keep a VM
+// from going on that is down for a moment.
+func TestDisksAreWaitedFor(t *testing.T) {
+	for method, args := range map[string][]any{"VM.checkpoint": {"c"}, "VM.hard_reboot": nil, "VM.clean_reboot": nil} {
+		t.Run(method, func(t *testing.T) {
+			r := newRig(t)
+			ref := r.install("x")
+			r.bring(ref, api.VMPowerStateRunning)
+			busy := func(ops map[string]api.VDIOperations) {
+				must(t, db.Modify(r.ctx, r.DB, r.vdis(ref)[0], func(_ *db.Tx, v *api.VDI) error { v.CurrentOperations = ops; return nil }))
+			}
+			busy(map[string]api.VDIOperations{"OpaqueRef:other": api.VDIOperationsSnapshot})
+			done := make(chan error)
+			go func() {
+				_, err := r.Call(method, append([]any{ref}, args...)...)
+				done <- err
+			}()
+			r.Until("down", func() bool { _, runs := r.hv.Spec(r.uuid(ref)); return !runs })
+			busy(nil)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			r.state(ref, api.VMPowerStateRunning)
+			if v := r.record(ref); len(v.CurrentOperations) != 0 || !v.ScheduledToBeResidentOn.IsNull() {
+				t.Errorf("afterwards: %+v", v)
+			}
+		})
 	}
 }
 
