@@ -215,6 +215,28 @@ func TestRevertRemembers(t *testing.T) {
 	}
 }
 
+// TestRevertThatCannotRemember: the disks stay what they are.
+func TestRevertThatCannotRemember(t *testing.T) {
+	r, n := remembering(t)
+	ref, uuid := r.uefi("x")
+	n.set(uuid, remembered{variables: "entries"})
+	var snap string
+	r.Must(&snap, "VM.snapshot", ref, "s", []string{})
+	r.Must(nil, "VM.set_name_label", ref, "y")
+	before := r.vdis(ref)
+	r.write(before[0], 0, 99)
+	n.step = func() error { return fmt.Errorf("boom") }
+	r.refused(api.CodeVMRevertFailed, []string{ref, snap}, "VM.revert", snap)
+	if got := r.vdis(ref); !slices.Equal(got, before) || r.read(got[0], 0) != 99 || r.record(ref).NameLabel != "y" {
+		t.Errorf("disks %v, were %v, with %d", got, before, r.read(got[0], 0))
+	}
+	n.step = func() error { return nil }
+	r.Must(nil, "VM.revert", snap)
+	if got := r.read(r.vdis(ref)[0], 0); got != 10 {
+		t.Errorf("reverted to %d", got)
+	}
+}
+
 // TestCopyThatCannotRemember: nothing is made.
 func TestCopyThatCannotRemember(t *testing.T) {
 	for _, tt := range []struct {

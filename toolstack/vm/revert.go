@@ -88,16 +88,20 @@ func (m *Manager) goBack(c *api.Call, ref, snapshot api.VMRef, task string) erro
 	if err != nil {
 		return err
 	}
-	disks, err := m.revertDisks(c, j, ref, snapshot)
+	disks, err := m.readyDisks(c, j, ref, snapshot)
 	if err != nil {
 		return revertError(ref, snapshot, err)
 	}
-	ctx := context.WithoutCancel(c) // the disks have gone back: what is left has to follow
-	if err := m.revertNVRAM(ctx, ref, s); err != nil {
+	if err := m.revertNVRAM(c, ref, s); err != nil {
 		m.cfg.Log.Warn("nvram-not-reverted", "uuid", s.UUID, "err", err)
 		return revertError(ref, snapshot, err)
 	}
-	ctx, cancel := finishing(c)
+	if len(disks.back) > 0 {
+		if err := m.cfg.Disks.Revert(j.making(c), disks.back); err != nil {
+			return revertError(ref, snapshot, err)
+		}
+	}
+	ctx, cancel := finishing(c) // the disks have gone back: the record has to follow
 	defer cancel()
 	return m.edit(ctx, ref, func(tx *db.Tx, vm *api.VM) error {
 		return m.recordReverted(tx, ref, vm, snapshot, disks.by, disks.image)
@@ -107,24 +111,24 @@ func (m *Manager) goBack(c *api.Call, ref, snapshot api.VMRef, task string) erro
 // reverted are the disks of a VM by the snapshot's, and its memory.
 type reverted struct {
 	by    map[api.VDIRef]api.VDIRef
+	back  map[api.VDIRef]api.VDIRef // disks that go back, and to what
 	image api.VDIRef
 }
 
-// revertDisks makes the VM's disks what the snapshot's are: all of them at once, when
-// all else that may fail is done. One that is gone, or that others use, too, is
-// replaced by a clone.
-func (m *Manager) revertDisks(c *api.Call, j *job, vm, snapshot api.VMRef) (all reverted, err error) {
+// readyDisks makes what a revert needs beside the VM's own disks, which are to go back
+// all at once when all else that may fail is done. One that is gone, or that others
+// use, too, is replaced by a clone.
+func (m *Manager) readyDisks(c *api.Call, j *job, vm, snapshot api.VMRef) (all reverted, err error) {
 	snap := m.cfg.DB.Snapshot()
 	s, err := db.Get(snap, snapshot)
 	if err != nil {
 		return all, err
 	}
-	all.by = map[api.VDIRef]api.VDIRef{}
-	back := map[api.VDIRef]api.VDIRef{}
+	all.by, all.back = map[api.VDIRef]api.VDIRef{}, map[api.VDIRef]api.VDIRef{}
 	for old, row := range disksOf(snap, snapshot) {
 		disk, err := db.Get(snap, row.SnapshotOf)
-		if err == nil && usedByOnly(snap, disk, vm) && back[row.SnapshotOf] == "" {
-			all.by[old], back[row.SnapshotOf] = row.SnapshotOf, old
+		if err == nil && usedByOnly(snap, disk, vm) && all.back[row.SnapshotOf] == "" {
+			all.by[old], all.back[row.SnapshotOf] = row.SnapshotOf, old
 			continue
 		}
 		if all.by[old], err = m.cfg.Disks.Clone(j.making(c), old, row.NameLabel); err != nil {
@@ -139,10 +143,7 @@ func (m *Manager) revertDisks(c *api.Call, j *job, vm, snapshot api.VMRef) (all 
 		}
 	}
 	c.Task.Set(0.7)
-	if len(back) > 0 {
-		err = m.cfg.Disks.Revert(j.making(c), back)
-	}
-	return all, err
+	return all, nil
 }
 
 // revertError keeps an answer of storage that clients know.
