@@ -267,7 +267,7 @@ func (p plan) etc(root string) error {
 		"hosts":                 "127.0.0.1 localhost\n",
 		"os-release":            "ID=cairn\nVERSION_ID=" + p.Version + "\n",
 		"machine-id":            strings.Repeat("c", 32) + "\n",
-		"libvirt/libvirtd.conf": "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_rw_perms = \"0770\"\n" + p.socketGroup(),
+		"libvirt/libvirtd.conf": "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_rw_perms = \"0770\"\nmax_client_requests = 10\n" + p.socketGroup(),
 		"libvirt/qemu.conf":     "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\nremember_owner = 0\ncgroup_controllers = []\nstdio_handler = \"logd\"\nswtpm_user = \"root\"\nswtpm_group = \"root\"\n",
 		"swtpm_setup.conf":      "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = /etc/swtpm-localca.conf\ncreate_certs_tool_options = /etc/swtpm-localca.options\nactive_pcr_banks = sha256\n",
 		"swtpm-localca.conf":    "statedir = /var/lib/swtpm-localca\nsigningkey = /var/lib/swtpm-localca/signkey.pem\nissuercert = /var/lib/swtpm-localca/issuercert.pem\ncertserial = /var/lib/swtpm-localca/certserial\n",

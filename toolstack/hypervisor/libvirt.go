@@ -79,7 +79,7 @@ func (l *Libvirt) Start(ctx context.Context, spec Spec, paused bool) error {
 	if paused {
 		flags = golibvirt.DomainStartPaused
 	}
-	err = l.owner.call(ctx, l.work(), "start "+spec.UUID, func(c *golibvirt.Libvirt) error {
+	err = l.owner.in(ctx, l.owner.starts, l.work(), "start "+spec.UUID, func(c *golibvirt.Libvirt) error {
 		_, err := c.DomainCreateXML(x, flags)
 		return err
 	})

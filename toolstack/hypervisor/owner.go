@@ -5,20 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
 )
 
-// maxCalls is how many calls may be in flight: libvirtd reads no more than five
-// of one client before it has answered (max_client_requests), so more would
-// only wait where no limit can see them.
-const maxCalls = 5
+// maxCalls is how many calls may be in flight. libvirtd reads no more of one client
+// before it has answered (max_client_requests in its configuration, which says the
+// same), so more would only wait where no limit can see them.
+const maxCalls = 10
 
 // maxLong of them may be taken by what moves a guest's memory, which can take
 // minutes: the others stay free for everything else.
 const maxLong = 2
+
+// maxStarts is how many domains start at once: as many as the host has CPUs for, so
+// that each is done in its time. All of a crowd at once would all be late together.
+// Two places are left to everything else.
+func maxStarts() int { return min(max(2, runtime.NumCPU()), maxCalls-maxLong-2) }
 
 // owner keeps one connection to libvirtd alive. One goroutine makes, watches and
 // replaces it; calls borrow it. A connection is used for one life only: the
@@ -39,6 +45,7 @@ type owner struct {
 	done   chan struct{}
 	slots  chan struct{}
 	longs  chan struct{} // of slots, those that long calls may take
+	starts chan struct{} // likewise
 	events broker
 
 	mu      sync.Mutex
@@ -58,7 +65,7 @@ func newOwner(cfg Config) *owner {
 	ctx, cancel := context.WithCancel(context.Background())
 	o := &owner{
 		cfg: cfg, cancel: cancel, done: make(chan struct{}),
-		slots: make(chan struct{}, maxCalls), longs: make(chan struct{}, maxLong), changed: make(chan struct{}),
+		slots: make(chan struct{}, maxCalls), longs: make(chan struct{}, maxLong), starts: make(chan struct{}, maxStarts()), changed: make(chan struct{}),
 	}
 	go o.run(ctx)
 	return o
@@ -236,15 +243,21 @@ func (o *owner) call(ctx context.Context, l limit, what string, f func(*golibvir
 	return o.callOn(ctx, k, l, what, f)
 }
 
-// long is call for what may take minutes.
-func (o *owner) long(ctx context.Context, l limit, what string, f func(*golibvirt.Libvirt) error) error {
+// in is call that first waits for one of few places. That wait is not part of the
+// call's own limit.
+func (o *owner) in(ctx context.Context, places chan struct{}, l limit, what string, f func(*golibvirt.Libvirt) error) error {
 	select {
-	case o.longs <- struct{}{}:
+	case places <- struct{}{}:
 	case <-ctx.Done():
 		return fmt.Errorf("%s: %w: %w", what, ErrUnavailable, context.Cause(ctx))
 	}
-	defer func() { <-o.longs }()
+	defer func() { <-places }()
 	return o.call(ctx, l, what, f)
+}
+
+// long is call for what may take minutes.
+func (o *owner) long(ctx context.Context, l limit, what string, f func(*golibvirt.Libvirt) error) error {
+	return o.in(ctx, o.longs, l, what, f)
 }
 
 func (o *owner) callOn(ctx context.Context, k *link, l limit, what string, f func(*golibvirt.Libvirt) error) error {

@@ -1,6 +1,7 @@
 package hypervisor
 
 import (
+	"context"
 	"errors"
 	"net"
 	"path/filepath"
@@ -86,6 +87,38 @@ func TestLateJobEndsAlone(t *testing.T) {
 	}
 	<-k.conn.dead
 	close(stuck)
+}
+
+// TestStartsTakeTurns: one waits for its place, and the wait is not its own time.
+func TestStartsTakeTurns(t *testing.T) {
+	conn, other := net.Pipe()
+	defer other.Close()
+	o := &owner{
+		cfg: Config{Limits: quick}, slots: make(chan struct{}, 4), starts: make(chan struct{}, 1),
+		link: &link{conn: &watchedConn{Conn: conn, dead: make(chan struct{})}},
+	}
+	started, leave, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	start := func(ctx context.Context, l limit, f func(*golibvirt.Libvirt) error) {
+		go func() { ended <- o.in(ctx, o.starts, l, "start", f) }()
+	}
+	start(t.Context(), limit{after: time.Minute}, func(*golibvirt.Libvirt) error { close(started); <-leave; return nil })
+	<-started
+	gone, cancel := context.WithCancel(t.Context())
+	start(gone, limit{after: time.Minute}, func(*golibvirt.Libvirt) error { t.Error("the place was taken"); return nil })
+	cancel()
+	if err := <-ended; !errors.Is(err, ErrUnavailable) {
+		t.Errorf("whoever gave up waiting: %v", err)
+	}
+	start(t.Context(), limit{after: time.Minute}, func(*golibvirt.Libvirt) error { return nil })
+	if err := o.call(t.Context(), limit{after: time.Minute}, "list", func(*golibvirt.Libvirt) error { return nil }); err != nil {
+		t.Errorf("what is no start waits for none: %v", err)
+	}
+	close(leave)
+	for range 2 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestClassify(t *testing.T) {
