@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/operation"
@@ -248,6 +249,42 @@ func (m *Manager) reattach(ctx context.Context) error {
 	return nil
 }
 
+// Lost says in the rows which repositories are attached no more, as after the host
+// has started anew; Run attaches them. It belongs before the first request, which
+// would else find repositories attached that are not.
+func (m *Manager) Lost(ctx context.Context) error {
+	snap := m.cfg.DB.Snapshot()
+	for ref, pbd := range db.All[api.PBD](snap) {
+		h, sr := m.cfg.Hostd(pbd.Host), repositoryOf(snap, pbd)
+		if !pbd.CurrentlyAttached || h == nil || sr == nil {
+			continue
+		}
+		var e *client.Error
+		if _, err := h.Repository(ctx, sr.UUID); !errors.As(err, &e) || e.Code != client.CodeNotAttached {
+			continue
+		}
+		if err := m.detachedButWanted(ctx, ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func repositoryOf(r db.Reader, pbd *api.PBD) *api.SR {
+	sr, err := db.Get(r, pbd.SR)
+	if err != nil {
+		return nil
+	}
+	return sr
+}
+
+func (m *Manager) detachedButWanted(ctx context.Context, ref api.PBDRef) error {
+	return ignoreGone(db.Modify(ctx, m.cfg.DB, ref, func(_ *db.Tx, p *api.PBD) error {
+		p.CurrentlyAttached, p.OtherConfig = false, amend(p.OtherConfig, pluggedKey, "true")
+		return nil
+	}))
+}
+
 // tryAttach attaches one that is wanted.
 func (m *Manager) tryAttach(ctx context.Context, ref api.PBDRef) error {
 	err := m.attachPBD(ctx, ref)
@@ -260,10 +297,7 @@ func (m *Manager) tryAttach(ctx context.Context, ref api.PBDRef) error {
 		return ctx.Err()
 	}
 	m.cfg.Log.Warn("repository-not-attached", "pbd", ref, "err", err)
-	return ignoreGone(db.Modify(ctx, m.cfg.DB, ref, func(_ *db.Tx, p *api.PBD) error {
-		p.CurrentlyAttached, p.OtherConfig = false, amend(p.OtherConfig, pluggedKey, "true")
-		return nil
-	}))
+	return m.detachedButWanted(ctx, ref)
 }
 
 // retryWanted tries those whose time has come.

@@ -302,8 +302,18 @@ func TestAttachedAgain(t *testing.T) {
 	sr, other := r.sr("ext", "/dev/sdb"), r.sr("ext", "/dev/sdc")
 	ref := r.disk(sr, "root", mib)
 	r.Must(nil, "PBD.unplug", wiretest.Get(r.Server, other).PBDs[0])
+	attached := func() bool { return wiretest.Get(r.Server, wiretest.Get(r.Server, sr).PBDs[0]).CurrentlyAttached }
+	if err := r.m.Lost(t.Context()); err != nil || !attached() {
+		t.Error("a toolstack that starts anew forgets what is attached")
+	}
 	r.hostd.Forget()
-	r.run()
+	if err := r.m.Lost(t.Context()); err != nil || attached() {
+		t.Error("a host that starts anew is said to have its repository attached")
+	}
+	r.Refused(api.ErrSRNotAttached(sr.String()), "SR.scan", sr)
+	if r.run(); !attached() {
+		t.Error("it is not attached again")
+	}
 	r.Must(nil, "SR.scan", sr)
 	r.Must(nil, "VDI.destroy", ref)
 	r.Refused(api.ErrSRNotAttached(other.String()), "SR.scan", other)

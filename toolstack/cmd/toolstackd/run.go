@@ -135,7 +135,7 @@ func run(ctx context.Context, cfg config) error {
 	}
 	defer t.audit.Close()
 	defer t.server.Close()
-	if err := t.vms.Recover(ctx); err != nil { // before the first request
+	if err := errors.Join(t.vms.Recover(ctx), t.disks.Lost(ctx)); err != nil { // before the first request
 		return err
 	}
 	server := wire.NewHTTPServer(t.server, tlsConfig, cfg.log)
