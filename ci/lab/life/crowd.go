@@ -76,9 +76,11 @@ func (w *Crowd) all(ctx context.Context, what string, do func(ctx context.Contex
 }
 
 func (w *Crowd) create(ctx context.Context, _ int, m *member) (err error) {
-	if m.Guest, err = demo.Create(ctx, w.API.Client, m.Name); err != nil {
+	made, err := demo.Create(ctx, w.API.Client, m.Name)
+	if err != nil {
 		return err
 	}
+	m.Guest = made
 	if m.vdi, err = w.API.NewDisk(ctx, w.sr, m.Name, crowdDisk); err != nil {
 		return err
 	}
