@@ -1,0 +1,195 @@
+package vmdk
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"testing"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// disk is a disk of a size with some grains of text and some of noise.
+func disk(seed uint64, size int64) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	b := make([]byte, size)
+	for range 1 + size/(4*GrainSize) {
+		at := r.Int64N(size)
+		n := min(size, at+r.Int64N(2*GrainSize))
+		if r.IntN(2) == 0 {
+			for i := at; i < n; i++ {
+				b[i] = byte(r.Uint32())
+			}
+			continue
+		}
+		copy(b[at:n], bytes.Repeat([]byte("a line of a log file\n"), int(n-at)/21+1))
+	}
+	return b
+}
+
+func write(t testing.TB, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := NewWriter(&out, int64(len(b)), 7)
+	must(t, err)
+	for at := int64(0); at < int64(len(b)); at += GrainSize {
+		must(t, w.Grain(at, b[at:min(int64(len(b)), at+GrainSize)]))
+	}
+	must(t, w.Close())
+	return out.Bytes()
+}
+
+func read(image []byte) ([]byte, error) {
+	r, err := NewReader(bytes.NewReader(image))
+	if err != nil {
+		return nil, err
+	}
+	if r.Size() > 1<<30 {
+		return nil, errors.New("too large for this test")
+	}
+	b := make([]byte, r.Size())
+	for {
+		at, data, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return b, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		copy(b[at:], data)
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	for _, size := range []int64{sector, GrainSize, 5*GrainSize + sector, 3*tableGrains*GrainSize + GrainSize} {
+		b := disk(uint64(size), size)
+		got, err := read(write(t, b))
+		if err != nil || int64(len(got)) != grains(size)*GrainSize || !bytes.Equal(got[:size], b) || !zero(got[size:]) {
+			t.Errorf("%d bytes: %d, %v", size, len(got), err)
+		}
+	}
+}
+
+// TestEmpty: a disk of zeros is a head, an empty directory and an end.
+func TestEmpty(t *testing.T) {
+	if n := len(write(t, make([]byte, 100*GrainSize))); n != (overhead+1+1+1+1+1)*sector {
+		t.Errorf("%d bytes", n)
+	}
+}
+
+func TestHostile(t *testing.T) {
+	image := write(t, disk(9, 4*GrainSize))
+	first := overhead * sector
+	change := func(at int, b ...byte) []byte {
+		c := bytes.Clone(image)
+		copy(c[at:], b)
+		return c
+	}
+	length := int(binary.LittleEndian.Uint32(image[first+8:]))
+	bomb := func(n int) []byte {
+		w, err := NewWriter(io.Discard, GrainSize, 0)
+		must(t, err)
+		j := <-w.free
+		j.z.Reset(&j.packed)
+		_, _ = j.z.Write(make([]byte, n))
+		_ = j.z.Close()
+		b := binary.LittleEndian.AppendUint64(bytes.Clone(image[:first]), 0)
+		b = binary.LittleEndian.AppendUint32(b, uint32(j.packed.Len()))
+		b = append(b, j.packed.Bytes()...)
+		return append(b, make([]byte, 10*sector)...)
+	}
+	parent := bytes.Replace(image, []byte("parentCID=ffffffff"), []byte("parentCID=12345678"), 1)
+	for name, b := range map[string][]byte{
+		"empty": nil, "noise": bytes.Repeat([]byte("x"), 4096), "head alone": image[:first], "no end": image[:len(image)-sector], "half": image[:first+length/2],
+		"version": change(versionAt, 9), "flags": change(flagsAt, 1, 0, 0, 0), "line ends": change(newlinesAt, '\n', '\n'), "grain size": change(grainAt, 1),
+		"entries": change(entriesAt, 1), "size 0": change(capacityAt, 0, 0, 0, 0, 0, 0, 0, 0), "huge": change(capacityAt+7, 1), "compression": change(compressionAt, 9),
+		"descriptor far away": change(textAt+4, 1), "long descriptor": change(textSizeAt, 200), "descriptor in the header": change(textAt, 0),
+		"no overhead": change(overheadAt, 0), "overhead far away": change(overheadAt+4, 1), "parent": parent,
+		"odd grain": change(first, 1), "grain beyond the end": change(first+4, 1), "long grain": change(first+8, 0xff, 0xff, 0xff), "spoilt grain": change(first+40, ^image[first+40], ^image[first+41]),
+		"bomb": bomb(100 << 20), "small": bomb(GrainSize - 1), "long marker": change(len(image)-2*sector-sector, 9), "more behind": append(bytes.Clone(image), make([]byte, maxOverhead+1)...),
+	} {
+		if _, err := read(b); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestRefusedToWrite(t *testing.T) {
+	for _, size := range []int64{0, -1, 513, MaxSize + sector} {
+		if _, err := NewWriter(io.Discard, size, 0); err == nil {
+			t.Errorf("a disk of %d bytes is written", size)
+		}
+	}
+	w, err := NewWriter(io.Discard, 3*GrainSize, 0)
+	must(t, err)
+	must(t, w.Grain(GrainSize, make([]byte, GrainSize)))
+	if w.Grain(0, make([]byte, GrainSize)) == nil || w.Grain(2*GrainSize, make([]byte, sector)) == nil || w.Grain(2*GrainSize+1, make([]byte, GrainSize)) == nil {
+		t.Error("grains are written out of order")
+	}
+	must(t, w.Close())
+}
+
+// full is a socket that fails after some bytes.
+type full struct{ left int }
+
+func (f *full) Write(p []byte) (int, error) {
+	if f.left -= len(p); f.left < 0 {
+		return 0, io.ErrShortWrite
+	}
+	return len(p), nil
+}
+
+func TestBrokenOutput(t *testing.T) {
+	b := disk(4, 300*GrainSize)
+	for _, left := range []int{0, overhead * sector, 1 << 20} {
+		w, err := NewWriter(&full{left}, int64(len(b)), 0)
+		for at := int64(0); at < int64(len(b)) && err == nil; at += GrainSize {
+			err = w.Grain(at, b[at:at+GrainSize])
+		}
+		if cerr := w.Close(); !errors.Is(cerr, io.ErrShortWrite) {
+			t.Errorf("%d bytes: %v, %v", left, err, cerr)
+		}
+	}
+}
+
+func FuzzReader(f *testing.F) {
+	f.Add(write(f, disk(1, GrainSize)))
+	f.Add(write(f, disk(2, 3*GrainSize+sector)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := NewReader(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		last := int64(-1)
+		for {
+			at, data, err := r.Next()
+			if err != nil {
+				return
+			}
+			if at <= last || len(data) == 0 || at+int64(len(data)) > r.Size() {
+				t.Fatalf("%d bytes at %d after %d", len(data), at, last)
+			}
+			last = at
+		}
+	})
+}
+
+func BenchmarkWrite(b *testing.B) {
+	d := disk(1, 64<<20)
+	b.SetBytes(int64(len(d)))
+	for b.Loop() {
+		w, err := NewWriter(io.Discard, int64(len(d)), 0)
+		must(b, err)
+		for at := int64(0); at < int64(len(d)); at += GrainSize {
+			must(b, w.Grain(at, d[at:at+GrainSize]))
+		}
+		must(b, w.Close())
+	}
+}

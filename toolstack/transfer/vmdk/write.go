@@ -1,0 +1,186 @@
+package vmdk
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"runtime"
+
+	"github.com/klauspost/compress/zlib"
+)
+
+// level is how hard grains are deflated: at 1 the fast coder of the library is within
+// a tenth of zlib's default size.
+const level = 1
+
+// Writer writes an image from front to back; grains are deflated by as many
+// goroutines as there are processors.
+type Writer struct {
+	out  io.Writer
+	size int64
+	next int64 // the lowest grain that may come
+	at   uint64
+
+	free    chan *job // at rest
+	work    chan *job
+	flights []*job // in the order of their grains
+
+	run    int64 // the one under way: 512 grains
+	table  [tableGrains]uint32
+	filled bool
+	dir    []uint32
+	err    error
+}
+
+// job is a grain on its way.
+type job struct {
+	grain  int64
+	data   [GrainSize]byte
+	packed bytes.Buffer
+	z      *zlib.Writer
+	done   chan struct{}
+}
+
+// NewWriter writes all that comes before the first grain. cid is any number: it tells
+// this content from others.
+func NewWriter(out io.Writer, size int64, cid uint32) (*Writer, error) {
+	if err := checkSize(size); err != nil {
+		return nil, err
+	}
+	workers := runtime.GOMAXPROCS(0)
+	w := &Writer{
+		out: out, size: size, dir: make([]uint32, tables(size)),
+		free: make(chan *job, 4*workers), work: make(chan *job, 4*workers),
+	}
+	for range 4 * workers {
+		z, err := zlib.NewWriterLevel(nil, level)
+		if err != nil {
+			return nil, err
+		}
+		w.free <- &job{z: z, done: make(chan struct{}, 1)}
+	}
+	for range workers {
+		go pack(w.work)
+	}
+	head := make([]byte, overhead*sector)
+	copy(head, header(size, atEnd))
+	copy(head[descriptorAt*sector:], descriptor(size, cid))
+	w.write(head)
+	return w, w.err
+}
+
+// pack deflates grains until there are no more.
+func pack(work <-chan *job) {
+	for j := range work {
+		j.packed.Reset()
+		j.z.Reset(&j.packed)
+		_, _ = j.z.Write(j.data[:]) // into memory
+		_ = j.z.Close()
+		j.done <- struct{}{}
+	}
+}
+
+// Grain writes the next one; grains come in ascending order, and those left out are
+// zero. One that is all zero is left out. The last one of a disk may be short. data
+// may be used again when Grain returns.
+func (w *Writer) Grain(offset int64, data []byte) error {
+	if offset%GrainSize != 0 || offset/GrainSize < w.next || int64(len(data)) != min(GrainSize, w.size-offset) {
+		return fmt.Errorf("a grain of %d bytes at %d does not come now", len(data), offset)
+	}
+	w.next = offset/GrainSize + 1
+	if w.err != nil || zero(data) {
+		return w.err
+	}
+	for len(w.free) == 0 && w.err == nil {
+		w.land()
+	}
+	j := <-w.free
+	j.grain = offset / GrainSize
+	clear(j.data[copy(j.data[:], data):])
+	w.flights = append(w.flights, j)
+	w.work <- j
+	return w.err
+}
+
+// land writes the first of those on their way.
+func (w *Writer) land() {
+	j := w.flights[0]
+	w.flights = w.flights[1:]
+	<-j.done
+	w.begin(j.grain / tableGrains)
+	w.table[j.grain%tableGrains], w.filled = uint32(w.at), true
+	b := make([]byte, 12, 12+j.packed.Len()+sector)
+	binary.LittleEndian.PutUint64(b, uint64(j.grain)*grainSectors)
+	binary.LittleEndian.PutUint32(b[8:], uint32(j.packed.Len()))
+	b = append(b, j.packed.Bytes()...)
+	w.write(append(b, make([]byte, -len(b)&(sector-1))...))
+	w.free <- j
+}
+
+// begin ends the table of the run under way when the next grain is of another one.
+func (w *Writer) begin(run int64) {
+	if w.filled && w.run != run {
+		w.endTable()
+	}
+	w.run = run
+}
+
+func (w *Writer) endTable() {
+	b := marker(grainTable, tableSize/sector)
+	w.dir[w.run] = uint32(w.at) + 1
+	for _, at := range w.table {
+		b = binary.LittleEndian.AppendUint32(b, at)
+	}
+	w.write(b)
+	w.table, w.filled = [tableGrains]uint32{}, false
+}
+
+// Close writes what is left and ends the goroutines. It must be called, and once.
+func (w *Writer) Close() error {
+	for len(w.flights) > 0 {
+		w.land()
+	}
+	close(w.work)
+	if w.filled {
+		w.endTable()
+	}
+	entries := (4*len(w.dir) + sector - 1) / sector
+	b := marker(directory, uint64(entries))
+	gd := w.at + 1
+	for _, at := range w.dir {
+		b = binary.LittleEndian.AppendUint32(b, at)
+	}
+	b = append(b, make([]byte, -len(b)&(sector-1))...)
+	b = append(b, marker(footer, 1)...)
+	b = append(b, header(w.size, gd)...)
+	w.write(append(b, make([]byte, sector)...))
+	return w.err
+}
+
+// write counts sectors. After the first error nothing goes out any more.
+func (w *Writer) write(b []byte) {
+	if w.err != nil {
+		return
+	}
+	if w.at+uint64(len(b)/sector) > 1<<32-1 {
+		w.err = fmt.Errorf("a VMDK of more than 2 TiB of data cannot be written")
+		return
+	}
+	_, w.err = w.out.Write(b)
+	w.at += uint64(len(b) / sector)
+}
+
+func zero(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		if binary.NativeEndian.Uint64(b) != 0 {
+			return false
+		}
+	}
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,136 @@
+package xva
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
+)
+
+// Compression is how an archive is packed as a whole.
+type Compression string
+
+const (
+	None Compression = ""
+	Gzip Compression = "gzip"
+	Zstd Compression = "zstd"
+)
+
+// Writer writes an archive from front to back.
+type Writer struct {
+	tar  *tar.Writer
+	pack io.WriteCloser // nil without
+	disk string
+	size int64
+	next int64
+}
+
+// NewWriter writes ova.xml.
+func NewWriter(out io.Writer, c Compression, xml []byte) (*Writer, error) {
+	w := &Writer{}
+	switch c {
+	case None:
+	case Gzip:
+		w.pack = pgzip.NewWriter(out)
+	case Zstd:
+		z, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithLowerEncoderMem(true))
+		if err != nil {
+			return nil, err
+		}
+		w.pack = z
+	default:
+		return nil, fmt.Errorf("there is no compression %q", string(c))
+	}
+	if w.pack != nil {
+		out = w.pack
+	}
+	w.tar = tar.NewWriter(out)
+	return w, w.member(xmlName, xml)
+}
+
+func (w *Writer) member(name string, b []byte) error {
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(b)), Mode: 0o600, Format: tar.FormatUSTAR}
+	if err := w.tar.WriteHeader(h); err != nil {
+		return err
+	}
+	_, err := w.tar.Write(b)
+	return err
+}
+
+// Disk begins the next disk, in a folder of its own.
+func (w *Writer) Disk(folder string, size int64) error {
+	if err := w.ended(); err != nil {
+		return err
+	}
+	w.disk, w.size, w.next = folder, size, 0
+	return nil
+}
+
+// Chunk writes the next one of the disk begun last; offsets ascend. The first and the
+// last are always written, others only when they are not all zero.
+func (w *Writer) Chunk(offset int64, data []byte) error {
+	number := offset / ChunkSize
+	if offset%ChunkSize != 0 || number < w.next || int64(len(data)) != min(ChunkSize, w.size-offset) {
+		return fmt.Errorf("%d bytes at %d of %s do not come now", len(data), offset, w.disk)
+	}
+	if w.next == 0 && number > 0 {
+		if err := w.put(0, make([]byte, min(ChunkSize, w.size))); err != nil {
+			return err
+		}
+	}
+	w.next = number + 1
+	if number != 0 && number != chunks(w.size)-1 && zero(data) {
+		return nil
+	}
+	return w.put(number, data)
+}
+
+func (w *Writer) put(number int64, data []byte) error {
+	name := chunkName(w.disk, number)
+	if err := w.member(name, data); err != nil {
+		return err
+	}
+	return w.member(name+suffixXXH, []byte(sumOf(data, suffixXXH)))
+}
+
+// Alive writes a member without bytes, for whoever on the way gives up on silence. It
+// is for pauses of 5 s and more.
+func (w *Writer) Alive() error {
+	if err := w.put(w.next, nil); err != nil || w.pack == nil {
+		return err
+	}
+	if f, ok := w.pack.(interface{ Flush() error }); ok {
+		return f.Flush()
+	}
+	return nil
+}
+
+// ended writes the last chunk of the disk under way, if it was zero.
+func (w *Writer) ended() error {
+	if last := chunks(w.size) - 1; w.disk != "" && w.next <= last {
+		return w.Chunk(last*ChunkSize, make([]byte, w.size-last*ChunkSize))
+	}
+	return nil
+}
+
+// Close ends the archive.
+func (w *Writer) Close() error {
+	if err := w.ended(); err != nil {
+		return err
+	}
+	if err := w.tar.Close(); err != nil || w.pack == nil {
+		return err
+	}
+	return w.pack.Close()
+}
+
+func zero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

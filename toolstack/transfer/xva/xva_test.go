@@ -1,0 +1,225 @@
+package xva
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
+)
+
+const size = 5*ChunkSize + 512
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// disk has bytes in chunks 1 and 3 only.
+func disk() []byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	b := make([]byte, size)
+	for _, c := range []int{1, 3} {
+		for i := range ChunkSize / 4 {
+			b[c*ChunkSize+i] = byte(r.Uint32())
+		}
+	}
+	return b
+}
+
+func archive(t testing.TB, c Compression, disks ...string) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := NewWriter(&out, c, []byte("<value/>"))
+	must(t, err)
+	b := disk()
+	for _, d := range disks {
+		must(t, w.Disk(d, size))
+		must(t, w.Chunk(ChunkSize, b[ChunkSize:2*ChunkSize]))
+		must(t, w.Alive())
+		must(t, w.Chunk(2*ChunkSize, b[2*ChunkSize:3*ChunkSize]))
+		must(t, w.Chunk(3*ChunkSize, b[3*ChunkSize:4*ChunkSize]))
+	}
+	must(t, w.Close())
+	return out.Bytes()
+}
+
+func read(b []byte, sizes map[string]int64) (disks map[string][]byte, xml string, err error) {
+	r, err := NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, "", err
+	}
+	defer r.Close()
+	r.Expect(sizes)
+	disks = map[string][]byte{}
+	for {
+		c, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return disks, string(r.XML()), nil
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		if disks[c.Disk] == nil {
+			disks[c.Disk] = make([]byte, size)
+		}
+		copy(disks[c.Disk][c.Offset:], c.Data)
+	}
+}
+
+var two = map[string]int64{"Ref:3": size, "Ref:4": size}
+
+func TestRoundTrip(t *testing.T) {
+	for _, c := range []Compression{None, Gzip, Zstd} {
+		disks, xml, err := read(archive(t, c, "Ref:3", "Ref:4"), two)
+		if err != nil || xml != "<value/>" || len(disks) != 2 || !bytes.Equal(disks["Ref:3"], disk()) || !bytes.Equal(disks["Ref:4"], disk()) {
+			t.Errorf("%q: %q, %d disks, %v", c, xml, len(disks), err)
+		}
+	}
+	if disks, _, err := read(archive(t, None), nil); err != nil || len(disks) != 0 {
+		t.Errorf("no disks: %v, %v", disks, err)
+	}
+}
+
+// TestNames is what other readers see: first and last chunks always, the others when
+// they hold something, an empty one where there was silence.
+func TestNames(t *testing.T) {
+	var names []string
+	r := tar.NewReader(bytes.NewReader(archive(t, None, "Ref:3")))
+	for {
+		h, err := r.Next()
+		if err != nil {
+			break
+		}
+		if !strings.HasSuffix(h.Name, suffixXXH) {
+			names = append(names, h.Name)
+		}
+	}
+	if got := strings.Join(names, " "); got != "ova.xml Ref:3/00000000 Ref:3/00000001 Ref:3/00000002 Ref:3/00000003 Ref:3/00000005" {
+		t.Error(got)
+	}
+}
+
+// TestSums: XXH64 of nothing and SHA-1 of "abc" are known.
+func TestSums(t *testing.T) {
+	if got := sumOf(nil, suffixXXH); got != "EF46DB3751D8E999" {
+		t.Error(got)
+	}
+	if got := sumOf([]byte("abc"), suffixSHA1); got != "a9993e364706816aba3e25717850c26c9cd0d89d" {
+		t.Error(got)
+	}
+}
+
+type member struct {
+	name, text string
+	kind       byte
+	pax        map[string]string
+}
+
+func pack(t testing.TB, members ...member) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, m := range members {
+		if m.kind == 0 {
+			m.kind = tar.TypeReg
+		}
+		h := &tar.Header{Name: m.name, Typeflag: m.kind, PAXRecords: m.pax, Linkname: "x"}
+		if m.kind == tar.TypeReg {
+			h.Size, h.Linkname = int64(len(m.text)), ""
+		}
+		must(t, w.WriteHeader(h))
+		if m.kind == tar.TypeReg {
+			_, err := w.Write([]byte(m.text))
+			must(t, err)
+		}
+	}
+	must(t, w.Close())
+	return out.Bytes()
+}
+
+func TestHostile(t *testing.T) {
+	xml := member{name: xmlName, text: "<value/>"}
+	chunk := func(name, text string) []member {
+		return []member{{name: name, text: text}, {name: name + suffixXXH, text: sumOf([]byte(text), suffixXXH)}}
+	}
+	with := func(more ...[]member) []byte {
+		all := []member{xml}
+		for _, m := range more {
+			all = append(all, m...)
+		}
+		return pack(t, all...)
+	}
+	whole := strings.Repeat("x", ChunkSize)
+	zeros := strings.Repeat("\x00", 64<<20)
+	var bomb bytes.Buffer
+	z, err := zstd.NewWriter(&bomb)
+	must(t, err)
+	_, err = z.Write(with(chunk("Ref:3/00000000", zeros)))
+	must(t, err)
+	must(t, z.Close())
+	var gz bytes.Buffer
+	g := pgzip.NewWriter(&gz)
+	_, err = g.Write(with(chunk("Ref:3/00000000", whole)))
+	must(t, err)
+	must(t, g.Close())
+	for name, b := range map[string][]byte{
+		"empty": nil, "noise": bytes.Repeat([]byte("x"), 4096), "other first": pack(t, member{name: "a", text: "b"}), "folder": pack(t, member{name: xmlName, kind: tar.TypeDir}),
+		"no checksum": with([]member{{name: "Ref:3/00000000", text: whole}}), "wrong checksum": with([]member{{name: "Ref:3/00000000", text: whole}, {name: "Ref:3/00000000.xxhash", text: "0"}}),
+		"another's checksum": with([]member{{name: "Ref:3/00000000", text: whole}, {name: "Ref:3/00000001.xxhash", text: sumOf([]byte(whole), suffixXXH)}}),
+		"checksum alone":     with([]member{{name: "Ref:3/00000000.xxhash", text: "0"}}), "unknown disk": with(chunk("Ref:9/00000000", whole)),
+		"path": with(chunk("../00000000", whole)), "long path": with(chunk("Ref:3/../../00000000", whole)), "absolute": with(chunk("/00000000", whole)),
+		"sign": with(chunk("Ref:3/+0000000", whole)), "short number": with(chunk("Ref:3/0", whole)), "huge number": with(chunk("Ref:3/9223372036854775807", whole)),
+		"beyond the end": with(chunk("Ref:3/00000006", whole)), "short chunk": with(chunk("Ref:3/00000000", "x")), "large chunk": with(chunk("Ref:3/00000000", whole+"x")),
+		"backwards": with(chunk("Ref:3/00000001", whole), chunk("Ref:3/00000000", whole)), "twice": with(chunk("Ref:3/00000000", whole), chunk("Ref:3/00000000", whole)),
+		"disk twice": with(chunk("Ref:3/00000000", whole), chunk("Ref:4/00000000", whole), chunk("Ref:3/00000001", whole)),
+		"link":       with([]member{{name: "Ref:3/00000000", kind: tar.TypeSymlink}}), "device": with([]member{{name: "Ref:3/00000000", kind: tar.TypeBlock}}),
+		"half": with(chunk("Ref:3/00000000", whole))[:ChunkSize/2], "bomb": bomb.Bytes(), "half of zstd": archive(t, Zstd, "Ref:3")[:3000], "half of gzip": gz.Bytes()[:gz.Len()/2],
+	} {
+		if _, _, err := read(b, two); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestOldChecksums: archives before 2020 carry SHA-1.
+func TestOldChecksums(t *testing.T) {
+	last := strings.Repeat("y", 512)
+	b := pack(t, member{name: xmlName, text: "x"}, member{name: "Ref:3/00000005", text: last}, member{name: "Ref:3/00000005.checksum", text: sumOf([]byte(last), suffixSHA1)})
+	if disks, _, err := read(b, two); err != nil || string(disks["Ref:3"][5*ChunkSize:]) != last {
+		t.Error(err)
+	}
+}
+
+func TestRefusedToWrite(t *testing.T) {
+	if _, err := NewWriter(io.Discard, "lzma", nil); err == nil {
+		t.Error("an unknown compression is taken")
+	}
+	w, err := NewWriter(io.Discard, None, nil)
+	must(t, err)
+	must(t, w.Disk("Ref:0", size))
+	must(t, w.Chunk(2*ChunkSize, make([]byte, ChunkSize)))
+	for offset, n := range map[int64]int{0: ChunkSize, 2 * ChunkSize: ChunkSize, 3*ChunkSize + 1: ChunkSize, 3 * ChunkSize: 5, 5 * ChunkSize: ChunkSize} {
+		if w.Chunk(offset, make([]byte, n)) == nil {
+			t.Errorf("%d bytes at %d are written", n, offset)
+		}
+	}
+}
+
+func FuzzReader(f *testing.F) {
+	for _, c := range []Compression{None, Gzip, Zstd} {
+		f.Add(archive(f, c, "Ref:3"))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if disks, _, err := read(b, two); err == nil && len(disks) > 2 {
+			t.Error(len(disks))
+		}
+	})
+}
