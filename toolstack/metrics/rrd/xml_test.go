@@ -1,0 +1,80 @@
+package rrd
+
+import (
+	"bytes"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+func written(t testing.TB, d *Database) string {
+	t.Helper()
+	var b bytes.Buffer
+	must(t, d.WriteXML(&b))
+	return b.String()
+}
+
+// TestXML: what was written and read again goes on as if nothing had been.
+func TestXML(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	d := database(t, gauge("g"), Source{"d", Derive, 0, math.Inf(1)})
+	feed := func(d *Database, n int, r *rand.Rand, at time.Time) time.Time {
+		counter := 0.0
+		for range n {
+			at = at.Add(time.Duration(3000+r.IntN(5000)) * time.Millisecond)
+			counter += r.Float64()
+			must(t, d.Update(at, map[string]float64{"g": r.Float64(), "d": counter}))
+		}
+		return at
+	}
+	at := feed(d, 500, r, begin)
+	again, err := ReadXML(strings.NewReader(written(t, d)))
+	must(t, err)
+	if a, b := written(t, d), written(t, again); a != b {
+		t.Fatalf("it reads\n%s\nand writes\n%s", a[:1000], b[:1000])
+	}
+	feed(d, 300, rand.New(rand.NewPCG(5, 6)), at)
+	feed(again, 300, rand.New(rand.NewPCG(5, 6)), at)
+	if written(t, d) != written(t, again) {
+		t.Error("they go on differently")
+	}
+	text := written(t, d)
+	for _, part := range []string{"<version>0003</version><step>5</step>", "<name>g</name><type>GAUGE</type><minimal_heartbeat>300</minimal_heartbeat><min>-Infinity</min><max>Infinity</max>", "<cf>AVERAGE</cf><pdp_per_row>12</pdp_per_row><params><xff>0.5</xff></params><cdp_prep>", "<row><v>NaN</v><v>NaN</v></row>"} {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %s in\n%s", part, text[:600])
+		}
+	}
+}
+
+func TestBadXML(t *testing.T) {
+	d := database(t, gauge("g"))
+	must(t, d.Update(begin, map[string]float64{"g": 1}))
+	good := written(t, d)
+	for _, change := range [][2]string{
+		{"<step>5", "<step>6"}, {"<step>5", "<step>x"}, {"<rra>", "<rrb>"}, {"<lastupdate>", "<lastupdate>-"}, {"<lastupdate>", "<lastupdate>9e99"}, {"GAUGE", "COUNTER"},
+		{"<name>g", "<name>"}, {"<cf>AVERAGE", "<cf>LAST"}, {"<row><v>NaN</v></row>", ""}, {"<row><v>NaN</v></row>", "<row/>"}, {"</rrd>", ""},
+		{"<pdp_per_row>12<", "<pdp_per_row>13<"}, {"<min>-Infinity</min>", "<min>NaN</min>"},
+	} {
+		if _, err := ReadXML(strings.NewReader(strings.Replace(good, change[0], change[1], 1))); err == nil {
+			t.Errorf("%s instead of %s is read", change[1], change[0])
+		}
+	}
+}
+
+func FuzzReadXML(f *testing.F) {
+	d := database(f, gauge("g"))
+	must(f, d.Update(begin, map[string]float64{"g": 1}))
+	must(f, d.Update(begin.Add(time.Minute), map[string]float64{"g": 1}))
+	f.Add(written(f, d))
+	f.Fuzz(func(t *testing.T, text string) {
+		d, err := ReadXML(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		_ = d.Update(begin.AddDate(1, 0, 0), nil)
+		d.Fetch("", begin, 0)
+		written(t, d)
+	})
+}
