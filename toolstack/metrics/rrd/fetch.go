@@ -19,22 +19,27 @@ type Series struct {
 // as coarse as interval and reaches back so far; where none does, of the coarsest. An
 // empty function asks for all that archive has.
 func (d *Database) Fetch(f Function, start time.Time, interval time.Duration) Series {
-	best := d.choose(f, start, interval)
-	if best < 0 {
+	columns := archives(d.last, f, start, interval)
+	if len(columns) == 0 {
 		return Series{}
-	}
-	a := shapes[best]
-	var columns []int
-	for i, o := range shapes {
-		if o.steps == a.steps && (f == "" || o.function == f) {
-			columns = append(columns, i)
-		}
 	}
 	return d.series(columns, start)
 }
 
+// archives are those of the rows asked for, one for each function, of databases whose
+// last sample is of an instant; none where no function of that name is kept.
+func archives(last float64, f Function, start time.Time, interval time.Duration) (columns []int) {
+	best := choose(last, f, start, interval)
+	for i, o := range shapes {
+		if best >= 0 && o.steps == shapes[best].steps && (f == "" || o.function == f) {
+			columns = append(columns, i)
+		}
+	}
+	return columns
+}
+
 // choose picks an archive, or -1 where no function of that name is kept.
-func (d *Database) choose(f Function, start time.Time, interval time.Duration) int {
+func choose(last float64, f Function, start time.Time, interval time.Duration) int {
 	best := -1
 	for i, a := range shapes {
 		if f != "" && a.function != f {
@@ -45,7 +50,7 @@ func (d *Database) choose(f Function, start time.Time, interval time.Duration) i
 			continue // its first function
 		}
 		best = i
-		if newest := d.newest(a); fine && start.Unix() >= (newest-int64(a.rows))*a.steps*step {
+		if newest := a.newest(last); fine && start.Unix() >= (newest-int64(a.rows))*a.steps*step {
 			return i
 		}
 	}
@@ -53,7 +58,10 @@ func (d *Database) choose(f Function, start time.Time, interval time.Duration) i
 }
 
 // newest is the number of the newest row of an archive.
-func (d *Database) newest(a shape) int64 { return int64(d.last) / (a.steps * step) }
+func (d *Database) newest(a shape) int64 { return a.newest(d.last) }
+
+// newest is the number of the row that ended last at an instant.
+func (a shape) newest(last float64) int64 { return int64(last) / (a.steps * step) }
 
 func (d *Database) series(columns []int, start time.Time) Series {
 	a := shapes[columns[0]]

@@ -4,7 +4,6 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 	"strings"
 )
@@ -12,7 +11,8 @@ import (
 // format is the version of the documents, which rrdtool knows too.
 const format = "0003"
 
-// document is a database as clients read it whole (/vm_rrd and its like).
+// document is what WriteXML writes: a database as clients read it whole (/vm_rrd and its
+// like).
 type document struct {
 	XMLName xml.Name     `xml:"rrd"`
 	Version string       `xml:"version"`
@@ -52,69 +52,14 @@ type rowXML struct {
 	Values []number `xml:"v"`
 }
 
-// number is spelled as clients expect it: NaN, Infinity, else digits.
+// number is read as appendNumber spells it.
 type number float64
-
-// MarshalText implements encoding.TextMarshaler.
-func (n number) MarshalText() ([]byte, error) { return appendNumber(nil, float64(n)), nil }
-
-func appendNumber(b []byte, v float64) []byte {
-	switch {
-	case math.IsNaN(v):
-		return append(b, "NaN"...)
-	case math.IsInf(v, 1):
-		return append(b, "Infinity"...)
-	case math.IsInf(v, -1):
-		return append(b, "-Infinity"...)
-	}
-	return strconv.AppendFloat(b, v, 'f', -1, 64)
-}
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (n *number) UnmarshalText(b []byte) error {
 	v, err := strconv.ParseFloat(strings.TrimSpace(string(b)), 64)
 	*n = number(v)
 	return err
-}
-
-// WriteXML writes all there is.
-func (d *Database) WriteXML(w io.Writer) error {
-	doc := document{Version: format, Step: step, Last: number(d.last)}
-	for _, s := range d.sources {
-		doc.Sources = append(doc.Sources, sourceXML{
-			s.Name, s.Kind, heartbeat, number(s.Low), number(s.High), number(s.sample), number(s.sum), number(d.intoStep() - s.seconds),
-		})
-	}
-	for i, a := range shapes {
-		doc.Rings = append(doc.Rings, d.archive(i, a))
-	}
-	if _, err := io.WriteString(w, xml.Header); err != nil {
-		return err
-	}
-	return xml.NewEncoder(w).Encode(doc)
-}
-
-// intoStep is how many seconds of the step under way have passed.
-func (d *Database) intoStep() float64 { return d.last - float64(int64(d.last)/step*step) }
-
-func (d *Database) archive(i int, a shape) archiveXML {
-	x := archiveXML{Function: a.function, Steps: a.steps, Known: known}
-	for _, s := range d.sources {
-		x.Rows = append(x.Rows, prepareXML{Value: number(s.rows[i].value), Unknown: s.rows[i].unknown})
-	}
-	newest := d.newest(a)
-	for n := newest - int64(a.rows) + 1; n <= newest; n++ {
-		var r rowXML
-		for _, s := range d.sources {
-			v := math.NaN()
-			if n >= 0 {
-				v = float64(s.rows[i].ring[n%int64(a.rows)])
-			}
-			r.Values = append(r.Values, number(v))
-		}
-		x.Ring = append(x.Ring, r)
-	}
-	return x
 }
 
 // maxSources bounds what is read: a VM with all disks, NICs and CPUs there can be has

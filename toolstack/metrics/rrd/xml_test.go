@@ -2,6 +2,9 @@ package rrd
 
 import (
 	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -45,6 +48,57 @@ func TestXML(t *testing.T) {
 		if !strings.Contains(text, part) {
 			t.Errorf("no %s in\n%s", part, text[:600])
 		}
+	}
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (n number) MarshalText() ([]byte, error) { return appendNumber(nil, float64(n)), nil }
+
+// TestSameXML: what is appended by hand is what the document's description says.
+func TestSameXML(t *testing.T) {
+	d := database(t, gauge("g<&"), Source{"d", Derive, 0, math.Inf(1)}, Source{"a", Absolute, -1, 1e6})
+	for i := range 3000 {
+		must(t, d.Update(begin.Add(time.Duration(i)*3*time.Second), map[string]float64{"g<&": 1 / float64(i+1), "d": float64(i * i)}))
+	}
+	text := written(t, d)
+	var doc document
+	must(t, xml.Unmarshal([]byte(text), &doc))
+	same, err := xml.Marshal(doc)
+	must(t, err)
+	if text != xml.Header+string(same) {
+		t.Errorf("it is\n%s\nand should be\n%s", text[:1000], same[:1000])
+	}
+}
+
+type brokenPipe struct{ left int }
+
+func (b *brokenPipe) Write(p []byte) (int, error) {
+	if b.left -= len(p); b.left < 0 {
+		return 0, io.ErrClosedPipe
+	}
+	return len(p), nil
+}
+
+// TestReaderGone: who does not read any more costs one piece.
+func TestReaderGone(t *testing.T) {
+	d := database(t, gauge("a"), gauge("b"))
+	must(t, d.Update(begin, map[string]float64{"a": 1}))
+	if err := d.WriteXML(&brokenPipe{1 << 10}); !errors.Is(err, io.ErrClosedPipe) {
+		t.Error(err)
+	}
+}
+
+func BenchmarkWriteXML(b *testing.B) {
+	d := New()
+	for i := range 30 {
+		must(b, d.Add(gauge(strings.Repeat("x", i+1))))
+	}
+	must(b, d.Update(begin, nil))
+	for i := range 5000 {
+		must(b, d.Update(begin.Add(time.Duration(i+1)*time.Minute), map[string]float64{"x": float64(i) / 7, "xx": float64(i)}))
+	}
+	for b.Loop() {
+		must(b, d.WriteXML(io.Discard))
 	}
 }
 
