@@ -37,6 +37,8 @@ type fakeDomain struct {
 	ioError bool // why it is paused
 	sizes   map[string]int64
 	memory  *MemoryStats
+	stats   *Stats
+	looks   int      // how often Stats has found it running
 	tty     net.Conn // the guest's end of the console, while somebody is connected
 	viewers []net.Conn
 }

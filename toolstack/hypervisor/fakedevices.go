@@ -270,15 +270,19 @@ func (f *Fake) SetMemoryTarget(ctx context.Context, uuid string, bytes int64) er
 // MemoryStats implements Devices: the guest obeys at once, and uses half.
 func (f *Fake) MemoryStats(ctx context.Context, uuid string) (m MemoryStats, err error) {
 	err = f.on(ctx, "MemoryStats", uuid, "", func(d *fakeDomain) {
-		if d.memory != nil {
-			m = *d.memory
-			return
-		}
-		m.Actual = d.spec.MemoryBytes
-		if d.spec.MemoryTargetBytes > 0 {
-			m.Actual = d.spec.MemoryTargetBytes
-		}
-		m.Total, m.Free, m.Usable, m.RSS = m.Actual, m.Actual/2, m.Actual/2, m.Actual
+		m = d.memoryStats()
 	})
 	return m, err
+}
+
+func (d *fakeDomain) memoryStats() (m MemoryStats) {
+	if d.memory != nil {
+		return *d.memory
+	}
+	m.Actual = d.spec.MemoryBytes
+	if d.spec.MemoryTargetBytes > 0 {
+		m.Actual = d.spec.MemoryTargetBytes
+	}
+	m.Total, m.Free, m.Usable, m.RSS = m.Actual, m.Actual/2, m.Actual/2, m.Actual
+	return m
 }

@@ -61,6 +61,9 @@ type Hypervisor interface {
 
 	// List reports every domain there is, ours or not.
 	List(ctx context.Context) ([]Domain, error)
+	// Stats reports what every domain has used. ErrBusy while an earlier question has no
+	// answer, as when a QEMU hangs.
+	Stats(ctx context.Context) ([]Stats, error)
 	// QueryKVM asks the domain's QEMU whether KVM drives it.
 	QueryKVM(ctx context.Context, uuid string) (KVM, error)
 	// DialConsole opens the serial console. QEMU serves one client at a time, so

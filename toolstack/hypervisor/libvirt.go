@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
 	"github.com/google/uuid"
@@ -13,8 +14,9 @@ import (
 
 // Libvirt is the real Hypervisor.
 type Libvirt struct {
-	cfg   Config
-	owner *owner
+	cfg    Config
+	owner  *owner
+	asking atomic.Bool // Stats has a question out
 }
 
 var _ Hypervisor = (*Libvirt)(nil)

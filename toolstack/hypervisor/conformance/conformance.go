@@ -73,6 +73,7 @@ func Run(t *testing.T, target Target) {
 		{"snapshot", (*script).snapshot},
 		{"save", (*script).save},
 		{"sizes", (*script).sizes},
+		{"stats", (*script).stats},
 		{"graphics", (*script).graphics},
 		{"firmware", (*script).firmware},
 		{"no-space", (*script).noSpace},
