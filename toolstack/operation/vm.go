@@ -112,6 +112,7 @@ var vmBuilt = []api.VMOperations{
 	api.VMOperationsCreateVTPM, api.VMOperationsGetBootRecord, api.VMOperationsChangingVCPUs, api.VMOperationsChangingVCPUsLive, api.VMOperationsChangingStaticRange, api.VMOperationsChangingMemoryLimits,
 	api.VMOperationsChangingDynamicRange, api.VMOperationsChangingMemoryLive, api.VMOperationsAwaitingMemoryLive,
 	api.VMOperationsChangingShadowMemory, api.VMOperationsChangingShadowMemoryLive, api.VMOperationsChangingNVRAM,
+	api.VMOperationsDataSourceOp,
 }
 
 // VM is the table of virtual machines. It looks at nothing but the machine, so

@@ -2,6 +2,7 @@ package rrd
 
 import (
 	"bytes"
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -67,6 +68,42 @@ func TestSameXML(t *testing.T) {
 	must(t, err)
 	if text != xml.Header+string(same) {
 		t.Errorf("it is\n%s\nand should be\n%s", text[:1000], same[:1000])
+	}
+}
+
+// TestSameJSON: it holds what the XML does.
+func TestSameJSON(t *testing.T) {
+	d := filled(t)
+	var b bytes.Buffer
+	must(t, d.WriteJSON(&b))
+	var got struct {
+		Version string
+		Step    int64
+		Last    float64 `json:"lastupdate"`
+		Sources []struct {
+			Name, Type string
+			Min, Max   any
+		} `json:"ds"`
+		Rings []struct {
+			CF   string
+			Rows [][]any `json:"database"`
+		} `json:"rra"`
+	}
+	must(t, json.Unmarshal(b.Bytes(), &got))
+	var doc document
+	must(t, xml.Unmarshal([]byte(written(t, d)), &doc))
+	if got.Version != doc.Version || got.Last != float64(doc.Last) || len(got.Sources) != 2 || got.Sources[0].Min != "-Infinity" || got.Sources[1].Min != 0.0 {
+		t.Errorf("%+v", got.Sources)
+	}
+	for i, r := range doc.Rings {
+		for k, row := range r.Ring {
+			for n, v := range row.Values {
+				is := got.Rings[i].Rows[k][n]
+				if is != float64(v) && (is != "NaN" || !math.IsNaN(float64(v))) {
+					t.Fatalf("archive %d, row %d: %v, want %v", i, k, is, v)
+				}
+			}
+		}
 	}
 }
 

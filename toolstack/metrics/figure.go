@@ -1,0 +1,84 @@
+package metrics
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"cairn/toolstack/metrics/rrd"
+)
+
+// kind is what there is to say of sources of one sort.
+type kind struct {
+	description string // with %s for whose it is, where there are several
+	units       string
+	low, high   float64
+	optional    bool // recorded only when somebody asks for it
+}
+
+// figure is the value of a source at an instant.
+type figure struct {
+	name  string
+	of    string // whose it is, for the description
+	value float64
+	kind  *kind
+}
+
+func (f figure) source() rrd.Source {
+	return rrd.Source{Name: f.name, Kind: rrd.Gauge, Low: f.kind.low, High: f.kind.high}
+}
+
+func (f figure) description() string {
+	if strings.Contains(f.kind.description, "%s") {
+		return fmt.Sprintf(f.kind.description, f.of)
+	}
+	return f.kind.description
+}
+
+var (
+	unbounded = math.Inf(1)
+	unknown   = math.NaN()
+)
+
+// Units of figures.
+const (
+	fraction   = "(fraction)"
+	wholeBytes = "B"
+	kibibytes  = "KiB"
+	byteRate   = "B/s"
+	mibRate    = "MiB/s"
+	rate       = "/s"
+	micros     = "μs"
+)
+
+// rateOf is how much a counter grew a second; unknown when it began anew.
+func rateOf(before, now uint64, over time.Duration) float64 {
+	if now < before || over <= 0 {
+		return unknown
+	}
+	return float64(now-before) / over.Seconds()
+}
+
+// share is the part of a time that something took. Clocks of two kinds never agree, so
+// a little more than all is all.
+func share(took, over time.Duration) float64 {
+	if took < 0 || over <= 0 {
+		return unknown
+	}
+	return min(1, took.Seconds()/over.Seconds())
+}
+
+// mean of those that are known.
+func mean(values []float64) float64 {
+	sum, n := 0.0, 0
+	for _, v := range values {
+		if !math.IsNaN(v) {
+			sum, n = sum+v, n+1
+		}
+	}
+	if n == 0 {
+		return unknown
+	}
+	return sum / float64(n)
+}

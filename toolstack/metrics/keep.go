@@ -1,0 +1,80 @@
+package metrics
+
+import (
+	"time"
+
+	"cairn/toolstack/api"
+)
+
+// saveDue writes those that were not written for long, a few at a time, and now and then
+// removes what is kept of the dead.
+func (m *Manager) saveDue(now time.Time) {
+	due := m.due(now)
+	for _, o := range due {
+		m.save(o)
+	}
+	if now.Sub(m.swept) >= saveEvery {
+		m.swept = now
+		m.store.sweep(m.exists)
+	}
+}
+
+func (m *Manager) due(now time.Time) (due []Owner) {
+	for _, o := range m.owners() {
+		m.mu.Lock()
+		s := m.series[o]
+		is := s != nil && s.dirty && (now.Sub(s.saved) >= saveEvery || s.saved.Sub(now) > leap)
+		if is {
+			s.saved = now
+		}
+		m.mu.Unlock()
+		if is {
+			due = append(due, o)
+		}
+		if len(due) == saveAtOnce {
+			break
+		}
+	}
+	return due
+}
+
+// SaveAll writes all that is not on disk yet.
+func (m *Manager) SaveAll() {
+	for _, o := range m.owners() {
+		m.save(o)
+	}
+}
+
+// save writes one. Figures go on while it is written.
+func (m *Manager) save(o Owner) {
+	m.mu.Lock()
+	s := m.series[o]
+	if s == nil || !s.dirty {
+		m.mu.Unlock()
+		return
+	}
+	copied, h := s.db.Clone(), head{Chosen: s.choices()}
+	s.dirty = false
+	m.mu.Unlock()
+	err := m.store.save(o, h, copied)
+	m.trouble("disk", err)
+	if err != nil {
+		m.mu.Lock()
+		s.dirty = true
+		m.mu.Unlock()
+	}
+}
+
+// exists reports whether an owner still has a row.
+func (m *Manager) exists(o Owner) bool {
+	s := m.cfg.DB.Snapshot()
+	switch o.Kind {
+	case HostKind:
+		return s.RefByUUID(api.ClassOf[api.Host](), o.UUID) != ""
+	case VMKind:
+		return s.RefByUUID(api.ClassOf[api.VM](), o.UUID) != ""
+	case SRKind:
+		return s.RefByUUID(api.ClassOf[api.SR](), o.UUID) != ""
+	}
+	return false
+}
