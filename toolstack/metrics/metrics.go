@@ -81,8 +81,11 @@ const statsLimit = 4 * time.Second
 func (m *Manager) Run(ctx context.Context) error {
 	ticker := time.NewTicker(rrd.Step)
 	defer ticker.Stop()
-	for {
+	for first := true; ; first = false {
 		m.Tick(ctx, time.Now())
+		if first {
+			m.cfg.Log.Info("metrics-begun", "owners", len(m.owners()))
+		}
 		m.saveDue(time.Now())
 		select {
 		case <-ticker.C:

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -24,6 +25,8 @@ import (
 	"cairn/toolstack/host"
 	"cairn/toolstack/hypervisor"
 	"cairn/toolstack/memory"
+	"cairn/toolstack/metrics"
+	"cairn/toolstack/metrics/proc"
 	"cairn/toolstack/network"
 	"cairn/toolstack/operation"
 	cairnpool "cairn/toolstack/pool"
@@ -87,6 +90,7 @@ type toolstack struct {
 	networks *network.Manager
 	memory   *memory.Manager
 	alerts   *alert.Manager
+	figures  *metrics.Manager
 	disks    *storage.Manager
 	devices  *device.Manager
 	vms      *vm.Manager
@@ -251,10 +255,15 @@ func (t *toolstack) build() error {
 		DB: t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
 		Log: log.With("component", "vm"),
 	})
+	t.figures = metrics.New(metrics.Config{
+		DB: t.db, ThisHost: t.host.Ref, Guests: t.hv, Kernel: proc.Root{FS: os.DirFS("/proc")},
+		Dir: filepath.Join(t.cfg.state, "metrics"), Log: log.With("component", "metrics"),
+	})
 	sessions.Register(registry)
 	t.tasks.Register(registry)
 	event.New(t.db, sessions.Check).Register(registry)
 	t.alerts.Register(registry)
+	t.figures.Register(registry)
 	secret.Register(registry, t.db)
 	blobs, err := blob.New(t.db, filepath.Join(t.cfg.state, "blobs"))
 	if err != nil {
@@ -275,6 +284,7 @@ func (t *toolstack) build() error {
 	audited.Handle(t.server)
 	blobs.Handle(t.server)
 	t.consoles.Handle(t.server)
+	t.figures.Handle(t.server)
 	return nil
 }
 
@@ -380,6 +390,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	group.Go(func() error { return t.networks.Run(ctx, t.ready, t.host.Ref()) })
 	group.Go(func() error { return t.consoles.Run(ctx) })
 	group.Go(func() error { return t.memory.Run(ctx) })
+	group.Go(func() error { return t.figures.Run(ctx) })
 	group.Go(func() error { return t.runDisks(ctx) })
 	if t.cfg.pool != nil {
 		group.Go(func() error { return t.cfg.pool.Run(ctx, t.db) })

@@ -142,11 +142,16 @@ func TestFirstGuest(t *testing.T) {
 	d.stop()
 }
 
+// insecure asks a server whose certificate nobody has vouched for.
+func insecure() *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+}
+
 // TestXML asks the same server the other way.
 func TestXML(t *testing.T) {
 	d := newInstance(t, "memory")
 	address := d.address()
-	hc := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	hc := insecure()
 	body := "<methodCall><methodName>session.login_with_password</methodName><params><param><value>root</value></param>" +
 		"<param><value>" + password + "</value></param></params></methodCall>"
 	resp, err := hc.Post("https://"+address+"/RPC2", "text/xml", strings.NewReader(body))
