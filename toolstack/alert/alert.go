@@ -114,6 +114,11 @@ func (m *Manager) Raise(ctx context.Context, name string, cls api.Cls, uuid, bod
 	if !ok {
 		panic("alert: no alert is called " + name)
 	}
+	return m.RaiseAt(ctx, name, priority, cls, uuid, body)
+}
+
+// RaiseAt is Raise where somebody has said how much it matters.
+func (m *Manager) RaiseAt(ctx context.Context, name string, priority int64, cls api.Cls, uuid, body string) (api.MessageRef, error) {
 	return m.insert(ctx, &api.Message{Name: name, Priority: priority, Cls: cls, ObjUUID: uuid, Body: body})
 }
 

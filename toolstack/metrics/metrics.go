@@ -41,6 +41,7 @@ type Config struct {
 	ThisHost func() api.HostRef
 	Guests   Guests
 	Kernel   proc.Root
+	Alerts   Alerts
 	// Dir keeps databases over restarts.
 	Dir string
 	Log *slog.Logger
@@ -53,10 +54,11 @@ type Manager struct {
 	since func(time.Time) time.Duration // how long an answer took; tests have time stand still
 
 	// What follows is Tick's alone.
-	host   hostBefore
-	guests map[string]guestBefore // by VM's uuid
-	told   map[string]bool        // troubles that were logged, and last on
-	swept  time.Time              // files of the dead
+	host    hostBefore
+	guests  map[string]guestBefore // by VM's uuid
+	told    map[string]bool        // troubles that were logged, and last on
+	swept   time.Time              // files of the dead
+	watches map[watchKey]*watch
 
 	mu     sync.Mutex
 	series map[Owner]*series
@@ -126,6 +128,7 @@ func (m *Manager) Tick(ctx context.Context, now time.Time) {
 		m.record(Owner{SRKind, sr.UUID}, now, append(srFigures(sr), flow.of(ref)...))
 	}
 	m.retire(w, err == nil)
+	m.alarms(ctx, w, now)
 }
 
 // sampleGuests takes in what the hypervisor said of the VMs.

@@ -13,6 +13,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"cairn/toolstack/alert"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
@@ -90,7 +91,7 @@ func newBench(t *testing.T) *bench {
 // restart is another process on the same files.
 func (b *bench) restart(d *db.DB) {
 	b.m = New(Config{
-		DB: d, ThisHost: func() api.HostRef { return b.Host }, Guests: &b.guests, Kernel: proc.Root{FS: b.kernel},
+		DB: d, ThisHost: func() api.HostRef { return b.Host }, Guests: &b.guests, Alerts: alert.New(d), Kernel: proc.Root{FS: b.kernel},
 		Dir: b.dir, Log: slog.New(slog.NewTextHandler(&b.log, nil)),
 	})
 	b.m.since = func(time.Time) time.Duration { return 0 }

@@ -15,7 +15,6 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
-	"cairn/toolstack/metrics/rrd"
 )
 
 // get asks for a document and returns status, type and body.
@@ -157,9 +156,8 @@ func TestDocuments(t *testing.T) {
 	read := func(path, id, source string) {
 		t.Helper()
 		status, _, body := b.get(path, url.Values{"uuid": {id}}, "")
-		d, err := rrd.ReadXML(strings.NewReader(body))
-		if status != 200 || err != nil || !slices.ContainsFunc(d.Sources(), func(s rrd.Source) bool { return s.Name == source }) {
-			t.Errorf("%s: %d, %v", path, status, err)
+		if status != 200 || !strings.Contains(body, "<name>"+source+"</name>") || !strings.HasSuffix(body, "</rrd>") {
+			t.Errorf("%s: %d %.300s", path, status, body)
 		}
 	}
 	read("/vm_rrd", uuid, "vbd_xvda_read")

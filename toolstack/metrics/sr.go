@@ -33,26 +33,55 @@ func srFigures(sr *api.SR) []figure {
 }
 
 // ioBySR sums what disks did by where they are.
-type ioBySR map[api.SRRef]diskIO
+type ioBySR map[api.SRRef]*srIO
+
+// srIO is what disks of a repository did, and of how many that is known or not.
+type srIO struct {
+	diskIO
+	known, unknown int
+}
 
 func (b ioBySR) add(vm *guest, io []diskIO) {
 	for _, d := range io {
 		sr, known := vm.srs[d.name]
-		if !known || math.IsNaN(d.read+d.written+d.reads+d.writes) {
+		if !known {
 			continue
 		}
-		sum := b[sr]
-		sum.read, sum.written = sum.read+d.read, sum.written+d.written
-		sum.reads, sum.writes = sum.reads+d.reads, sum.writes+d.writes
-		b[sr] = sum
+		if b[sr] == nil {
+			b[sr] = &srIO{}
+		}
+		b[sr].add(d)
 	}
+}
+
+func (s *srIO) add(d diskIO) {
+	if math.IsNaN(d.read + d.written + d.reads + d.writes) {
+		s.unknown++
+		return
+	}
+	s.known++
+	s.read, s.written = s.read+d.read, s.written+d.written
+	s.reads, s.writes = s.reads+d.reads, s.writes+d.writes
+}
+
+// sum is what the disks of a repository did. Where there is none that is nothing; disks
+// that nothing is known of yet do not count beside others.
+func (b ioBySR) sum(sr api.SRRef) diskIO {
+	s := b[sr]
+	switch {
+	case s == nil:
+		return diskIO{}
+	case s.known == 0:
+		return diskIO{read: unknown, written: unknown, reads: unknown, writes: unknown}
+	}
+	return s.diskIO
 }
 
 const mib = 1 << 20
 
 // of are the figures of one repository.
 func (b ioBySR) of(sr api.SRRef) []figure {
-	io := b[sr]
+	io := b.sum(sr)
 	return []figure{
 		{name: "io_throughput_read", value: io.read / mib, kind: srRead},
 		{name: "io_throughput_write", value: io.written / mib, kind: srWritten},
@@ -69,7 +98,7 @@ const shortID = 8
 // ofHost are the figures of all repositories that clients look for at the host.
 func (b ioBySR) ofHost(w *world) (all []figure) {
 	for ref, sr := range w.srs {
-		io, id := b[ref], sr.UUID[:min(len(sr.UUID), shortID)]
+		io, id := b.sum(ref), sr.UUID[:min(len(sr.UUID), shortID)]
 		all = append(all,
 			figure{name: "io_throughput_read_" + id, of: sr.UUID, value: io.read / mib, kind: hostRead},
 			figure{name: "io_throughput_write_" + id, of: sr.UUID, value: io.written / mib, kind: hostWritten},

@@ -256,7 +256,7 @@ func (t *toolstack) build() error {
 		Log: log.With("component", "vm"),
 	})
 	t.figures = metrics.New(metrics.Config{
-		DB: t.db, ThisHost: t.host.Ref, Guests: t.hv, Kernel: proc.Root{FS: os.DirFS("/proc")},
+		DB: t.db, ThisHost: t.host.Ref, Guests: t.hv, Alerts: t.alerts, Kernel: proc.Root{FS: os.DirFS("/proc")},
 		Dir: filepath.Join(t.cfg.state, "metrics"), Log: log.With("component", "metrics"),
 	})
 	sessions.Register(registry)
