@@ -27,12 +27,17 @@ const (
 
 // Manager serves class message.
 type Manager struct {
-	db  *db.DB
-	now func() time.Time
+	db     *db.DB
+	now    func() time.Time
+	notify func(*api.Message)
 }
 
 // New returns a manager.
-func New(d *db.DB) *Manager { return &Manager{d, time.Now} }
+func New(d *db.DB) *Manager { return &Manager{d, time.Now, func(*api.Message) {}} }
+
+// Notify has a function called with each message there is from now on. It must not
+// block. Call it before any other method.
+func (m *Manager) Notify(f func(*api.Message)) { m.notify = f }
 
 // Register binds the messages of class message.
 func (m *Manager) Register(r *api.Registry) {
@@ -128,11 +133,15 @@ func (m *Manager) insert(ctx context.Context, r *api.Message) (api.MessageRef, e
 	if size(r) > maxBytes {
 		return "", api.ErrInvalidValue("body", "too long")
 	}
-	return ref, m.db.Update(ctx, func(tx *db.Tx) error {
+	err := m.db.Update(ctx, func(tx *db.Tx) error {
 		makeRoom(tx, size(r))
 		db.InsertAs(tx, ref, r)
 		return nil
 	})
+	if err == nil {
+		m.notify(r)
+	}
+	return ref, err
 }
 
 func size(r *api.Message) int { return len(r.Name) + len(r.ObjUUID) + len(r.Body) }

@@ -16,6 +16,7 @@ import (
 	hostconfig "cairn/init/config"
 	"cairn/init/hostd/client"
 	"cairn/toolstack/alert"
+	"cairn/toolstack/alert/mail"
 	"cairn/toolstack/api"
 	"cairn/toolstack/blob"
 	"cairn/toolstack/console"
@@ -90,6 +91,7 @@ type toolstack struct {
 	networks *network.Manager
 	memory   *memory.Manager
 	alerts   *alert.Manager
+	mail     *mail.Mailer
 	figures  *metrics.Manager
 	disks    *storage.Manager
 	devices  *device.Manager
@@ -244,6 +246,8 @@ func (t *toolstack) build() error {
 	consoles := t.ttys(log.With("component", "console"))
 	t.memory = memory.New(memory.Config{DB: t.db, Sites: t.memories(), Log: log.With("component", "memory")})
 	t.alerts = alert.New(t.db)
+	t.mail = mail.New(mail.Config{DB: t.db, Hostname: t.host.Hostname, Log: log.With("component", "mail")})
+	t.alerts.Notify(t.mail.Notify)
 	t.disks = storage.New(storage.Config{
 		DB: t.db, Hostd: t.storageOf, Domains: t.domainsOf, Alerts: t.alerts, Tasks: t.tasks, Log: log.With("component", "storage"),
 	})
@@ -391,6 +395,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	group.Go(func() error { return t.consoles.Run(ctx) })
 	group.Go(func() error { return t.memory.Run(ctx) })
 	group.Go(func() error { return t.figures.Run(ctx) })
+	group.Go(func() error { return t.mail.Run(ctx) })
 	group.Go(func() error { return t.runDisks(ctx) })
 	if t.cfg.pool != nil {
 		group.Go(func() error { return t.cfg.pool.Run(ctx, t.db) })

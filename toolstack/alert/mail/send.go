@@ -1,0 +1,161 @@
+package mail
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"mime"
+	"mime/quotedprintable"
+	"net"
+	"net/smtp"
+	"strings"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/metrics/perfmon"
+)
+
+// send is one attempt.
+func (m *Mailer) send(ctx context.Context, s settings, x *api.Message) error {
+	conn, done, err := dial(ctx, s.hub)
+	if err != nil {
+		return err
+	}
+	defer done()
+	host, _, _ := net.SplitHostPort(s.hub) // it was joined or split before
+	c, err := smtp.NewClient(conn, host)
+	if err != nil {
+		return err
+	}
+	if err := c.Hello(m.hostname()); err != nil {
+		return err
+	}
+	if ok, _ := c.Extension("STARTTLS"); ok {
+		// Against who listens, not against who answers: relays have certificates that
+		// nobody vouches for, and without TLS nothing would be checked either.
+		if err := c.StartTLS(&tls.Config{ServerName: host, InsecureSkipVerify: true}); err != nil {
+			return err
+		}
+	}
+	if s.from == "" {
+		s.from = "noreply@" + m.hostname()
+	}
+	if err := c.Mail(s.from); err != nil {
+		return err
+	}
+	for _, to := range s.to {
+		if err := c.Rcpt(to); err != nil {
+			return err
+		}
+	}
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(m.text(s, x)); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	_ = c.Quit() // it is sent
+	return nil
+}
+
+// hostname is what may stand in an address.
+func (m *Mailer) hostname() string {
+	name := strings.Map(func(c rune) rune {
+		if c == '-' || c == '.' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
+			return c
+		}
+		return -1
+	}, m.cfg.Hostname())
+	if name == "" {
+		return "localhost"
+	}
+	return name
+}
+
+// text is the mail.
+func (m *Mailer) text(s settings, x *api.Message) []byte {
+	var b bytes.Buffer
+	about := describe(m.cfg.DB.Snapshot(), x)
+	fmt.Fprintf(&b, "Date: %s\r\n", x.Timestamp.UTC().Format(time.RFC1123Z))
+	fmt.Fprintf(&b, "From: %s\r\nTo: %s\r\n", s.from, strings.Join(s.to, ", "))
+	fmt.Fprintf(&b, "Subject: %s\r\n", mime.QEncoding.Encode("utf-8", oneLine("["+about.pool+"] "+about.subject)))
+	fmt.Fprintf(&b, "Message-ID: <%s@%s>\r\n", x.UUID, m.hostname())
+	b.WriteString("Auto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n")
+	b.WriteString("Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n")
+	q := quotedprintable.NewWriter(&b)
+	if about.sentence != "" {
+		fmt.Fprintf(q, "%s\n\n", about.sentence)
+	}
+	fmt.Fprintf(q, "Name: %s\nPriority: %d\nClass: %s\nObject UUID: %s\nObject name: %s\nTimestamp: %s\nMessage UUID: %s\nPool: %s\nBody: %s\n",
+		oneLine(x.Name), x.Priority, x.Cls, oneLine(x.ObjUUID), oneLine(about.object), x.Timestamp.UTC().Format(api.TimeLayout), x.UUID, oneLine(about.pool), x.Body)
+	_ = q.Close() // a Buffer takes all
+	return b.Bytes()
+}
+
+// oneLine keeps what others wrote from being more than a line.
+func oneLine(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, s)
+}
+
+// description is a message for people.
+type description struct {
+	pool, object, subject string
+	sentence              string // of alarms
+}
+
+func describe(s *db.Snapshot, x *api.Message) description {
+	d := description{object: objectName(s, x)}
+	for _, p := range db.All[api.Pool](s) {
+		if d.pool = p.NameLabel; d.pool == "" {
+			h, err := db.Get(s, p.Master)
+			if err == nil {
+				d.pool = h.NameLabel
+			}
+		}
+	}
+	d.subject = fmt.Sprintf("Cairn Message: %s %s %s", x.Cls, x.ObjUUID, x.Name)
+	var value float64
+	_, config, ok := strings.Cut(x.Body, "config:\n")
+	if _, err := fmt.Sscanf(x.Body, "value: %g\n", &value); err != nil || !ok || x.Name != "ALARM" {
+		return d
+	}
+	rules, err := perfmon.Parse("<config>" + config + "</config>")
+	if err != nil || len(rules) != 1 {
+		return d
+	}
+	r, beyond := rules[0], "more"
+	if r.Low {
+		beyond = "less"
+	}
+	d.subject = fmt.Sprintf("Cairn Alarm: %s on %s %q", r.Name, x.Cls, d.object)
+	d.sentence = fmt.Sprintf("%s on %s %q was %g on average of a minute. The alarm is set for %s than %g over %s.", r.Name, x.Cls, d.object, value, beyond, r.Level, r.Period)
+	return d
+}
+
+// objectName is what people call the object of a message.
+func objectName(s *db.Snapshot, x *api.Message) string {
+	class := api.FindClass(string(x.Cls))
+	if class == nil || class.NameField < 0 {
+		return ""
+	}
+	o := s.Object(class, s.RefByUUID(class, x.ObjUUID))
+	if o == nil {
+		return ""
+	}
+	v, err := api.ParseJSON(o.Record().AppendField(nil, api.JSON, class.NameField))
+	if err != nil {
+		return ""
+	}
+	return v.Text
+}

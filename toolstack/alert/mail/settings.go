@@ -1,0 +1,79 @@
+package mail
+
+import (
+	"fmt"
+	"net"
+	netmail "net/mail"
+	"strconv"
+	"strings"
+
+	"cairn/toolstack/api"
+)
+
+// Keys of the pool's other_config.
+const (
+	destinationKey = "mail-destination"
+	hubKey         = "ssmtp-mailhub"
+	priorityKey    = "mail-min-priority"
+	senderKey      = "mail-sender"
+)
+
+const (
+	// defaultLeast is the least priority that is sent: 1 is the highest.
+	defaultLeast = 3
+	smtpPort     = "25"
+	// maxReceivers bounds how many one message goes to.
+	maxReceivers = 50
+)
+
+// settings say who gets which messages by which server.
+type settings struct {
+	to    []string // nobody: nothing is sent
+	from  string   // "": made of the host's name
+	hub   string   // host:port
+	least int64
+}
+
+// wants reports whether a message is one to be sent.
+func (s settings) wants(x *api.Message) bool {
+	return len(s.to) > 0 && s.hub != "" && x.Priority <= s.least
+}
+
+func parseSettings(config map[string]string) (s settings, err error) {
+	s.least = defaultLeast
+	if text := config[priorityKey]; text != "" {
+		if s.least, err = strconv.ParseInt(text, 10, 32); err != nil {
+			return settings{}, fmt.Errorf("%s is %.80q", priorityKey, text)
+		}
+	}
+	if text := config[destinationKey]; text != "" {
+		list, err := netmail.ParseAddressList(text)
+		if err != nil || len(list) > maxReceivers {
+			return settings{}, fmt.Errorf("%s is %.80q: %w", destinationKey, text, err)
+		}
+		for _, a := range list {
+			s.to = append(s.to, a.Address)
+		}
+	}
+	if text := config[senderKey]; text != "" {
+		a, err := netmail.ParseAddress(text)
+		if err != nil {
+			return settings{}, fmt.Errorf("%s is %.80q: %w", senderKey, text, err)
+		}
+		s.from = a.Address
+	}
+	s.hub = hub(config[hubKey])
+	return s, nil
+}
+
+// hub adds the port where none is said.
+func hub(text string) string {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return ""
+	}
+	if _, _, err := net.SplitHostPort(text); err == nil {
+		return text
+	}
+	return net.JoinHostPort(strings.Trim(text, "[]"), smtpPort)
+}
