@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"strconv"
 	"time"
 
 	"cairn/toolstack/api"
@@ -16,7 +17,38 @@ func (m *Manager) saveDue(now time.Time) {
 	if now.Sub(m.swept) >= saveEvery {
 		m.swept = now
 		m.store.sweep(m.exists)
+		m.prune()
 	}
+}
+
+// prune forgets figures of devices and repositories that have been gone for long.
+func (m *Manager) prune() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.series {
+		here := map[string]bool{}
+		for _, f := range s.now {
+			here[f.name] = true
+		}
+		s.db.Prune(func(name string) bool { return here[name] })
+	}
+}
+
+// backup serves host.backup_rrds: all is written now, or a little later.
+func (m *Manager) backup(c *api.Call, host api.HostRef, delay float64) error {
+	if _, err := m.hostOwner(host); err != nil {
+		return err
+	}
+	if !(delay >= 0 && delay <= saveEvery.Seconds()) {
+		return api.ErrInvalidValue("delay", strconv.FormatFloat(delay, 'g', -1, 64))
+	}
+	select {
+	case <-time.After(time.Duration(delay * float64(time.Second))):
+	case <-c.Done():
+		return c.Err()
+	}
+	m.SaveAll()
+	return nil
 }
 
 func (m *Manager) due(now time.Time) (due []Owner) {

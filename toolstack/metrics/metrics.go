@@ -56,12 +56,12 @@ type Manager struct {
 	// What follows is Tick's alone.
 	host    hostBefore
 	guests  map[string]guestBefore // by VM's uuid
-	told    map[string]bool        // troubles that were logged, and last on
 	swept   time.Time              // files of the dead
 	watches map[watchKey]*watch
 
 	mu     sync.Mutex
 	series map[Owner]*series
+	told   map[string]bool // troubles that were logged, and last on
 }
 
 // New returns a manager; nothing is sampled until Run.
@@ -170,10 +170,13 @@ func (m *Manager) retire(w *world, answered bool) {
 
 // trouble logs what does not work, once until it works again.
 func (m *Manager) trouble(with string, err error) {
-	if (err != nil) == m.told[with] {
+	m.mu.Lock()
+	known := (err != nil) == m.told[with]
+	m.told[with] = err != nil
+	m.mu.Unlock()
+	if known {
 		return
 	}
-	m.told[with] = err != nil
 	if err != nil {
 		m.cfg.Log.Warn("metrics-missing", "of", with, "err", err)
 		return

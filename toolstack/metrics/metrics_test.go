@@ -48,7 +48,7 @@ func (s *said) Stats(ctx context.Context) ([]hypervisor.Stats, error) {
 
 // bench is a host with a sampler, in virtual time.
 type bench struct {
-	*testing.T
+	testing.TB
 	*wiretest.Server
 	m      *Manager
 	guests said
@@ -61,8 +61,8 @@ type bench struct {
 	sr     api.SRRef
 }
 
-func newBench(t *testing.T) *bench {
-	b := &bench{T: t, dir: filepath.Join(t.TempDir(), "metrics"), now: begin, kernel: fstest.MapFS{}}
+func newBench(t testing.TB) *bench {
+	b := &bench{TB: t, dir: filepath.Join(t.TempDir(), "metrics"), now: begin, kernel: fstest.MapFS{}}
 	b.Server = wiretest.New(t, func(r *api.Registry, d *db.DB) {
 		b.restart(d)
 		b.m.Register(r)
@@ -373,5 +373,59 @@ func TestSavedInTurn(t *testing.T) {
 	}
 	if fmt.Sprint(counts) != "[0 4 8 9]" {
 		t.Errorf("files: %v", counts)
+	}
+}
+
+// TestBackup: what an administrator asks for is on disk when the answer comes.
+func TestBackup(t *testing.T) {
+	b := newBench(t)
+	b.tick()
+	b.Must(nil, "host.backup_rrds", b.Host.String(), 0.0)
+	if files, _ := os.ReadDir(b.dir); len(files) != 2 {
+		t.Errorf("files: %v", files)
+	}
+	for _, delay := range []float64{-1, 1e9} {
+		if _, err := b.Call("host.backup_rrds", b.Host.String(), delay); err == nil || !strings.Contains(err.Error(), api.CodeInvalidValue) {
+			t.Errorf("after %v s: %v", delay, err)
+		}
+	}
+	b.Covers("host.backup_rrds")
+}
+
+// TestForgottenDevices: what was never known of a device that is gone is not kept.
+func TestForgottenDevices(t *testing.T) {
+	b := newBench(t)
+	_, uuid, tap := b.vm()
+	b.guests.stats = []hypervisor.Stats{use(uuid, tap, 1)}
+	b.tick()
+	b.guests.stats[0].Disks = nil
+	b.tick()
+	b.m.saveDue(b.now)
+	must(t, b.m.look(Owner{VMKind, uuid}, func(s *series) {
+		for _, x := range s.db.Sources() {
+			if strings.HasPrefix(x.Name, "vbd_") {
+				t.Errorf("there is %s", x.Name)
+			}
+		}
+		if len(s.db.Sources()) < 5 {
+			t.Errorf("sources: %v", s.db.Sources())
+		}
+	}))
+}
+
+// BenchmarkTick is one look at a host with 100 VMs.
+func BenchmarkTick(b *testing.B) {
+	x := newBench(b)
+	taps := map[string]string{}
+	for range 100 {
+		_, uuid, tap := x.vm()
+		taps[uuid] = tap
+	}
+	for b.Loop() {
+		x.guests.stats = nil
+		for uuid, tap := range taps {
+			x.guests.stats = append(x.guests.stats, use(uuid, tap, 5*x.ticks))
+		}
+		x.tick()
 	}
 }

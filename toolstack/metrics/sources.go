@@ -9,6 +9,7 @@ import (
 // Register binds the messages about data sources. They tell of what the last look has
 // found: a VM must run, and a repository be attached.
 func (m *Manager) Register(r *api.Registry) {
+	api.HandleHostBackupRrds(r, m.backup)
 	api.HandleVMGetDataSources(r, sources(m, m.vmOwner))
 	api.HandleVMQueryDataSource(r, ask(m, m.vmOwner))
 	api.HandleVMRecordDataSource(r, choose(m, m.vmOwner, keep))

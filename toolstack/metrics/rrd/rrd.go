@@ -168,6 +168,24 @@ func (d *Database) Remove(name string) {
 	d.sources = slices.DeleteFunc(d.sources, func(s *source) bool { return s.Name == name })
 }
 
+// yearly is the first of the archives that go beyond a week.
+const yearly = 7
+
+// Prune forgets sources of which nothing was known for a week, except those somebody
+// keeps.
+func (d *Database) Prune(keep func(name string) bool) {
+	d.sources = slices.DeleteFunc(d.sources, func(s *source) bool { return !keep(s.Name) && s.silent() })
+}
+
+func (s *source) silent() bool {
+	for _, r := range s.rows[:yearly] {
+		if slices.ContainsFunc(r.ring, func(v float32) bool { return v == v }) {
+			return false
+		}
+	}
+	return true
+}
+
 // Update takes the samples of an instant, by the sources' names; a source without one
 // is unknown since the last. It answers ErrTime for an instant that is not later than
 // the last, and changes nothing.

@@ -185,6 +185,40 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// TestPrune: a source that is silent for a week goes; one that was just added stays where
+// somebody keeps it.
+func TestPrune(t *testing.T) {
+	d := database(t, gauge("old"), gauge("here"))
+	at := begin
+	keep := func(name string) bool { return name == "new" }
+	names := func() (all string) {
+		d.Prune(keep)
+		for _, s := range d.Sources() {
+			all += s.Name + " "
+		}
+		return all
+	}
+	for i := range 200 {
+		v := map[string]float64{"here": 1}
+		if i < 120 {
+			v["old"] = 1
+		}
+		at = at.Add(time.Minute)
+		must(t, d.Update(at, v))
+	}
+	must(t, d.Add(gauge("new")))
+	if got := names(); got != "old here new " {
+		t.Errorf("there are %s", got)
+	}
+	for range 7 * 24 * 60 / 4 {
+		at = at.Add(4 * time.Minute)
+		must(t, d.Update(at, map[string]float64{"here": 1}))
+	}
+	if got := names(); got != "here new " {
+		t.Errorf("after a week there are %s", got)
+	}
+}
+
 // TestAgainstSimple compares with sums done the slow way, at random times.
 func TestAgainstSimple(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
