@@ -16,6 +16,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -126,10 +128,21 @@ func claimed(o wire.Observation) string {
 func (l *Log) Stream(ref api.SessionRef, action string, err error) {
 	who, known := l.cfg.Who(ref)
 	denied := isDenied(err)
-	if !known || !denied && strings.HasPrefix(action, "get_") {
+	if !known || !denied && reads(action) {
 		return
 	}
 	l.write(denied, who.User, append(identity(who, ""), slog.String("message", "http/"+action), slog.String("result", result(err))))
+}
+
+// reads reports whether an action changes nothing: its name says so, or all it takes is
+// the least role. Those who draw graphs ask every few seconds.
+func reads(action string) bool {
+	if strings.HasPrefix(action, "get_") {
+		return true
+	}
+	return slices.ContainsFunc(api.HTTPActions(), func(a api.HTTPAction) bool {
+		return a.Name == action && a.Method == http.MethodGet && a.Role == "read-only"
+	})
 }
 
 // Authorize wraps what decides on streams, so that its decisions are written

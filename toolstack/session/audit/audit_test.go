@@ -168,7 +168,7 @@ func TestDownload(t *testing.T) {
 func TestStreams(t *testing.T) {
 	s, _, _, dir := newServer(t)
 	served := 0
-	for method, path := range map[string]string{http.MethodGet: "/host_backup", http.MethodPut: "/host_restore"} {
+	for path, method := range map[string]string{"/host_backup": http.MethodGet, "/rrd_updates": http.MethodGet, "/host_restore": http.MethodPut} {
 		s.Wire.Handle(method, path, wire.Auth, func(http.ResponseWriter, *wire.Request) { served++ })
 	}
 	ask := func(user *wiretest.Server, method, path string) int {
@@ -191,6 +191,7 @@ func TestStreams(t *testing.T) {
 	}{
 		{operator, "GET", "/host_backup", 403},
 		{operator, "PUT", "/host_restore", 403},
+		{operator, "GET", "/rrd_updates", 200},
 		{s, "GET", "/host_backup", 200},
 		{s, "PUT", "/host_restore", 200},
 	} {
@@ -198,7 +199,7 @@ func TestStreams(t *testing.T) {
 			t.Errorf("%s %s answers %d, want %d", c.method, c.path, got, c.status)
 		}
 	}
-	if served != 2 {
+	if served != 3 {
 		t.Errorf("%d were served", served)
 	}
 	got := lines(t, dir)
