@@ -51,3 +51,14 @@ func TestStatsDoNotPileUp(t *testing.T) {
 		t.Errorf("while one is asked: %v", err)
 	}
 }
+
+func FuzzNumbered(f *testing.F) {
+	f.Add("vcpu.3.time")
+	f.Add("vcpu..")
+	f.Fuzz(func(t *testing.T, field string) {
+		n, rest, ok := numbered(field, "vcpu.")
+		if ok && (n < 0 || n >= maxNumbered || len(rest) > len(field)) {
+			t.Errorf("%q is %d %q", field, n, rest)
+		}
+	})
+}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/metrics/perfmon"
@@ -54,7 +56,7 @@ func (m *Manager) alarms(ctx context.Context, w *world, now time.Time) {
 		figures := m.now(s.figures)
 		for _, r := range k.rules {
 			state := k.states[r.Text]
-			value, is := state.Step(r, now, valueOf(r, s, figures))
+			value, is := state.Step(r, now, m.valueOf(r, s, figures))
 			if is && m.raise(ctx, w, s, r, value) {
 				state.Alarmed(now)
 			}
@@ -151,7 +153,10 @@ func (m *Manager) raise(ctx context.Context, w *world, s subject, r perfmon.Rule
 }
 
 // valueOf makes a rule's value of figures. Some names stand for shares of a whole.
-func valueOf(r perfmon.Rule, s subject, figures []figure) float64 {
+func (m *Manager) valueOf(r perfmon.Rule, s subject, figures []figure) float64 {
+	if dir, ok := m.cfg.FileSystems[r.Name]; ok && s.figures.Kind == HostKind {
+		return fullness(dir)
+	}
 	switch {
 	case s.cls == api.ClsSR && r.Name == perHost:
 		return valueNamed(figures, "io_throughput_total")
@@ -167,6 +172,16 @@ func valueOf(r perfmon.Rule, s subject, figures []figure) float64 {
 		}
 	}
 	return r.Value(values)
+}
+
+// fullness is the part of a file system that is in use, of what may be used.
+func fullness(dir string) float64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil || st.Blocks == 0 {
+		return unknown
+	}
+	used := float64(st.Blocks - st.Bfree)
+	return used / (used + float64(st.Bavail))
 }
 
 // valueNamed is the value of the figure of a name, NaN where there is none.

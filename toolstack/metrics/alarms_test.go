@@ -76,6 +76,40 @@ func TestAlarms(t *testing.T) {
 	}
 }
 
+// TestAlarmsOfTheHostItself: its own system is a VM to those who look at it.
+func TestAlarmsOfTheHostItself(t *testing.T) {
+	b := newBench(t)
+	b.m.cfg.FileSystems = map[string]string{"fs_usage": t.TempDir(), "log_fs_usage": "/nowhere"}
+	var control api.VMRef
+	b.update(func(tx *db.Tx) {
+		vm := api.NewVM()
+		vm.UUID, vm.IsControlDomain, vm.OtherConfig = api.NewUUID(), true, map[string]string{perfmonKey: rules(limit("mem_usage", "0.4"), limit("fs_usage", "-1"), limit("log_fs_usage", "-1"))}
+		control = db.Insert(tx, vm)
+		h, err := db.Edit(tx, b.Host)
+		must(t, err)
+		h.ControlDomain = control
+	})
+	for range 14 {
+		b.tick()
+	}
+	vm, err := db.Get(b.DB.Snapshot(), control)
+	must(t, err)
+	seen := ""
+	for _, x := range b.messages() {
+		for _, name := range []string{"mem_usage", "log_fs_usage", "fs_usage"} {
+			if strings.Contains(x.Body, `"`+name+`"`) {
+				seen += name + " "
+			}
+		}
+		if x.Cls != api.ClsVM || x.ObjUUID != vm.UUID || !strings.HasPrefix(x.Body, "value: 0.") {
+			t.Errorf("%+v", x)
+		}
+	}
+	if seen != "mem_usage fs_usage " && seen != "fs_usage mem_usage " {
+		t.Errorf("alarms of %s", seen)
+	}
+}
+
 // TestAlarmOnce: for as long as it inhibits, over a restart too; a changed rule is another.
 func TestAlarmOnce(t *testing.T) {
 	b := newBench(t)

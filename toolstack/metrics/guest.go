@@ -22,6 +22,9 @@ var (
 	vbdReads    = &kind{description: "Requests to read from disk %s", units: rate, high: unbounded}
 	vbdWrites   = &kind{description: "Requests to write to disk %s", units: rate, high: unbounded}
 	vbdAll      = &kind{description: "Requests to disk %s", units: rate, high: unbounded, optional: true}
+	vbdMiBIn    = &kind{description: "Read from disk %s", units: mibRate, high: unbounded, optional: true}
+	vbdMiBOut   = &kind{description: "Written to disk %s", units: mibRate, high: unbounded, optional: true}
+	vbdMiB      = &kind{description: "Read from and written to disk %s", units: mibRate, high: unbounded, optional: true}
 	vbdSlowIn   = &kind{description: "How long a request to read from disk %s took on average", units: micros, high: unbounded}
 	vbdSlowOut  = &kind{description: "How long a request to write to disk %s took on average", units: micros, high: unbounded}
 	vifReceived = &kind{description: "Received by the VM on interface %s", units: byteRate, high: unbounded}
@@ -124,6 +127,9 @@ func vbdFigures(before, now []hypervisor.DiskStats, over time.Duration) (all []f
 			figure{name: name + "_iops_read", of: of, value: k.reads, kind: vbdReads},
 			figure{name: name + "_iops_write", of: of, value: k.writes, kind: vbdWrites},
 			figure{name: name + "_iops_total", of: of, value: k.reads + k.writes, kind: vbdAll},
+			figure{name: name + "_io_throughput_read", of: of, value: k.read / mib, kind: vbdMiBIn},
+			figure{name: name + "_io_throughput_write", of: of, value: k.written / mib, kind: vbdMiBOut},
+			figure{name: name + "_io_throughput_total", of: of, value: (k.read + k.written) / mib, kind: vbdMiB},
 			figure{name: name + "_read_latency", of: of, value: latency(r, d.Reads, since), kind: vbdSlowIn},
 			figure{name: name + "_write_latency", of: of, value: latency(w, d.Writes, since), kind: vbdSlowOut})
 	}

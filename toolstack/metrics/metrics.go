@@ -42,6 +42,9 @@ type Config struct {
 	Guests   Guests
 	Kernel   proc.Root
 	Alerts   Alerts
+	// FileSystems are the host's own by the names alarms know them by, with a directory
+	// on each.
+	FileSystems map[string]string
 	// Dir keeps databases over restarts.
 	Dir string
 	Log *slog.Logger

@@ -194,6 +194,9 @@ func TestGuestFigures(t *testing.T) {
 		b.tick()
 	}
 	vm := Owner{VMKind, uuid}
+	if v := valueNamed(b.m.now(vm), "vbd_xvda_io_throughput_total"); v != 3 {
+		t.Errorf("vbd_xvda_io_throughput_total is %v", v)
+	}
 	b.want(vm, map[string]float64{
 		"cpu0": 1, "cpu1": 0.25, "cpu_usage": 0.625, "memory": 1 << 30, "memory_target": 1 << 30, "memory_internal_free": 1 << 19,
 		"vbd_xvda_read": 1 << 20, "vbd_xvda_write": 1 << 21, "vbd_xvda_iops_read": 10, "vbd_xvda_iops_write": 2,

@@ -54,9 +54,14 @@ func (st store) load(o Owner) *series {
 	if !st.kept(o) {
 		return newSeries()
 	}
-	s, err := readSeries(st.path(o))
+	f, err := os.Open(st.path(o))
 	if errors.Is(err, fs.ErrNotExist) {
 		return newSeries()
+	}
+	var s *series
+	if err == nil {
+		s, err = readSeries(f)
+		f.Close()
 	}
 	if err != nil {
 		st.log.Warn("metrics-dropped", "of", o, "err", err)
@@ -66,13 +71,8 @@ func (st store) load(o Owner) *series {
 	return s
 }
 
-func readSeries(path string) (*series, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
+func readSeries(r io.Reader) (*series, error) {
+	z, err := gzip.NewReader(r)
 	if err != nil {
 		return nil, err
 	}

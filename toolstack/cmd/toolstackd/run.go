@@ -261,7 +261,8 @@ func (t *toolstack) build() error {
 	})
 	t.figures = metrics.New(metrics.Config{
 		DB: t.db, ThisHost: t.host.Ref, Guests: t.hv, Alerts: t.alerts, Kernel: proc.Root{FS: os.DirFS("/proc")},
-		Dir: filepath.Join(t.cfg.state, "metrics"), Log: log.With("component", "metrics"),
+		FileSystems: map[string]string{"fs_usage": t.cfg.state, "log_fs_usage": "/var/log"},
+		Dir:         filepath.Join(t.cfg.state, "metrics"), Log: log.With("component", "metrics"),
 	})
 	sessions.Register(registry)
 	t.tasks.Register(registry)
