@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -74,4 +75,28 @@ func (d *instance) fetch(address, path string) string {
 		d.t.Errorf("%s: %s", path, resp.Status)
 	}
 	return string(text)
+}
+
+// TestMailOfMessages: a message that a client makes reaches the server the pool names.
+func TestMailOfMessages(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d := newInstance(t, "memory")
+	c := newCommandLine(t, d.address())
+	c.xe("pool-param-set", "uuid="+c.xe("pool-list", "--minimal"), "other-config:mail-destination=ops@example.org", "other-config:ssmtp-mailhub="+l.Addr().String())
+	c.xe("message-create", "name=HELLO", "priority=1", "body=text", "host-uuid="+c.xe("host-list", "--minimal"))
+	d.must(l.(*net.TCPListener).SetDeadline(time.Now().Add(20 * time.Second)))
+	conn, err := l.Accept()
+	d.must(err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "220 test\r\n")
+	d.must(err)
+	hello := make([]byte, 5)
+	if _, err := io.ReadFull(conn, hello); err != nil || string(hello) != "EHLO " {
+		t.Errorf("it says %q, %v", hello, err)
+	}
+	d.stop()
 }
