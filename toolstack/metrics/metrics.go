@@ -116,7 +116,9 @@ func (m *Manager) Tick(ctx context.Context, now time.Time) {
 	if ctx.Err() != nil {
 		return // it ends; an answer cut short is no trouble
 	}
-	m.trouble("hypervisor", err)
+	if !errors.Is(err, hypervisor.ErrUnavailable) { // of a connection that is lost others tell
+		m.trouble("hypervisor", err)
+	}
 	answered := now.Add(m.since(asked))
 	flow := ioBySR{}
 	if err == nil {

@@ -238,14 +238,19 @@ func TestSlowHypervisor(t *testing.T) {
 	_, uuid, tap := b.vm()
 	b.guests.stats = []hypervisor.Stats{use(uuid, tap, 0)}
 	b.tick()
+	b.guests.err = hypervisor.ErrUnavailable
+	b.tick()
+	if b.log.Len() > 0 {
+		t.Errorf("log:\n%s", &b.log)
+	}
 	b.guests.err = errors.New("no answer")
 	for range 3 {
 		b.tick()
 	}
 	b.want(Owner{HostKind, b.host}, map[string]float64{"cpu0": 0.5, "running_domains": unknown})
-	b.guests = said{stats: []hypervisor.Stats{use(uuid, tap, 20)}}
-	b.tick()
 	b.guests = said{stats: []hypervisor.Stats{use(uuid, tap, 25)}}
+	b.tick()
+	b.guests = said{stats: []hypervisor.Stats{use(uuid, tap, 30)}}
 	b.tick()
 	b.want(Owner{VMKind, uuid}, map[string]float64{"cpu0": 1})
 	if strings.Count(b.log.String(), "metrics-missing") != 1 || strings.Count(b.log.String(), "metrics-back") != 1 {
@@ -265,20 +270,31 @@ func TestHangingHypervisor(t *testing.T) {
 	}
 }
 
-// TestClockGoesBack: a host whose date was wrong by years is not silent until then.
+// TestClockGoesBack: a host whose date was wrong by hours is not silent until then, and
+// still knows what was before.
 func TestClockGoesBack(t *testing.T) {
 	b := newBench(t)
-	b.now = begin.AddDate(10, 0, 0)
+	for range 12 * 70 {
+		b.tick()
+	}
+	right := b.now
+	b.now = right.Add(2 * time.Hour)
 	b.tick()
 	b.tick()
-	b.now = begin
+	b.now = right
 	for range 3 {
 		b.tick()
 	}
-	b.want(Owner{HostKind, b.host}, map[string]float64{"cpu0": 0.5})
+	host := Owner{HostKind, b.host}
+	b.want(host, map[string]float64{"cpu0": 0.5})
+	must(t, b.m.look(host, func(s *series) {
+		if hours := s.db.Fetch(rrd.Average, begin.Add(-time.Second), time.Hour).Rows; len(hours) != 2 || hours[1][0] != 0.5 {
+			t.Errorf("hours: %v", hours)
+		}
+	}))
 	b.now = b.now.Add(-30 * time.Second) // a correction costs samples only
 	b.tick()
-	if n := strings.Count(b.log.String(), "metrics-renewed"); n != 2 {
+	if n := strings.Count(b.log.String(), "metrics-rewound"); n != 2 {
 		t.Errorf("%d lines in\n%s", n, &b.log)
 	}
 }

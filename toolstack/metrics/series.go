@@ -54,12 +54,14 @@ func (s *series) choices() map[string]bool { return maps.Clone(s.chosen) }
 // until that date has come.
 const leap = time.Minute
 
-// update takes a look's figures in. It reports whether the database had to begin anew.
-func (s *series) update(now time.Time, figures []figure) (renewed bool) {
+// update takes a look's figures in. It reports whether the clock has gone back so far that
+// what was said of the time since had to be forgotten.
+func (s *series) update(now time.Time, figures []figure) (back bool) {
 	s.now, s.dirty = figures, true
 	samples := make(map[string]float64, len(figures))
 	if last := s.db.Last(); !last.IsZero() && last.Sub(now) > leap {
-		s.db, renewed = rrd.New(), true
+		s.db.Rewind(now.Add(-rrd.Step))
+		back = true
 	}
 	for _, f := range figures {
 		if !s.records(f) {
@@ -72,7 +74,7 @@ func (s *series) update(now time.Time, figures []figure) (renewed bool) {
 	if err := s.db.Update(now, samples); err != nil && !errors.Is(err, rrd.ErrTime) {
 		panic(err) // Update knows no other error
 	}
-	return renewed
+	return back
 }
 
 // record takes figures of an owner in. One that is not in memory is read from disk.
@@ -89,10 +91,10 @@ func (m *Manager) record(o Owner, now time.Time, figures []figure) {
 	}
 	m.mu.Lock()
 	m.series[o] = s
-	renewed := s.update(now, figures)
+	back := s.update(now, figures)
 	m.mu.Unlock()
-	if renewed {
-		m.cfg.Log.Warn("metrics-renewed", "of", o, "reason", "the clock went back")
+	if back {
+		m.cfg.Log.Warn("metrics-rewound", "of", o, "to", now)
 	}
 }
 
