@@ -99,14 +99,6 @@ func (m *Manager) save(o Owner) {
 
 // exists reports whether an owner still has a row.
 func (m *Manager) exists(o Owner) bool {
-	s := m.cfg.DB.Snapshot()
-	switch o.Kind {
-	case HostKind:
-		return s.RefByUUID(api.ClassOf[api.Host](), o.UUID) != ""
-	case VMKind:
-		return s.RefByUUID(api.ClassOf[api.VM](), o.UUID) != ""
-	case SRKind:
-		return s.RefByUUID(api.ClassOf[api.SR](), o.UUID) != ""
-	}
-	return false
+	class := o.class()
+	return class != nil && m.cfg.DB.Snapshot().RefByUUID(class, o.UUID) != ""
 }

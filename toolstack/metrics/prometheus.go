@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/wire"
 )
@@ -80,7 +79,7 @@ func (m *Manager) exposition(r *wire.Request) (text, error) {
 func (m *Manager) lines() (all []line) {
 	owners, snap := m.owners(), m.cfg.DB.Snapshot()
 	for _, o := range owners {
-		name, figures := nameOf(snap, o), m.now(o)
+		name, figures := db.NameOf(snap, o.class(), o.UUID), m.now(o)
 		for i := range families {
 			if f := &families[i]; f.of == o.Kind {
 				all = append(all, f.lines(o, name, figures)...)
@@ -131,28 +130,4 @@ func writeLines(w io.Writer, lines []line) error {
 func help(name string) string {
 	i := slices.IndexFunc(families, func(f family) bool { return f.name == name })
 	return families[i].help
-}
-
-// nameOf is what people call an owner.
-func nameOf(s *db.Snapshot, o Owner) string {
-	switch o.Kind {
-	case HostKind:
-		return nameLabel(s, o, func(r *api.Host) string { return r.NameLabel })
-	case VMKind:
-		return nameLabel(s, o, func(r *api.VM) string { return r.NameLabel })
-	default:
-		return nameLabel(s, o, func(r *api.SR) string { return r.NameLabel })
-	}
-}
-
-func nameLabel[T any, P api.RecordPtr[T]](s *db.Snapshot, o Owner, name func(*T) string) string {
-	ref, err := db.ByUUID[T, P](s, o.UUID)
-	if err != nil {
-		return ""
-	}
-	r, err := db.Get[T, P](s, ref)
-	if err != nil {
-		return ""
-	}
-	return name(r)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"cairn/toolstack/api"
 	"cairn/toolstack/metrics/rrd"
 )
 
@@ -28,6 +29,9 @@ type Owner struct {
 
 // String is how columns begin.
 func (o Owner) String() string { return string(o.Kind) + ":" + o.UUID }
+
+// class is that of an owner's row; nil of what is no owner.
+func (o Owner) class() *api.ClassInfo { return api.FindClass(string(o.Kind)) }
 
 // series is a database with what clients want of it.
 type series struct {

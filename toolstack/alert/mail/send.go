@@ -115,7 +115,7 @@ type description struct {
 }
 
 func describe(s *db.Snapshot, x *api.Message) description {
-	d := description{object: objectName(s, x)}
+	d := description{object: db.NameOf(s, api.FindClass(string(x.Cls)), x.ObjUUID)}
 	for _, p := range db.All[api.Pool](s) {
 		if d.pool = p.NameLabel; d.pool == "" {
 			h, err := db.Get(s, p.Master)
@@ -141,21 +141,4 @@ func describe(s *db.Snapshot, x *api.Message) description {
 	d.subject = fmt.Sprintf("Cairn Alarm: %s on %s %q", r.Name, x.Cls, d.object)
 	d.sentence = fmt.Sprintf("%s on %s %q was %g on average of a minute. The alarm is set for %s than %g over %s.", r.Name, x.Cls, d.object, value, beyond, r.Level, r.Period)
 	return d
-}
-
-// objectName is what people call the object of a message.
-func objectName(s *db.Snapshot, x *api.Message) string {
-	class := api.FindClass(string(x.Cls))
-	if class == nil || class.NameField < 0 {
-		return ""
-	}
-	o := s.Object(class, s.RefByUUID(class, x.ObjUUID))
-	if o == nil {
-		return ""
-	}
-	v, err := api.ParseJSON(o.Record().AppendField(nil, api.JSON, class.NameField))
-	if err != nil {
-		return ""
-	}
-	return v.Text
 }
