@@ -73,7 +73,7 @@ func New(cfg Config) *Manager {
 		cfg.Log = journal.Discard()
 	}
 	return &Manager{
-		cfg: cfg, since: time.Since, store: store{dir: cfg.Dir, log: cfg.Log},
+		cfg: cfg, since: time.Since, store: store{dir: cfg.Dir, log: cfg.Log, most: maxKept},
 		guests: map[string]guestBefore{}, told: map[string]bool{}, series: map[Owner]*series{},
 	}
 }

@@ -375,6 +375,29 @@ func TestNoRoomOnDisk(t *testing.T) {
 	}
 }
 
+// TestTooMuchKept: the files that were not written for longest give way.
+func TestTooMuchKept(t *testing.T) {
+	b := newBench(t)
+	var names []string
+	for n := range 5 {
+		_, uuid, _ := b.vm()
+		o := Owner{VMKind, uuid}
+		names = append(names, b.m.store.path(o))
+		must(t, b.m.store.save(o, head{}, rrd.New()))
+		at := begin.Add(time.Duration(n) * time.Hour)
+		must(t, os.Chtimes(names[n], at, at))
+	}
+	info, err := os.Stat(names[0])
+	must(t, err)
+	b.m.store.most = 2*info.Size() + 1
+	b.m.saveDue(b.now)
+	for n, name := range names {
+		if _, err := os.Stat(name); (err == nil) != (n >= 3) {
+			t.Errorf("file %d: %v", n, err)
+		}
+	}
+}
+
 // TestSavedInTurn: every database is written once an hour, a few at a time.
 func TestSavedInTurn(t *testing.T) {
 	b := newBench(t)

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,9 +26,14 @@ import (
 // whole. One that cannot be read is removed, with one line in the log: figures of the
 // past are not worth a host that does not start.
 type store struct {
-	dir string
-	log *slog.Logger
+	dir  string
+	log  *slog.Logger
+	most int64 // bytes of all files together
 }
+
+// maxKept bounds all files together, some thousand VMs; those that were not written for
+// longest give way.
+const maxKept = 512 << 20
 
 // maxStored bounds what is read of a file: a VM with every device there can be has less.
 const maxStored = 64 << 20
@@ -122,8 +128,8 @@ func (st store) save(o Owner, h head, db *rrd.Database) (err error) {
 	return os.Rename(f.Name(), st.path(o))
 }
 
-// sweep removes what is kept of owners that are no more, and what a save that was cut
-// off has left.
+// sweep removes what is kept of owners that are no more, what a save that was cut off has
+// left, and the oldest files where there are too many.
 func (st store) sweep(exists func(Owner) bool) {
 	if st.dir == "" {
 		return
@@ -132,15 +138,26 @@ func (st store) sweep(exists func(Owner) bool) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		st.log.Warn("metrics-sweep", "err", err)
 	}
+	var files []fs.FileInfo
+	total := int64(0)
 	for _, e := range entries {
 		name, ours := strings.CutSuffix(e.Name(), suffix)
 		kind, id, _ := strings.Cut(name, "-")
 		if ours && exists(Owner{Kind(kind), id}) {
+			if info, err := e.Info(); err == nil {
+				files, total = append(files, info), total+info.Size()
+			}
 			continue
 		}
 		if ours || strings.HasPrefix(e.Name(), ".new-") {
 			_ = os.Remove(filepath.Join(st.dir, e.Name())) // else the next sweep does
 		}
+	}
+	slices.SortFunc(files, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	for len(files) > 0 && total > st.most {
+		_ = os.Remove(filepath.Join(st.dir, files[0].Name()))
+		total -= files[0].Size()
+		files = files[1:]
 	}
 }
 
