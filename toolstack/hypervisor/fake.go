@@ -83,6 +83,13 @@ func (f *Fake) Add(d Domain) {
 	f.domains[d.UUID] = &fakeDomain{spec: Spec{UUID: d.UUID, Title: d.Name, MemoryBytes: d.MemoryBytes}, state: d.State}
 }
 
+// Adopt puts a domain there as if it had been started before, by another process.
+func (f *Fake) Adopt(spec Spec, state State) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.domains[spec.UUID] = &fakeDomain{spec: spec.clone(), state: state}
+}
+
 // Forget makes a domain vanish without an event, as while disconnected.
 func (f *Fake) Forget(uuid string) {
 	f.mu.Lock()

@@ -119,7 +119,10 @@ func revive(s *db.Snapshot, where map[api.HostRef]*Host) {
 		if v.PowerState == api.VMPowerStatePaused {
 			state = hypervisor.Paused
 		}
-		h.Add(hypervisor.Domain{UUID: v.UUID, Name: v.UUID, State: state, MemoryBytes: v.MemoryStaticMax})
+		h.Adopt(hypervisor.Spec{
+			UUID: v.UUID, Title: v.NameLabel, MemoryBytes: v.MemoryStaticMax,
+			VCPUs: int(v.VCPUsAtStartup), VCPUsMax: int(v.VCPUsMax),
+		}, state)
 	}
 }
 

@@ -278,3 +278,28 @@ func TestReopen(t *testing.T) {
 		t.Error("a pool of another size took the database over")
 	}
 }
+
+// TestUse: guests that run use their virtual CPUs, as many as their rows give them.
+func TestUse(t *testing.T) {
+	s := newStack(t, 1, 20)
+	before, err := s.pool.First().Stats(t.Context())
+	must(t, err)
+	after, err := s.pool.First().Stats(t.Context())
+	must(t, err)
+	grown := 0
+	for i, x := range after {
+		ref, err := db.ByUUID[api.VM](s.DB.Snapshot(), x.UUID)
+		must(t, err)
+		row, err := db.Get(s.DB.Snapshot(), ref)
+		must(t, err)
+		if int64(len(x.VCPUs)) != row.VCPUsAtStartup || x.Memory.Actual != row.MemoryTarget {
+			t.Errorf("%+v of %d vCPUs", x, row.VCPUsAtStartup)
+		}
+		if x.VCPUs[0] > before[i].VCPUs[0] {
+			grown++
+		}
+	}
+	if len(after) < 10 || grown < 10 {
+		t.Errorf("%d of %d guests did something", grown, len(after))
+	}
+}
