@@ -14,7 +14,7 @@ import (
 const metadataNS = "urn:cairn:domain"
 
 // layoutVersion counts changes of what domainXML writes for the same Spec.
-const layoutVersion = 2
+const layoutVersion = 3
 
 // The guest reads these with dmidecode and may key licences to them: they are
 // part of a machine's identity and never change.
@@ -60,7 +60,8 @@ func (c Config) domainXML(s Spec) (string, error) {
 			SuspendToMem:  &libvirtxml.DomainPMPolicy{Enabled: "no"},
 			SuspendToDisk: &libvirtxml.DomainPMPolicy{Enabled: "no"},
 		},
-		Devices: c.devices(s),
+		Devices:      c.devices(s),
+		QEMUOverride: overrides(),
 	}
 	x, err := d.Marshal()
 	if err != nil {
@@ -142,6 +143,7 @@ func (c Config) devices(s Spec) *libvirtxml.DomainDeviceList {
 		Emulator:    c.Emulator,
 		Controllers: controllers(s),
 		Serials:     []libvirtxml.DomainSerial{c.serial(s)},
+		Channels:    c.channels(s),
 		MemBalloon: &libvirtxml.DomainMemBalloon{
 			Model: "virtio", FreePageReporting: "on", Stats: &libvirtxml.DomainMemBalloonStats{Period: statsPeriod},
 		},
@@ -156,24 +158,27 @@ func (c Config) devices(s Spec) *libvirtxml.DomainDeviceList {
 	return d
 }
 
-// serial is COM1 on a unix socket. libvirtd makes the socket before QEMU runs,
-// and hands it the descriptor, so QEMU's confinement does not matter to it. The
-// label gives the socket to the toolstack's group and nothing else of the
-// domain: toolstackd reaches the console without being in QEMU's group.
-//
-// Independent of who is connected, every byte also goes through virtlogd into a
-// log of bounded size.
+// serial is COM1 on a unix socket. Independent of who is connected, every byte also
+// goes through virtlogd into a log of bounded size.
 func (c Config) serial(s Spec) libvirtxml.DomainSerial {
 	port := uint(0)
-	source := &libvirtxml.DomainChardevSourceUNIX{Mode: "bind", Path: c.consolePath(s.UUID)}
-	if c.ConsoleOwner != "" {
-		source.SecLabel = []libvirtxml.DomainDeviceSecLabel{{Model: "dac", Relabel: "yes", Label: c.ConsoleOwner}}
-	}
 	return libvirtxml.DomainSerial{
-		Source: &libvirtxml.DomainChardevSource{UNIX: source},
+		Source: c.socket(c.consolePath(s.UUID)),
 		Target: &libvirtxml.DomainSerialTarget{Port: &port},
 		Log:    &libvirtxml.DomainChardevLog{File: filepath.Join(c.LogDir, s.UUID+"-console.log"), Append: "on"},
 	}
+}
+
+// socket is where a guest's bytes come and go. libvirtd makes the socket before QEMU
+// runs, and hands it the descriptor, so QEMU's confinement does not matter to it. The
+// label gives the socket to the toolstack's group and nothing else of the domain:
+// toolstackd reaches it without being in QEMU's group.
+func (c Config) socket(path string) *libvirtxml.DomainChardevSource {
+	source := &libvirtxml.DomainChardevSourceUNIX{Mode: "bind", Path: path}
+	if c.ConsoleOwner != "" {
+		source.SecLabel = []libvirtxml.DomainDeviceSecLabel{{Model: "dac", Relabel: "yes", Label: c.ConsoleOwner}}
+	}
+	return &libvirtxml.DomainChardevSource{UNIX: source}
 }
 
 func (c Config) consolePath(uuid string) string {

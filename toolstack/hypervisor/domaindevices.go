@@ -161,17 +161,18 @@ const spareSlots = 8
 // iothread does the disks' work, so that a slow disk stalls no virtual CPU.
 const iothread = 1
 
-// controllers: the disks' bus, USB for a tablet or none, and a root port for each
+// controllers: the disks' bus, that of the agent's port, USB for a tablet or none, and a root port for each
 // PCI device there is, and to spare.
 func controllers(s Spec) []libvirtxml.DomainController {
 	zero := uint(0)
-	usb, used := "none", len(s.NICs)+3 // the disks' bus, the balloon, random numbers
+	usb, used := "none", len(s.NICs)+4 // the disks' bus, the agent's port, the balloon, random numbers
 	if s.Graphics {
 		usb, used = "qemu-xhci", used+1
 	}
 	all := []libvirtxml.DomainController{
 		{Type: "usb", Model: usb},
 		{Type: "scsi", Index: &zero, Model: "virtio-scsi", Driver: &libvirtxml.DomainControllerDriver{IOThread: iothread}},
+		{Type: "virtio-serial", Index: &zero},
 	}
 	for i := range used + spareSlots {
 		index := uint(i + 1)

@@ -26,6 +26,7 @@ type Fake struct {
 	fail    map[string]error // error of the next call, by method name
 	saved   map[string]fakeSaved
 	kvm     KVM
+	agents  map[string]func(net.Conn)
 
 	late     map[string]bool // methods whose next answer is lost before they take effect
 	underWay []func()
@@ -38,9 +39,11 @@ type fakeDomain struct {
 	sizes   map[string]int64
 	memory  *MemoryStats
 	stats   *Stats
-	looks   int      // how often Stats has found it running
-	tty     net.Conn // the guest's end of the console, while somebody is connected
-	viewers []net.Conn
+	looks   int        // how often Stats has found it running
+	tty     net.Conn   // the guest's end of the console, while somebody is connected
+	viewers []net.Conn // of screens, and of the agent's port
+	// unserved are the guest's ends of its agent's port that no agent has.
+	unserved []net.Conn
 }
 
 var _ Hypervisor = (*Fake)(nil)
@@ -50,7 +53,8 @@ func NewFake() *Fake {
 	return &Fake{
 		domains: map[string]*fakeDomain{}, deaf: map[string]bool{}, fail: map[string]error{},
 		holds: map[string]bool{}, saved: map[string]fakeSaved{}, late: map[string]bool{},
-		kvm: KVM{Enabled: true, Present: true},
+		agents: map[string]func(net.Conn){},
+		kvm:    KVM{Enabled: true, Present: true},
 	}
 }
 

@@ -1,9 +1,11 @@
 package hypervisor_test
 
 import (
+	"net"
 	"testing"
 	"time"
 
+	"cairn/image/guest/qga"
 	"cairn/toolstack/hypervisor"
 	"cairn/toolstack/hypervisor/conformance"
 )
@@ -19,10 +21,14 @@ func TestFakeConforms(t *testing.T) {
 		},
 		Greeting: "cairn-demo-guest ready",
 		KVM:      true,
-		Volumes:  conformance.Names{},
-		Bridge:   "xenbr0",
-		Hold:     func(_ *testing.T, uuid string) { f.HoldDevices(uuid, true) },
-		Kept:     func(*testing.T, string, bool) {},
+		Answer: func(uuid string) {
+			agent := qga.New(qga.Machine{Console: t.Output(), Off: func(string) { f.End(uuid, hypervisor.ByGuest) }})
+			f.SetAgent(uuid, func(port net.Conn) { _ = agent.Serve(port) })
+		},
+		Volumes: conformance.Names{},
+		Bridge:  "xenbr0",
+		Hold:    func(_ *testing.T, uuid string) { f.HoldDevices(uuid, true) },
+		Kept:    func(*testing.T, string, bool) {},
 		Full: func(_ *testing.T, d hypervisor.Disk) conformance.Full {
 			return conformance.Full{
 				Source: *d.Source, Fail: func(uuid string) { f.FailWrite(uuid, d.ID, hypervisor.NoSpace) }, Grow: func() {},

@@ -71,6 +71,11 @@ type Hypervisor interface {
 	// read stalls the guest's serial port.
 	DialConsole(ctx context.Context, uuid string) (net.Conn, error)
 
+	// DialAgent opens the port of the agent inside the guest, whether or not there is
+	// one: what is written waits for it. QEMU serves one client at a time, so there must
+	// be one caller. ErrNotFound when the domain is not there or has no such port.
+	DialAgent(ctx context.Context, uuid string) (net.Conn, error)
+
 	// Devices change what a running domain has.
 	Devices
 

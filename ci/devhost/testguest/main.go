@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cairn/image/guest/agent"
+	"cairn/image/guest/qga"
 )
 
 func main() {
@@ -33,6 +34,7 @@ func main() {
 	tty, err := os.OpenFile("/dev/ttyS0", os.O_RDWR, 0)
 	must(err)
 	fmt.Fprintf(tty, "testguest ready buttons=%d\r\n", obeyButtons())
+	go qga.Run(qga.Machine{Console: tty, Off: func(string) { must(unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)) }})
 	in := bufio.NewScanner(tty)
 	for in.Scan() {
 		switch line := in.Text(); line {

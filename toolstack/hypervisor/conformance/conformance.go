@@ -26,6 +26,9 @@ type Target struct {
 	KVM        bool
 	// Agent says that the guest obeys the commands of image/guest/agent.
 	Agent bool
+	// Answer makes the guest have an agent that answers as image/guest/qga does, where
+	// it has none by itself.
+	Answer func(uuid string)
 	// Pattern is what the guest's fill writes.
 	Pattern func(seed int64) io.Reader
 	Volumes Volumes
@@ -64,6 +67,7 @@ func Run(t *testing.T, target Target) {
 		{"crash", (*script).crash},
 		{"restart", (*script).restart},
 		{"panics", (*script).panics},
+		{"agent", (*script).agent},
 		{"bounce", (*script).bounce},
 		{"absent", (*script).absent},
 		{"disks", (*script).disks},
@@ -223,6 +227,8 @@ func (s *script) absent() {
 	_, err = s.Hypervisor.DialConsole(s.ctx, s.id)
 	s.is(err, hypervisor.ErrNotFound)
 	_, err = s.Hypervisor.DialConsole(s.ctx, "../libvirt-sock")
+	s.is(err, hypervisor.ErrNotFound)
+	_, err = s.Hypervisor.DialAgent(s.ctx, "../libvirt-sock")
 	s.is(err, hypervisor.ErrNotFound)
 }
 

@@ -2,11 +2,13 @@ package sim_test
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"cairn/image/guest/qga"
 	"cairn/toolstack/api"
 	"cairn/toolstack/console"
 	"cairn/toolstack/db"
@@ -32,10 +34,14 @@ func TestSimulatorConforms(t *testing.T) {
 		},
 		Greeting: "cairn-demo-guest ready",
 		KVM:      true,
-		Volumes:  conformance.Names{},
-		Bridge:   "xenbr0",
-		Hold:     func(_ *testing.T, uuid string) { h.HoldDevices(uuid, true) },
-		Kept:     func(*testing.T, string, bool) {},
+		Answer: func(uuid string) {
+			agent := qga.New(qga.Machine{Console: t.Output(), Off: func(string) { h.End(uuid, hypervisor.ByGuest) }})
+			h.SetAgent(uuid, func(port net.Conn) { _ = agent.Serve(port) })
+		},
+		Volumes: conformance.Names{},
+		Bridge:  "xenbr0",
+		Hold:    func(_ *testing.T, uuid string) { h.HoldDevices(uuid, true) },
+		Kept:    func(*testing.T, string, bool) {},
 		Full: func(_ *testing.T, d hypervisor.Disk) conformance.Full {
 			return conformance.Full{
 				Source: *d.Source, Fail: func(uuid string) { h.FailWrite(uuid, d.ID, hypervisor.NoSpace) }, Grow: func() {},

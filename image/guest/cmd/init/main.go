@@ -3,7 +3,7 @@
 // the serial console, and offers a shell there: Enter starts it and silences
 // the heartbeat, `exit` brings the heartbeat back. A line that is a command of
 // package agent is obeyed instead. The ACPI power button powers the guest off in
-// order.
+// order, and so does a host that asks the guest's agent.
 package main
 
 import (
@@ -12,6 +12,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"cairn/image/guest/qga"
 )
 
 // Drivers that the kernel does not have built in, in load order. Only those of
@@ -48,6 +50,7 @@ func run() error {
 	watchPower(off)
 	fmt.Fprintf(console, "cairn-demo-guest ready kernel=%s cpu=%q\n", release(), cpu())
 	go loadAll(console, otherDrivers)
+	go qga.Run(qga.Machine{Console: console, Off: func(why string) { offer(off, why) }})
 	lines := make(chan string)
 	next := make(chan struct{})
 	go readLines(console, lines, next)
