@@ -73,3 +73,15 @@ func (f *Fake) DialAgent(ctx context.Context, uuid string) (net.Conn, error) {
 	})
 	return ours, err
 }
+
+// Cut breaks whatever connections there are to a guest's sockets.
+func (f *Fake) Cut(uuid string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d := f.domains[uuid]; d != nil {
+		for _, c := range d.viewers {
+			c.Close()
+		}
+		d.viewers = nil
+	}
+}

@@ -55,14 +55,17 @@ type Filesystem struct {
 	Disk       []any  `json:"disk"`
 }
 
-// Agent answers questions; its state outlives the connections it answers on.
+// Agent answers one question after another; its state outlives the connections it
+// answers on.
 type Agent struct {
 	system System
+
+	turn   chan struct{} // of capacity 1: a question is being answered
 	frozen bool
 }
 
 // New returns an agent of a machine.
-func New(s System) *Agent { return &Agent{system: s} }
+func New(s System) *Agent { return &Agent{system: s, turn: make(chan struct{}, 1)} }
 
 // Serve answers what is asked on a port until it fails.
 func (a *Agent) Serve(port io.ReadWriter) error {
@@ -100,6 +103,8 @@ func (f *failure) Error() string { return f.Desc }
 
 // Answer obeys one line; the answer may be empty.
 func (a *Agent) Answer(line []byte) []byte {
+	a.turn <- struct{}{}
+	defer func() { <-a.turn }()
 	var q struct {
 		Execute   string `json:"execute"`
 		Arguments struct {
