@@ -4526,6 +4526,20 @@ func HandleVMSnapshot(r *Registry, f func(c *Call, vm VMRef, newName string, ign
 	})
 }
 
+// HandleVMSnapshotWithQuiesce binds VM.snapshot_with_quiesce(vm, new_name).
+func HandleVMSnapshotWithQuiesce(r *Registry, f func(c *Call, vm VMRef, newName string) (VMRef, error)) {
+	r.bind(1354, func(c *Call, args []Value) (Result, error) {
+		a := arguments{message: 1354, values: args}
+		p0 := VMRef(a.ref(0))
+		p1 := a.text(1)
+		if a.err != nil {
+			return nil, a.err
+		}
+		v, err := f(c, p0, p1)
+		return answer(StringResult(v.String()), err)
+	})
+}
+
 // HandleVMStart binds VM.start(vm, start_paused, force).
 func HandleVMStart(r *Registry, f func(c *Call, vm VMRef, startPaused bool, force bool) error) {
 	r.bind(1355, func(c *Call, args []Value) (Result, error) {

@@ -167,8 +167,11 @@ func (w *watcher) round(ctx context.Context, c *qga.Client, n int) error {
 	if err := w.gather(ctx, c, n); err != nil {
 		return err
 	}
-	w.present()
+	fresh := w.present()
 	w.record(ctx)
+	if fresh {
+		w.m.cfg.Log.Info("guest-agent-present", "uuid", w.uuid, "version", w.facts.info.Version)
+	}
 	return nil
 }
 
@@ -212,14 +215,13 @@ func (w *watcher) gather(ctx context.Context, c *qga.Client, n int) (err error) 
 	return unlessRefused(err)
 }
 
-func (w *watcher) present() {
+// present reports whether it was not known that an agent answers.
+func (w *watcher) present() bool {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	was := w.presence.Presence
 	w.presence, w.info = w.presence.answered(), w.facts.info
-	w.mu.Unlock()
-	if was != Present {
-		w.m.cfg.Log.Info("guest-agent-present", "uuid", w.uuid, "version", w.facts.info.Version)
-	}
+	return was != Present
 }
 
 // within puts one question.

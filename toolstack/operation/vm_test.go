@@ -86,7 +86,7 @@ var documented = map[string]string{
 	"Halted":                          "start start_on provision make_into_template create_vtpm changing_static_range changing_VCPUs changing_memory_limits changing_shadow_memory changing_NVRAM clone copy",
 	"Paused":                          "unpause",
 	"Suspended":                       "resume resume_on",
-	"Running":                         "pause suspend clean_shutdown clean_reboot pool_migrate changing_memory_live awaiting_memory_live changing_VCPUs_live changing_shadow_memory_live send_trigger send_sysrq call_plugin sysprep data_source_op query_services",
+	"Running":                         "pause suspend snapshot_with_quiesce clean_shutdown clean_reboot pool_migrate changing_memory_live awaiting_memory_live changing_VCPUs_live changing_shadow_memory_live send_trigger send_sysrq call_plugin sysprep data_source_op query_services",
 	"Running Paused":                  "hard_reboot",
 	"Running Paused Suspended":        "hard_shutdown shutdown checkpoint get_boot_record",
 	"Halted Suspended":                "destroy export create_template",

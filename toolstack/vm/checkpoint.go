@@ -55,7 +55,7 @@ func (m *Manager) checkpointAsleep(c *api.Call, o *running, j *job, of snapshotO
 		of.image, err = m.copyImage(c, j, vm.SuspendVDI)
 	}
 	if err == nil {
-		of.disks, err = m.snapshotDisks(c, j, o, nil)
+		of.disks, err = m.snapshotDisks(c, j, o, nil, nil)
 	}
 	if err == nil {
 		of.heir, err = m.inherit(c, o.vm)
@@ -96,7 +96,7 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 		return "", o.end(c, err, sleepsOn)
 	}
 	var failed error
-	if of.disks, failed = m.snapshotDisks(c, j, o, nil); failed == nil {
+	if of.disks, failed = m.snapshotDisks(c, j, o, nil, nil); failed == nil {
 		of.heir, failed = m.inherit(ctx, o.vm)
 	}
 	if failed != nil {

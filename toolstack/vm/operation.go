@@ -233,12 +233,13 @@ func (s *Site) gone(ctx context.Context, uuid string) (bool, error) {
 }
 
 // waitGone waits until a domain has ended, pressing its power button now and
-// then: a guest that is still booting misses the first time.
+// then: a guest that is still booting misses the first time, and an agent may agree
+// and not act.
 func (m *Manager) waitGone(ctx context.Context, o *running, press func() error) error {
 	uuid := o.uuid
 	events, cancel := o.site.Hypervisor.Subscribe()
 	defer cancel()
-	again := time.NewTicker(pressInterval)
+	again := time.NewTicker(m.cfg.PressInterval)
 	defer again.Stop()
 	for {
 		select {

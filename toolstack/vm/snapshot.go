@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,38 +30,46 @@ func (m *Manager) snapshot(c *api.Call, ref api.VMRef, name string, ignore []api
 	if err != nil {
 		return "", err
 	}
+	return m.snapshotWith(c, o, snapshotOf{name: name}, ignore, nil)
+}
+
+// snapshotWith takes a snapshot and ends the operation, with the guest at rest unless
+// that is nil.
+func (m *Manager) snapshotWith(c *api.Call, o *running, of snapshotOf, ignore []api.VDIRef, rest *rest) (api.VMRef, error) {
 	j := m.newJob()
 	defer j.end()
-	vm, err := db.Get(m.cfg.DB.Snapshot(), ref)
+	vm, err := db.Get(m.cfg.DB.Snapshot(), o.vm)
 	if err != nil {
 		return "", o.end(c, err, nil)
 	}
-	var image api.VDIRef
 	if vm.PowerState == api.VMPowerStateSuspended {
-		if image, err = m.copyImage(c, j, vm.SuspendVDI); err != nil {
+		if of.image, err = m.copyImage(c, j, vm.SuspendVDI); err != nil {
 			return "", o.end(c, asCancelled(c, err), nil)
 		}
 	}
-	taken, err := m.snapshotDisks(c, j, o, ignore)
-	var h *heir
+	of.disks, err = m.snapshotDisks(c, j, o, ignore, rest)
 	if err == nil {
-		h, err = m.inherit(c, ref)
+		err = rest.check()
+	}
+	if err == nil {
+		of.heir, err = m.inherit(c, o.vm)
 	}
 	if err != nil {
 		return "", o.end(c, asCancelled(c, err), nil)
 	}
 	var made api.VMRef
 	err = o.finish(c, func(tx *db.Tx, vm *api.VM) error {
-		made, err = m.insertSnapshot(tx, ref, vm, snapshotOf{name: name, disks: taken, image: image, state: vm.PowerState, heir: h})
+		of.state = vm.PowerState
+		made, err = m.insertSnapshot(tx, o.vm, vm, of)
 		return err
 	})
-	h.end(c)
+	of.heir.end(c)
 	return made, err
 }
 
 // snapshotDisks takes snapshots of a VM's disks at one instant. A running domain
 // goes on writing to new layers.
-func (m *Manager) snapshotDisks(c *api.Call, j *job, o *running, ignore []api.VDIRef) (map[api.VDIRef]api.VDIRef, error) {
+func (m *Manager) snapshotDisks(c *api.Call, j *job, o *running, ignore []api.VDIRef, rest *rest) (map[api.VDIRef]api.VDIRef, error) {
 	var vdis []api.VDIRef
 	for vdi := range disksOf(m.cfg.DB.Snapshot(), o.vm) {
 		if !slices.Contains(ignore, vdi) {
@@ -79,7 +88,7 @@ func (m *Manager) snapshotDisks(c *api.Call, j *job, o *running, ignore []api.VD
 		return m.cfg.Disks.Snapshot(storage.OnBehalf(j.making(c), o.task), vdis, nil)
 	}
 	return m.cfg.Disks.Snapshot(j.making(c), vdis, func(ctx context.Context, overlays map[api.VDIRef]hypervisor.Source) error {
-		return m.switchDomain(ctx, o, overlays)
+		return rest.during(ctx, func() error { return m.switchDomain(ctx, o, overlays) })
 	})
 }
 
@@ -123,6 +132,7 @@ func (m *Manager) copyImage(c *api.Call, j *job, image api.VDIRef) (api.VDIRef, 
 // snapshotOf is what a snapshot is made of, besides the VM's record.
 type snapshotOf struct {
 	name  string
+	kind  string                    // what its disks are like; crashConsistent when empty
 	disks map[api.VDIRef]api.VDIRef // snapshots by the VM's disks
 	image api.VDIRef                // the memory; null for disks alone
 	state api.VMPowerState          // at the time
@@ -148,7 +158,7 @@ func (m *Manager) insertSnapshot(tx *db.Tx, ref api.VMRef, vm *api.VM, of snapsh
 	s.NameLabel, s.NameDescription, s.BlockedOperations = of.name, "", nil
 	s.IsASnapshot, s.IsATemplate, s.SnapshotOf = true, true, ref
 	s.SnapshotTime = time.Now().UTC().Truncate(time.Second)
-	s.SnapshotInfo = map[string]string{powerStateInfo: string(of.state), diskTypeInfo: crashConsistent}
+	s.SnapshotInfo = map[string]string{powerStateInfo: string(of.state), diskTypeInfo: cmp.Or(of.kind, crashConsistent)}
 	s.Parent = vm.Parent
 	m.reset(s)
 	if !of.image.IsNull() {

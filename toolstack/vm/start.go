@@ -183,6 +183,7 @@ func (m *Manager) recordStarted(tx *db.Tx, site *Site, ref api.VMRef, vm *api.VM
 		return err
 	}
 	recordConsoles(tx, site, ref, vm)
+	recordGuest(tx, vm)
 	return nil
 }
 
@@ -249,7 +250,9 @@ func (m *Manager) recordAway(tx *db.Tx, ref api.VMRef, vm *api.VM) error {
 	if metrics, err := db.Edit(tx, vm.Metrics); err == nil {
 		metrics.MemoryActual, metrics.LastUpdated = 0, time.Now().UTC()
 	}
-	return nil
+	told := vm.GuestMetrics
+	vm.GuestMetrics = ""
+	return deleteIfThere(tx, told)
 }
 
 // hvError turns an error of the hypervisor into one of the API where there is

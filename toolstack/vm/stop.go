@@ -64,9 +64,9 @@ func (m *Manager) stopAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop f
 	})
 }
 
-// askToStop presses the power button and waits for the end.
+// askToStop asks the guest to end, and waits until it has.
 func (m *Manager) askToStop(c *api.Call, o *running, limit time.Duration) error {
-	press := func() error { return o.site.Hypervisor.Shutdown(c, o.uuid) }
+	press := m.button(c, o)
 	if err := press(); err != nil {
 		if errors.Is(err, hypervisor.ErrNotFound) {
 			return nil

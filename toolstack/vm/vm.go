@@ -108,6 +108,8 @@ type Config struct {
 	SpaceRetry time.Duration
 	// Disks is storage; without it there are machines without disks alone.
 	Disks Disks
+	// Guests are the agents in machines; nil where nobody talks to any.
+	Guests Guests
 	// NVRAM copies what firmware and TPMs remember; nil where nobody keeps any.
 	NVRAM NVRAM
 	// Others are further hosts to speak for, of a simulated pool; none otherwise.
@@ -118,7 +120,9 @@ type Config struct {
 	// ShutdownTimeout bounds a clean shutdown; 0 is twenty minutes, as clients of
 	// this API expect.
 	ShutdownTimeout time.Duration
-	Log             *slog.Logger
+	// PressInterval paces presses of the power button; 0 is fifteen seconds.
+	PressInterval time.Duration
+	Log           *slog.Logger
 }
 
 // DefaultGuestDir is where the image keeps the demo guest.
@@ -173,8 +177,14 @@ func New(cfg Config) *Manager {
 	if cfg.Memory == nil {
 		cfg.Memory = accountant(cfg.DB, sitesOf(cfg))
 	}
+	if cfg.Guests == nil {
+		cfg.Guests = noGuests{}
+	}
 	if cfg.SpaceRetry == 0 {
 		cfg.SpaceRetry = spaceRetry
+	}
+	if cfg.PressInterval == 0 {
+		cfg.PressInterval = pressInterval
 	}
 	if cfg.Sleep == nil {
 		cfg.Sleep = sleep
@@ -200,6 +210,7 @@ func (m *Manager) Register(r *api.Registry) {
 	api.HandleVMProvision(r, m.provision)
 	api.HandleVMDestroy(r, m.destroy)
 	api.HandleVMSnapshot(r, m.snapshot)
+	api.HandleVMSnapshotWithQuiesce(r, m.snapshotWithQuiesce)
 	api.HandleVMCheckpoint(r, m.checkpoint)
 	api.HandleVMRevert(r, m.revert)
 	r.Override("VM.set_is_a_template", m.setIsATemplate)

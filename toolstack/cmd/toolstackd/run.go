@@ -23,6 +23,7 @@ import (
 	"cairn/toolstack/db"
 	"cairn/toolstack/device"
 	"cairn/toolstack/event"
+	"cairn/toolstack/guest"
 	"cairn/toolstack/host"
 	"cairn/toolstack/hypervisor"
 	"cairn/toolstack/memory"
@@ -93,6 +94,7 @@ type toolstack struct {
 	alerts   *alert.Manager
 	mail     *mail.Mailer
 	figures  *metrics.Manager
+	guests   *guest.Manager // the agents in them
 	disks    *storage.Manager
 	devices  *device.Manager
 	vms      *vm.Manager
@@ -254,8 +256,9 @@ func (t *toolstack) build() error {
 	t.devices = device.New(device.Config{
 		DB: t.db, Storage: t.disks, Network: t.networks, Hypervisor: t.hypervisorOf, True: t.ready, Log: log.With("component", "device"),
 	})
+	t.guests = guest.New(guest.Config{DB: t.db, Ports: t.portsOf, Log: log.With("component", "guest")})
 	t.vms = vm.New(vm.Config{
-		Memory: t.memory, Devices: t.devices, Disks: t.disks, NVRAM: t.nvram, Alerts: t.alerts, Hostd: t.hostd,
+		Guests: t.guests, Memory: t.memory, Devices: t.devices, Disks: t.disks, NVRAM: t.nvram, Alerts: t.alerts, Hostd: t.hostd,
 		DB: t.db, Hypervisor: t.hv, Consoles: consoles, Host: t.host, Others: t.others, GuestDir: t.cfg.guests,
 		Log: log.With("component", "vm"),
 	})
@@ -340,6 +343,15 @@ func (t *toolstack) hypervisorOf(ref api.HostRef) hypervisor.Hypervisor {
 	return nil
 }
 
+// portsOf are the ports of agents in guests. Simulated guests have none, and rows that
+// say what they would tell.
+func (t *toolstack) portsOf(ref api.HostRef) guest.Ports {
+	if ref == t.host.Ref() && t.cfg.pool == nil {
+		return t.hv
+	}
+	return nil
+}
+
 // memories are the hosts whose memory this process accounts for.
 func (t *toolstack) memories() []memory.Site {
 	sites := []memory.Site{{Host: t.host, Balloons: t.hv}}
@@ -397,6 +409,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	group.Go(func() error { return t.memory.Run(ctx) })
 	group.Go(func() error { return t.figures.Run(ctx) })
 	group.Go(func() error { return t.mail.Run(ctx) })
+	group.Go(func() error { return t.guests.Run(ctx) })
 	group.Go(func() error { return t.runDisks(ctx) })
 	if t.cfg.pool != nil {
 		group.Go(func() error { return t.cfg.pool.Run(ctx, t.db) })

@@ -58,7 +58,7 @@ func says(answers ...string) func(net.Conn) {
 
 const synced = "\xff{\"return\":%d}\n"
 
-type demo struct{ frozen, off chan string }
+type demo struct{ off chan string }
 
 func (demo) OS() map[string]string {
 	return map[string]string{"id": "debian", "name": "Debian GNU/Linux", "pretty-name": "Debian GNU/Linux 13 (trixie)", "version-id": "13", "kernel-release": "6.12.1"}
