@@ -50,7 +50,7 @@ var modules = []string{
 	"drivers/ata/libata.ko", "drivers/ata/libahci.ko", "drivers/ata/ahci.ko",
 	"drivers/cdrom/cdrom.ko", "drivers/scsi/sr_mod.ko", "fs/isofs/isofs.ko",
 	"net/core/failover.ko", "drivers/net/net_failover.ko", "drivers/net/virtio_net.ko",
-	"drivers/net/ethernet/intel/e1000e/e1000e.ko", "drivers/virtio/virtio_balloon.ko", "drivers/char/virtio_console.ko",
+	"drivers/net/ethernet/intel/e1000e/e1000e.ko", "drivers/virtio/virtio_balloon.ko",
 }
 
 func writeInitrd(tree, program, path string) error {

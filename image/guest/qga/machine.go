@@ -16,21 +16,24 @@ import (
 // portName is what the host calls the agent's port.
 const portName = "org.qemu.guest_agent.0"
 
-// wait is the pause before a port is looked for, or read, again: while nobody is
-// connected on the host's side it reads as ended.
-const wait = 100 * time.Millisecond
+// Pauses before a port is looked for again, and before one is read again on whose other
+// side nobody is connected: that reads as ended.
+const (
+	seekPause = time.Second
+	readPause = 100 * time.Millisecond
+)
 
 // Run answers on the machine's port, as soon as it is there, for good.
 func Run(s System) {
 	a := New(s)
 	for {
 		if port, err := open(); err == nil {
-			for err := error(io.EOF); errors.Is(err, io.EOF); time.Sleep(wait) {
+			for err := error(io.EOF); errors.Is(err, io.EOF); time.Sleep(readPause) {
 				err = a.Serve(port)
 			}
 			port.Close()
 		}
-		time.Sleep(wait)
+		time.Sleep(seekPause)
 	}
 }
 
