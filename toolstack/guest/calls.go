@@ -10,7 +10,7 @@ import (
 
 const (
 	// handover is how long a call waits for a watcher that is in the middle of a round.
-	handover = roundLimit
+	handover = 10 * time.Second
 	// freezeWait is what a guest gets to write out what it has.
 	freezeWait = 30 * time.Second
 	// FreezeLimit is how long a guest stays frozen at most: services in it, and who uses

@@ -12,11 +12,13 @@ import (
 
 // facts are what an agent has told.
 type facts struct {
-	info  qga.Info
-	os    qga.OS
-	host  string
-	nics  []qga.Interface
-	disks []qga.Filesystem
+	info qga.Info
+	os   qga.OS
+	host string
+	// networks are those of the machine's own NICs: of the hundreds that a guest may have
+	// nothing else is kept.
+	networks map[string]string
+	disks    []qga.Filesystem
 }
 
 // maxAddresses of each kind are shown of one NIC.
@@ -25,10 +27,9 @@ const maxAddresses = 16
 // windows is how the agent calls that system.
 const windows = "mswindows"
 
-// describe writes facts into a record. devices are the numbers of the machine's NICs by
-// MAC. Of an agent that is gone the addresses are gone, too: somebody else may have them
-// by now; what runs in the guest is likely what ran.
-func (f facts) describe(g *api.VMGuestMetrics, devices map[string]string, p Presence) {
+// describe writes facts into a record. Of an agent that is gone the addresses are gone,
+// too: somebody else may have them by now; what runs in the guest is likely what ran.
+func (f facts) describe(g *api.VMGuestMetrics, p Presence) {
 	g.Live = p == Present
 	if p == Gone {
 		g.Networks = map[string]string{}
@@ -40,7 +41,7 @@ func (f facts) describe(g *api.VMGuestMetrics, devices map[string]string, p Pres
 	g.NetbiosName = present(map[string]string{"host_name": f.host})
 	g.PVDriversVersion = driversVersion(f.info.Version)
 	g.PVDriversDetected, g.PVDriversUpToDate = true, true
-	g.Networks = networks(f.nics, devices)
+	g.Networks = f.networks
 	g.Disks = disks(f.disks)
 	g.Other = features(f.info)
 	g.CanUseHotplugVBD, g.CanUseHotplugVIF = api.TristateTypeYes, api.TristateTypeYes
@@ -81,7 +82,7 @@ func driversVersion(version string) map[string]string {
 	return v
 }
 
-// networks lists addresses by NIC. A bridge or bond in the guest has the MAC of one of
+// networks lists addresses by NIC; devices are the numbers of the machine's by MAC. A bridge or bond in the guest has the MAC of one of
 // its NICs, which then has its addresses.
 func networks(nics []qga.Interface, devices map[string]string) map[string]string {
 	seen, m := map[string]bool{}, map[string]string{}

@@ -83,23 +83,23 @@ func TestNetworks(t *testing.T) {
 
 // TestDescribe: what is lost with the agent, step by step.
 func TestDescribe(t *testing.T) {
-	f := facts{os: qga.OS{ID: "debian"}, host: "web1", nics: []qga.Interface{nic("e", "m", "192.0.2.1")}, disks: []qga.Filesystem{{Mountpoint: "/", Type: "ext4", Total: 5}}}
+	f := facts{os: qga.OS{ID: "debian"}, host: "web1", networks: map[string]string{"1/ip": "192.0.2.1"}, disks: []qga.Filesystem{{Mountpoint: "/", Type: "ext4", Total: 5}}}
 	g := api.NewVMGuestMetrics()
-	f.describe(g, map[string]string{"m": "1"}, Unknown)
+	f.describe(g, Unknown)
 	if g.Live || g.PVDriversDetected || g.OSVersion != nil || g.CanUseHotplugVBD != api.TristateTypeUnspecified {
 		t.Errorf("of nobody: %+v", g)
 	}
-	f.describe(g, map[string]string{"m": "1"}, Present)
+	f.describe(g, Present)
 	if !g.Live || !g.PVDriversDetected || !g.PVDriversUpToDate || g.OSVersion["distro"] != "debian" || g.Networks["1/ip"] != "192.0.2.1" ||
 		g.NetbiosName["host_name"] != "web1" || g.Disks["0/mountpoint"] != "/" || g.Disks["0/type"] != "ext4" || g.Disks["0/total"] != "5" ||
 		g.Other["feature-suspend"] != "1" || g.Other["feature-shutdown"] != "" || g.CanUseHotplugVIF != api.TristateTypeYes {
 		t.Errorf("present: %+v", g)
 	}
-	f.describe(g, nil, Hung)
+	f.describe(g, Hung)
 	if g.Live || g.Networks["1/ip"] == "" {
 		t.Errorf("hung: %+v", g)
 	}
-	f.describe(g, nil, Gone)
+	f.describe(g, Gone)
 	if g.Live || len(g.Networks) != 0 || g.OSVersion["distro"] != "debian" {
 		t.Errorf("gone: %+v", g)
 	}

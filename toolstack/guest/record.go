@@ -54,7 +54,7 @@ func (w *watcher) differs(r db.Reader) (*api.VMGuestMetrics, api.VMGuestMetricsR
 		was, ref = api.NewVMGuestMetrics(), ""
 	}
 	fresh := was.Clone()
-	w.facts.describe(fresh, devices(r, vm), w.now())
+	w.facts.describe(fresh, w.now())
 	if reflect.DeepEqual(was, fresh) {
 		return nil, ""
 	}
@@ -62,8 +62,12 @@ func (w *watcher) differs(r db.Reader) (*api.VMGuestMetrics, api.VMGuestMetricsR
 }
 
 // devices are the numbers of a machine's NICs by their MACs.
-func devices(r db.Reader, vm *api.VM) map[string]string {
+func devices(r db.Reader, ref api.VMRef) map[string]string {
 	m := map[string]string{}
+	vm, err := db.Get(r, ref)
+	if err != nil {
+		return m
+	}
 	for _, ref := range vm.VIFs {
 		if v, err := db.Get(r, ref); err == nil {
 			m[strings.ToLower(v.MAC)] = v.Device

@@ -199,9 +199,11 @@ func (w *watcher) meet(ctx context.Context, c *qga.Client, n int) (err error) {
 
 // gather asks about the guest. What the agent does not know stays empty.
 func (w *watcher) gather(ctx context.Context, c *qga.Client, n int) (err error) {
-	if w.facts.nics, err = within(ctx, c.Interfaces); unlessRefused(err) != nil {
+	nics, err := within(ctx, c.Interfaces)
+	if unlessRefused(err) != nil {
 		return err
 	}
+	w.facts.networks = networks(nics, devices(w.m.cfg.DB.Snapshot(), w.ref))
 	if n%rareRounds != 0 {
 		return nil
 	}

@@ -41,6 +41,7 @@ func (c *Client) Sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.lines.limit = maxHandshake
 	return c.during(ctx, "handshake", func() error {
 		if _, err := c.conn.Write(line); err != nil {
 			return err
@@ -70,6 +71,7 @@ func (c *Client) Ask(ctx context.Context, command string, arguments, out any) er
 	if err != nil {
 		return err
 	}
+	c.lines.limit = MaxAnswer
 	return c.during(ctx, command, func() error {
 		if _, err := c.conn.Write(line); err != nil {
 			return err

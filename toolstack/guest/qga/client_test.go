@@ -128,6 +128,7 @@ func TestHandshake(t *testing.T) {
 		"plain":                   {says(synced), nil},
 		"stale answer first":      {says("{\"return\":{\"pretty-name\":\"old\"}}\n" + synced), nil},
 		"stale handshake first":   {says("\xff{\"return\":12}\n" + synced), nil},
+		"a long line first":       {says(strings.Repeat("z", 100<<10) + "\n" + synced), nil},
 		"half an answer lost":     {says("turn\":[{\"na" + synced), nil},
 		"agent's complaint first": {says("{\"error\":{\"class\":\"GenericError\",\"desc\":\"Invalid JSON syntax\"}}\n" + synced), nil},
 		"garbage first":           {says("\x00\x01\xfe]]}}\n\n\n\xff\xff" + synced), nil},
@@ -322,8 +323,14 @@ func (r *replay) Read(b []byte) (n int, _ error) {
 // stands before it.
 func FuzzSplit(f *testing.F) {
 	f.Add([]byte("a\xffb\nc\n"), 1)
+	f.Add([]byte(strings.Repeat("x", 30)+"\nshort\n"+strings.Repeat("y", 30)+"\xffagain\n"), 4)
 	f.Fuzz(func(t *testing.T, sent []byte, size int) {
 		whole, parts := split(sent, len(sent)+1), split(sent, min(max(size, 1), 9))
+		for _, m := range whole {
+			if strings.IndexByte(m, sentinel) >= 0 || strings.IndexByte(m, '\n') >= 0 {
+				t.Errorf("%q has a line %q", sent, m)
+			}
+		}
 		if !reflect.DeepEqual(whole, parts) {
 			t.Errorf("%q in one is %q, in parts %q", sent, whole, parts)
 		}
@@ -331,10 +338,13 @@ func FuzzSplit(f *testing.F) {
 }
 
 func split(b []byte, size int) (all []string) {
-	var s splitter
+	s := splitter{limit: 20}
 	for len(b) > 0 {
 		m, n, ok := s.feed(b[:min(len(b), size)])
 		b = b[n:]
+		if len(s.text) > s.limit || ok && len(m.text) > s.limit {
+			panic("it keeps too much")
+		}
 		if ok {
 			all = append(all, fmt.Sprint(m.delimited, string(m.text)))
 		}

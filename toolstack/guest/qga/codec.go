@@ -11,8 +11,8 @@
 //
 // What comes in is a stranger's. A guest may send anything, any amount, or nothing: a
 // question ends with its context, and no question takes in more than MaxAnswer bytes,
-// whatever they are. Nothing is read between questions, so a guest that talks by itself
-// fills its own port and stops. Texts are cut and cleaned before they are handed out.
+// whatever they are, nor a handshake, which keeps next to nothing of them. Nothing is
+// read between questions, so a guest that talks by itself fills its own port and stops. Texts are cut and cleaned before they are handed out.
 //
 // A Client is one goroutine's: there is one question at a time.
 package qga
@@ -72,8 +72,17 @@ type message struct {
 	delimited bool
 }
 
-// splitter cuts what comes into lines. How much it keeps is the caller's to bound.
-type splitter struct{ message }
+// splitter cuts what comes into lines. It keeps no more than limit bytes, and drops a
+// line that is longer.
+type splitter struct {
+	message
+	limit int
+	long  bool // the line is
+}
+
+// maxHandshake is more than any answer to a handshake has: while nobody may be there,
+// nothing longer is kept.
+const maxHandshake = 256
 
 // feed takes bytes up to the end of a line, and reports how many, and whether there was
 // one. What stands before a sentinel is dropped.
@@ -81,12 +90,18 @@ func (s *splitter) feed(b []byte) (found message, n int, ok bool) {
 	for i, c := range b {
 		switch c {
 		case sentinel:
-			s.message = message{delimited: true}
+			s.message, s.long = message{delimited: true}, false
 		case '\n':
-			found, s.message = s.message, message{}
-			return found, i + 1, true
+			found, ok = s.message, !s.long
+			if s.message, s.long = (message{}), false; ok {
+				return found, i + 1, true
+			}
 		default:
-			s.text = append(s.text, c)
+			if s.long = s.long || len(s.text) >= s.limit; s.long {
+				s.text = nil
+			} else {
+				s.text = append(s.text, c)
+			}
 		}
 	}
 	return message{}, len(b), false
