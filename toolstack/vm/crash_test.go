@@ -41,6 +41,7 @@ var crashCases = []crashCase{
 	{"copy", halted, nothing, func(l *life) error { return l.call(nil, "VM.copy", l.subject, "made", "") }, madeOrNot},
 	{"snapshot halted", halted, nothing, takeSnapshot, madeOrNot},
 	{"snapshot running", running, nothing, takeSnapshot, awakeAnd(madeOrNot)},
+	{"snapshot at rest", running, nothing, takeQuiesced, awakeAnd(madeOrNot)},
 	{"snapshot suspended", suspended, nothing, takeSnapshot, asleepAnd(madeOrNot)},
 	{"checkpoint running", running, nothing, takeCheckpoint, awakeAnd(madeOrNot)},
 	{"checkpoint suspended", suspended, nothing, takeCheckpoint, asleepAnd(madeOrNot)},
@@ -55,6 +56,8 @@ var crashCases = []crashCase{
 func nothing(*life) {}
 
 func takeSnapshot(l *life) error { return l.call(nil, "VM.snapshot", l.subject, "made", []string{}) }
+
+func takeQuiesced(l *life) error { return l.call(nil, "VM.snapshot_with_quiesce", l.subject, "made") }
 
 func takeCheckpoint(l *life) error { return l.call(nil, "VM.checkpoint", l.subject, "made") }
 

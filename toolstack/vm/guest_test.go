@@ -143,17 +143,8 @@ func TestCleanShutdownAsksTheAgent(t *testing.T) {
 // TestAgentThatDoesNothing: the power button is pressed after an agent that agreed and
 // did not act, and at once where the agent cannot be asked.
 func TestAgentThatDoesNothing(t *testing.T) {
-	r := newGuestRig(t)
-	ref := r.install("x")
-	i := &inside{}
-	r.present(ref, i)
-	r.Must(nil, "VM.clean_shutdown", ref)
-	r.state(ref, api.VMPowerStateHalted)
-	if i.log() != "off" {
-		t.Errorf("the guest did %q", i.log())
-	}
-	for _, err := range []error{guest.ErrAbsent, guest.ErrUnsupported, errors.New("it refuses")} {
-		s := newStackEdit(t, func(c *vm.Config) { c.Guests = agents{err: err} })
+	for _, err := range []error{nil, guest.ErrAbsent, guest.ErrUnsupported, errors.New("it refuses")} {
+		s := newStackEdit(t, func(c *vm.Config) { c.Guests, c.PressInterval = agents{err: err}, 5*time.Millisecond })
 		ref := s.makeVM("x")
 		s.Must(nil, "VM.start", ref, false, false)
 		s.Must(nil, "VM.clean_shutdown", ref)

@@ -286,7 +286,7 @@ func (w *world) boot() *life {
 		DB: l.db, Storage: l.store, Network: ports{l.db}, Hypervisor: func(api.HostRef) hypervisor.Hypervisor { return hv },
 	})
 	vms := vm.New(vm.Config{
-		DB: l.db, Hypervisor: hv, Consoles: noConsoles{}, Host: w.host, Devices: devices, Disks: images{l.store, l.db, w.hv}, GuestDir: "/nowhere", NVRAM: w.nvram,
+		Guests: agents{}, DB: l.db, Hypervisor: hv, Consoles: noConsoles{}, Host: w.host, Devices: devices, Disks: images{l.store, l.db, w.hv}, GuestDir: "/nowhere", NVRAM: w.nvram,
 	})
 	l.store.Register(l.reg)
 	devices.Register(l.reg)
