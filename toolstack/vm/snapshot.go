@@ -77,7 +77,7 @@ func (m *Manager) snapshotDisks(c *api.Call, j *job, o *running, ignore []api.VD
 		}
 	}
 	if len(vdis) == 0 {
-		return nil, nil
+		return nil, rest.during(c, func() error { return nil })
 	}
 	slices.Sort(vdis)
 	vm, err := db.Get(m.cfg.DB.Snapshot(), o.vm)

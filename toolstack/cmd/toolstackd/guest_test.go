@@ -1,7 +1,7 @@
 package main
 
 import (
-	"io"
+	"bytes"
 	"net"
 	"strings"
 	"testing"
@@ -17,7 +17,8 @@ func TestGuestAgent(t *testing.T) {
 	c := newCommandLine(t, d.address())
 	vm := c.xe("vm-install", "template=Cairn demo guest", "new-name-label=web")
 	off := make(chan string, 1)
-	agent := qga.New(qga.Machine{Console: io.Discard, Off: func(why string) {
+	var said bytes.Buffer // by the agent's goroutine, read when that has answered
+	agent := qga.New(qga.Machine{Console: &said, Off: func(why string) {
 		off <- why
 		d.hv.End(vm, hypervisor.ByGuest)
 	}})
@@ -31,6 +32,7 @@ func TestGuestAgent(t *testing.T) {
 	c.want(get("live")+" "+get("PV-drivers-up-to-date"), "true true")
 	snapshot := c.xe("vm-snapshot-with-quiesce", "vm=web", "new-name-label=rest")
 	c.want(c.xe("snapshot-param-get", "uuid="+snapshot, "param-name=name-label"), "rest")
+	c.want(said.String(), "guest-agent freeze\nguest-agent thaw\n")
 
 	d.hv.IgnorePowerButton(vm)
 	c.xe("vm-shutdown", "vm=web")

@@ -102,7 +102,7 @@ func emulator() *hosttest.Hostd {
 	return h
 }
 
-func readUntil(t *testing.T, r io.Reader, want string) {
+func readUntil(t *testing.T, r io.Reader, want string) (said string) {
 	t.Helper()
 	var got strings.Builder
 	b := make([]byte, 4096)
@@ -113,4 +113,5 @@ func readUntil(t *testing.T, r io.Reader, want string) {
 			t.Fatalf("console: %v after %q, want %q", err, got.String(), want)
 		}
 	}
+	return got.String()
 }
