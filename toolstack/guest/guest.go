@@ -27,7 +27,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"time"
 
 	"cairn/journal"
 	"cairn/toolstack/api"
@@ -174,13 +173,4 @@ func (m *Manager) watcherOf(uuid string) *watcher {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.byUUID[uuid]
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

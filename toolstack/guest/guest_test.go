@@ -18,6 +18,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/guest"
+	protocol "cairn/toolstack/guest/qga"
 	"cairn/toolstack/hypervisor"
 )
 
@@ -218,6 +219,11 @@ func TestHangs(t *testing.T) {
 		r.presence(guest.Present)
 		generation := r.db.Snapshot().Generation()
 		hang.Lock()
+		start := time.Now()
+		r.is(r.m.PowerOff(r.Context(), r.uuid), protocol.ErrSilent) // nobody knows yet
+		if took := time.Since(start); took > 10*time.Second {
+			r.Errorf("a call waited %s for an agent that hangs", took)
+		}
 		r.pass(15 * time.Second)
 		r.presence(guest.Present)
 		r.pass(75 * time.Second)

@@ -67,7 +67,10 @@ func (w *watcher) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		sleep(ctx, w.failed(ctx, err))
+		select {
+		case <-time.After(w.failed(ctx, err)):
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/guest"
-	qgaclient "cairn/toolstack/guest/qga"
+	protocol "cairn/toolstack/guest/qga"
 	"cairn/toolstack/hypervisor"
 	"cairn/toolstack/vm"
 	"cairn/toolstack/wire/wiretest"
@@ -222,7 +222,7 @@ func TestSnapshotWithQuiesceFails(t *testing.T) {
 		"no agent":          {agents: agents{err: guest.ErrAbsent}, code: api.CodeVMSnapshotWithQuiesceNotSupported, params: 2},
 		"agent cannot":      {agents: agents{freeze: guest.ErrUnsupported}, code: api.CodeVMSnapshotWithQuiesceNotSupported, params: 2},
 		"agent refuses":     {agents: agents{freeze: lost}, code: api.CodeVMSnapshotWithQuiesceFailed, params: 1},
-		"agent hangs":       {agents: agents{freeze: errors.Join(lost, context.DeadlineExceeded, qgaclient.ErrSilent)}, code: api.CodeVMSnapshotWithQuiescePluginDeosNotRespond, params: 1},
+		"agent hangs":       {agents: agents{freeze: errors.Join(lost, context.DeadlineExceeded, protocol.ErrSilent)}, code: api.CodeVMSnapshotWithQuiescePluginDeosNotRespond, params: 1},
 		"went on too early": {agents: agents{thaw: guest.ErrThawed}, code: api.CodeVMSnapshotWithQuiesceTimeout, params: 1},
 		"lost when to go on": {agents: agents{thaw: guest.ErrAbsent}, code: api.CodeVMSnapshotWithQuiescePluginDeosNotRespond,
 			params: 1},
