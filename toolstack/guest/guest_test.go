@@ -424,7 +424,6 @@ func TestFreezeFails(t *testing.T) {
 				if tt.want != nil {
 					r.is(err, tt.want)
 				}
-				r.inside.freeze = nil
 				r.pass(2 * time.Minute)
 				if r.inside.log() != tt.did {
 					r.Errorf("the guest did %q, want %q", r.inside.log(), tt.did)
