@@ -1,0 +1,84 @@
+// Package disk says what a disk's bytes are to those who stream them: formats read and
+// write a Device and do not know what lies behind it.
+//
+// What is kept: a device has one size for as long as it is open, extents tell no byte
+// as zero that reads as something else, and what Flush returned after is there when the
+// power goes. A Device lives as long as the context it was opened with; its methods
+// fail soon after that ends.
+package disk
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// Device is a disk's bytes. Methods may be called concurrently.
+type Device interface {
+	io.ReaderAt
+	io.WriterAt
+	Size() int64
+	// Extents tells the parts of [off, off+n) in order, without gaps; Zero parts read as zeros.
+	Extents(ctx context.Context, off, n int64) ([]Extent, error)
+	Zero(off, n int64) error // writes zeros, punching a hole where possible
+	Flush() error
+	Close() error
+}
+
+// Extent is a part of a disk.
+type Extent struct {
+	Off, Len int64
+	Zero     bool
+}
+
+// End is the first byte behind it.
+func (e Extent) End() int64 { return e.Off + e.Len }
+
+// Append adds an extent behind the others, to the last one where they are of one kind.
+func Append(all []Extent, e Extent) []Extent {
+	last := len(all) - 1
+	switch {
+	case e.Len == 0:
+	case last >= 0 && all[last].Zero == e.Zero && all[last].End() == e.Off:
+		all[last].Len += e.Len
+	default:
+		all = append(all, e)
+	}
+	return all
+}
+
+// Within refuses what does not lie in a device of a size.
+func Within(off, n, size int64) error {
+	if off < 0 || n < 0 || off > size || n > size-off {
+		return fmt.Errorf("%d bytes at %d do not lie in a disk of %d", n, off, size)
+	}
+	return nil
+}
+
+// window is how much of a disk is asked for at once: a disk whose every other cluster
+// is a hole has 8,192 extents in it.
+const window = 1 << 30
+
+// All is the whole disk in extents, in order. Neighbours may be of one kind.
+func All(ctx context.Context, d Device) iter.Seq2[Extent, error] {
+	return Part(ctx, d, 0, d.Size())
+}
+
+// Part is All for the bytes [off, off+n).
+func Part(ctx context.Context, d Device, off, n int64) iter.Seq2[Extent, error] {
+	return func(yield func(Extent, error) bool) {
+		for end := off + n; off < end; off += window {
+			list, err := d.Extents(ctx, off, min(window, end-off))
+			if err != nil {
+				yield(Extent{}, err)
+				return
+			}
+			for _, e := range list {
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}
+	}
+}
