@@ -64,7 +64,7 @@ func child(dir string) error {
 	log := journal.New(os.Stderr, "hostd")
 	h := &Host{
 		Paths: pathsIn(dir), System: &fakeSystem{dir: dir, log: journal.New(os.Stderr, "system")}, Kernel: newFakeKernel(dir), Guard: newFakeGuard(dir),
-		Files: config.OS{}, Listener: l, Log: log, WatchdogEvery: limit / 2,
+		Files: config.OS{}, Listener: l, Log: log, WatchdogEvery: limit / 2, Tools: lender{},
 	}
 	return h.Run(ctx)
 }

@@ -101,6 +101,7 @@ type Host struct {
 	ports   *ports
 	storage storage.Mounts
 
+	running      context.Context // ends when hostd does
 	repositories *repository.Manager
 	jobs         *job.Book
 	kvm          *kvm
@@ -116,7 +117,7 @@ func (h *Host) inventory() inventory.Source {
 func (h *Host) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h.kvm = newKVM()
+	h.kvm, h.running = newKVM(), ctx
 	start := time.Now()
 	enough := h.askForTime(ctx)
 	h.mountStorage()
@@ -160,6 +161,7 @@ func (h *Host) newRepositories() *repository.Manager {
 			Sys: h.Paths.Sys, Dev: h.Paths.Dev, Proc: h.Paths.Proc, BootDisk: h.storage.BootDisk, Tools: h.Tools,
 		},
 		MountDir: h.Paths.Mounts, Record: h.Paths.Run + "/repositories.json", LVMDir: h.Paths.Run + "/lvm",
+		ExportDir:    h.Paths.Run + "/exports",
 		FilePrefixes: h.Paths.Repositories, ISOPrefixes: h.Paths.ISOs,
 		User: h.VolumeUser, Group: h.VolumeGroup,
 	})

@@ -87,6 +87,8 @@ func (h *Host) routeStorage(mux *http.ServeMux) {
 	mux.HandleFunc("POST"+volume+"/commit", h.postCommit)
 	mux.HandleFunc("POST"+volume+"/check", h.postCheck)
 	mux.HandleFunc("POST"+volume+"/copy", h.postCopy)
+	mux.HandleFunc("POST"+volume+"/export", h.postExport)
+	mux.HandleFunc("DELETE /v1/exports/{id}", h.deleteExport)
 	mux.HandleFunc("GET /v1/jobs/{id}", h.getJob)
 	mux.HandleFunc("DELETE /v1/jobs/{id}", h.deleteJob)
 }
@@ -113,13 +115,19 @@ func (h *Host) answer(w http.ResponseWriter, v any) {
 	}
 }
 
-// refuse answers with an error and logs one line. Anything but a client.Error
-// is an internal one.
-func (h *Host) refuse(w http.ResponseWriter, r *http.Request, err error) {
+// failure is what a client is told of an error. Anything but a client.Error is an
+// internal one.
+func failure(err error) *client.Error {
 	var e *client.Error
 	if !errors.As(err, &e) {
 		e = &client.Error{Status: http.StatusInternalServerError, Code: client.CodeInternal, Message: err.Error()}
 	}
+	return e
+}
+
+// refuse answers with an error and logs one line.
+func (h *Host) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	e := failure(err)
 	h.Log.Warn("request-refused", "verb", r.Method+" "+r.URL.Path, "code", e.Code, "err", e.Message)
 	body, jerr := json.Marshal(e)
 	if jerr != nil {

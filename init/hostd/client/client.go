@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -52,7 +53,10 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("hostd: %s: %s", e.Code, e.Message) }
 
 // Client calls hostd.
-type Client struct{ http *http.Client }
+type Client struct {
+	http *http.Client
+	root string // where the root of a host that is not this machine is seen, as labs have it
+}
 
 // New returns a client of the hostd listening on the unix socket at path.
 func New(path string) *Client {
@@ -60,11 +64,15 @@ func New(path string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	}
-	return Over(&http.Transport{
+	c := Over(&http.Transport{
 		DialContext:         dial,
 		MaxIdleConnsPerHost: 2,
 		IdleConnTimeout:     30 * time.Second,
 	})
+	if root, ok := strings.CutSuffix(path, Socket); ok {
+		c.root = root
+	}
+	return c
 }
 
 // Over returns a client whose requests take another way to hostd than its socket.

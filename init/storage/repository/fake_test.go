@@ -20,6 +20,7 @@ import (
 
 	"cairn/init/storage"
 	"cairn/init/storage/media"
+	"cairn/init/storage/qemuimg"
 	"cairn/init/storage/tool"
 )
 
@@ -76,7 +77,7 @@ func (f *machine) plant(t testing.TB, path, text string) {
 // manager is hostd after a start: it knows what the machine knows.
 func (f *machine) manager() *Manager {
 	return New(Config{
-		Tools: f, Mounter: f, MountDir: f.dir + "/mnt", Record: f.dir + "/run/repositories.json", LVMDir: f.dir + "/run/lvm",
+		Tools: f, Mounter: f, MountDir: f.dir + "/mnt", Record: f.dir + "/run/repositories.json", LVMDir: f.dir + "/run/lvm", ExportDir: f.dir + "/run/exports",
 		Media:        media.Source{Sys: f.dir + "/sys", Dev: f.dir + "/dev", Proc: f.dir + "/proc", Tools: f},
 		FilePrefixes: []string{f.dir + "/sr"}, ISOPrefixes: []string{f.dir + "/iso"},
 		Log: slog.New(slog.NewTextHandler(&writer{f}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -129,6 +130,9 @@ func (f *machine) Run(ctx context.Context, c tool.Command) ([]byte, error) {
 		if strings.HasPrefix(c.String(), prefix) {
 			return nil, err
 		}
+	}
+	if c.Name == qemuimg.ServeProgram {
+		return nil, echo(ctx, c.Files[0])
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

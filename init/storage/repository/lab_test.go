@@ -34,7 +34,7 @@ func copyPrograms(t testing.TB) programs {
 	must(t, err)
 	p := programs{t.TempDir()}
 	open(t, p.dir)
-	for _, name := range []string{"qemu-img", "qemu-io", "mke2fs", "e2fsck", "wipefs", "lvm"} {
+	for _, name := range []string{"qemu-img", "qemu-io", "qemu-nbd", "mke2fs", "e2fsck", "wipefs", "lvm"} {
 		list := tree.Command(t.Context(), name)
 		must(t, list.Err)
 		loader, file := list.Path, ""
@@ -97,7 +97,7 @@ func realManager(t testing.TB) (*Manager, string) {
 	return New(Config{
 		Tools: tools, Mounter: storage.Linux{LoadModule: func(string) error { return nil }},
 		Media:    media.Source{Sys: "/sys", Dev: "/dev", Proc: "/proc", Tools: tools},
-		MountDir: dir + "/mnt", Record: dir + "/run/repositories.json", LVMDir: dir + "/run/lvm",
+		MountDir: dir + "/mnt", Record: dir + "/run/repositories.json", LVMDir: dir + "/run/lvm", ExportDir: dir + "/run/exports",
 		FilePrefixes: []string{dir + "/sr"}, ISOPrefixes: []string{dir + "/iso"},
 		User: realUser, Group: realUser, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}), dir

@@ -52,6 +52,8 @@ type Config struct {
 	Record string
 	// LVMDir holds LVM's configuration, made here.
 	LVMDir string
+	// ExportDir holds the sockets of volumes that are lent out.
+	ExportDir string
 	// FilePrefixes and ISOPrefixes are the directories below which repositories of
 	// TypeFile and TypeISO may be.
 	FilePrefixes, ISOPrefixes []string
@@ -66,10 +68,12 @@ type Manager struct {
 	drivers map[string]driver
 	locks   *locks
 	heavy   chan struct{} // bounds programs that read and write whole images
+	lent    chan struct{} // bounds those that lend them out
 
 	mu       sync.Mutex // of what follows, and of the file it is kept in
 	attached map[string]*repo
 	record   record
+	loans    map[string]context.CancelFunc // exports by id
 }
 
 // maxHeavy is how many images are worked on at once: more only make a disk seek.
@@ -125,7 +129,7 @@ type store interface {
 
 // New returns a Manager that has touched nothing yet.
 func New(cfg Config) *Manager {
-	m := &Manager{cfg: cfg, locks: newLocks(), heavy: make(chan struct{}, maxHeavy), attached: map[string]*repo{}}
+	m := &Manager{cfg: cfg, locks: newLocks(), heavy: make(chan struct{}, maxHeavy), lent: make(chan struct{}, maxLent), attached: map[string]*repo{}, loans: map[string]context.CancelFunc{}}
 	m.drivers = map[string]driver{
 		client.TypeFile:  fileDriver{m},
 		client.TypeExt:   extDriver{m},
@@ -135,6 +139,7 @@ func New(cfg Config) *Manager {
 		client.TypeDummy: dummyDriver{},
 	}
 	m.record = m.readRecord()
+	m.clearExports()
 	return m
 }
 

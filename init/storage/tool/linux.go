@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -23,6 +24,10 @@ const (
 	// stopGrace is how long a program may take to die of SIGKILL: one that waits
 	// for a disk does not.
 	stopGrace = 5 * time.Second
+	// gentleGrace is how long one that is asked to end may take to: what it has to
+	// write may have to wait for a disk.
+	gentleGrace = 15 * time.Second
+	askEvery    = 100 * time.Millisecond
 )
 
 // Linux runs programs of this machine.
@@ -36,6 +41,7 @@ type Linux struct {
 // programs of the image.
 var programs = map[string]string{
 	"qemu-img": "/usr/bin/qemu-img",
+	"qemu-nbd": "/usr/bin/qemu-nbd",
 	"mke2fs":   "/usr/sbin/mke2fs",
 	"e2fsck":   "/usr/sbin/e2fsck",
 	"wipefs":   "/usr/sbin/wipefs",
@@ -65,6 +71,7 @@ func (l Linux) Run(ctx context.Context, c Command) ([]byte, error) {
 	err := cmd.Wait()
 	var exit *exec.ExitError
 	switch {
+	case c.Gently && cmd.ProcessState.Success():
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("%s: %w", c.Name, context.Cause(ctx))
 	case errors.As(err, &exit):
@@ -84,8 +91,12 @@ func (l Linux) command(ctx context.Context, c Command) *exec.Cmd {
 		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin", "LC_ALL=C.UTF-8"}
 	}
 	cmd.Env = append(cmd.Environ(), c.Env...)
-	cmd.Dir = "/"
+	cmd.Dir, cmd.ExtraFiles = "/", c.Files
 	cmd.WaitDelay = stopGrace
+	if c.Gently {
+		cmd.WaitDelay = gentleGrace
+		cmd.Cancel = func() error { return ask(cmd.Process) }
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if !c.Confined {
 		return cmd
@@ -95,6 +106,16 @@ func (l Linux) command(ctx context.Context, c Command) *exec.Cmd {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: l.User, Gid: l.Group, Groups: []uint32{}}
 	}
 	return cmd
+}
+
+// ask tells a program to end, again and again: one that is number 1 to itself hears
+// nothing before it listens.
+func ask(p *os.Process) error {
+	err := p.Signal(syscall.SIGTERM)
+	if err == nil {
+		time.AfterFunc(askEvery, func() { _ = ask(p) }) // until it has ended
+	}
+	return err
 }
 
 // restrict bounds a process that has just started; until then it has read

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 )
@@ -27,6 +28,11 @@ type Command struct {
 	Env []string
 	// Confined says that the program works on content that is not trusted.
 	Confined bool
+	// Files are handed to it, as descriptors from 3 on.
+	Files []*os.File
+	// Gently says that the program is asked to end, before it is made to, when the
+	// context does: it has things to put in order. One that succeeds then is no error.
+	Gently bool
 	// Limit bounds the time it takes; 0 leaves that to the context.
 	Limit time.Duration
 	// Output, if set, receives what it prints as it comes, instead of the result.

@@ -3,9 +3,12 @@ package tool
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -24,6 +27,15 @@ func TestMain(m *testing.M) {
 		os.Exit(3)
 	case "hang":
 		select {}
+	case "tidy": // deaf to the first two, as it starts
+		heard := make(chan os.Signal, 1)
+		signal.Notify(heard, syscall.SIGTERM)
+		out := os.NewFile(3, "out")
+		out.WriteString("ready")
+		for range 3 {
+			<-heard
+		}
+		out.WriteString("tidied")
 	}
 }
 
@@ -77,6 +89,32 @@ func TestLimits(t *testing.T) {
 	}
 	if _, err := (Linux{}).Run(t.Context(), Command{Name: "none"}); err == nil {
 		t.Error("a program that is not known has run")
+	}
+}
+
+// TestGently: a program that is asked to end may put things in order, and is asked
+// until it hears it.
+func TestGently(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := (Linux{Make: self}).Run(ctx, Command{Name: "program", Env: []string{"CAIRN_TOOL_TEST=tidy"}, Gently: true, Files: []*os.File{w}})
+		w.Close()
+		ended <- err
+	}()
+	if _, err := io.ReadFull(r, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if said, err := io.ReadAll(r); err != nil || string(said) != "tidied" {
+		t.Errorf("%q, %v", said, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -91,7 +91,11 @@ func hostd() Service {
 		Kill:         KillGroup,
 		OOMScore:     -900,
 		Limits:       []Limit{debianNoFile},
-		Dirs:         []Dir{{"/run/cairn", 0o755, Owner{"root", "root"}}},
+		// Sockets of volumes that are lent out take over the directory's group.
+		Dirs: []Dir{
+			{"/run/cairn", 0o755, Owner{"root", "root"}},
+			{"/run/cairn/exports", fs.ModeSetgid | 0o750, Owner{"root", "cairn"}},
+		},
 		Sockets: []Listen{{
 			Name: "hostd", Network: "unix", Address: "/run/cairn/hostd.sock",
 			Mode: 0o660, Owner: Owner{"root", "cairn"},
@@ -101,6 +105,7 @@ func hostd() Service {
 		// What makes, checks and holds repositories and their volumes.
 		Programs: []string{
 			"/usr/bin/qemu-img",
+			"/usr/bin/qemu-nbd",
 			"/usr/sbin/e2fsck",
 			"/usr/sbin/lvm",
 			"/usr/sbin/mke2fs",

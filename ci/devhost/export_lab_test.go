@@ -1,0 +1,85 @@
+//go:build lab
+
+package devhost
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"cairn/init/hostd/client"
+	"cairn/toolstack/transfer/disk/disktest"
+	"cairn/toolstack/transfer/nbd"
+)
+
+// TestHostdLendsVolumes: the real qemu-nbd lends out what hostd made, in layers, and
+// what is written to it is there when it is closed.
+func TestHostdLendsVolumes(t *testing.T) {
+	dir, err := os.MkdirTemp("", "lv")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	log := &bytes.Buffer{}
+	l, err := Start(t.Context(), Config{Tree: Tree(t), Dir: dir, Daemons: []Daemon{{Name: "hostd", Role: RoleHostd, Socket: client.Socket}}, Output: log})
+	must(t, err)
+	t.Cleanup(func() {
+		l.Close()
+		if t.Failed() {
+			t.Log(log)
+		}
+	})
+	must(t, l.Run("hostd"))
+	c := client.New(dir + client.Socket)
+	t.Cleanup(c.Close)
+	const sr = "0ab7a2c5-1c8c-4f2b-9c7a-00000000000b"
+	config := client.RepositoryConfig{Type: client.TypeFile, Config: map[string]string{"location": "/state/sr/lent"}}
+	ctx := t.Context()
+	_, err = c.FormatRepository(ctx, sr, config)
+	must(t, err)
+	_, err = c.AttachRepository(ctx, sr, config)
+	must(t, err)
+	borrow := func(name string, r client.ExportRequest) *nbd.Client {
+		t.Helper()
+		lent, err := c.ExportVolume(ctx, sr, name, r)
+		must(t, err)
+		d, err := nbd.New(ctx, lent, "", nbd.Depth)
+		must(t, err)
+		return d
+	}
+	for name, spec := range map[string]client.VolumeSpec{"raw": {Size: 5 << 20, Format: client.Raw}, "base": {Size: 5 << 20, Format: client.Qcow2}} {
+		_, err = c.CreateVolume(ctx, sr, name, spec)
+		must(t, err)
+		d := borrow(name, client.ExportRequest{Writable: true})
+		disktest.Keeps(t, d)
+		must(t, d.Close())
+	}
+	_, err = c.CreateVolume(ctx, sr, "top", client.VolumeSpec{Format: client.Qcow2, Backing: "base"})
+	must(t, err)
+	below := []string{"base"}
+	d := borrow("top", client.ExportRequest{Layers: below, Writable: true})
+	_, err = d.WriteAt([]byte("mine"), 1<<20)
+	must(t, err)
+	must(t, d.Close())
+	d = borrow("top", client.ExportRequest{Layers: below})
+	b := make([]byte, 4)
+	_, err = d.ReadAt(b, 1<<20)
+	list, serr := d.Status(ctx, nbd.Depth, 1<<20, 1<<20)
+	if err != nil || serr != nil || string(b) != "mine" || list[0].Len != 64<<10 || list[0].Flags != 1 || list[1].Flags != 2 {
+		t.Errorf("%q %v, %v, %v", b, list, err, serr)
+	}
+	must(t, d.Close())
+	check, err := c.CheckVolume(ctx, sr, "top")
+	if err != nil || check.Errors != 0 || check.Leaks != 0 {
+		t.Errorf("%+v, %v", check, err)
+	}
+	// An image that QEMU cannot open says so.
+	lent, err := c.ExportVolume(ctx, sr, "raw", client.ExportRequest{Writable: true})
+	must(t, err)
+	if other, err := c.ExportVolume(ctx, sr, "raw", client.ExportRequest{}); err == nil {
+		t.Error("it is lent out twice", other.Close())
+	}
+	must(t, lent.Close())
+	if left, err := os.ReadDir(filepath.Join(dir, "run/cairn/exports")); err != nil || len(left) != 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+}
