@@ -199,10 +199,11 @@ func (m *Manager) replace(ctx context.Context, at repository, ref, into api.VDIR
 	switch {
 	case disk.SR != at.ref:
 		return api.ErrInvalidValue("into_vdi", into.String())
-	case disk.ReadOnly || disk.IsASnapshot || len(children(snap, disk)) > 0:
-		return api.ErrVDIReadonly(into.String())
 	case disk.VirtualSize < c.VirtualSize:
 		return api.ErrVDITooSmall(into.String(), strconv.FormatInt(c.VirtualSize, 10))
+	}
+	if err := mayReplace(snap, into, disk); err != nil {
+		return err
 	}
 	if disk.VirtualSize > c.VirtualSize {
 		if _, err := at.hostd.ResizeVolume(ctx, at.uuid, c.Location, disk.VirtualSize); err != nil {

@@ -32,6 +32,7 @@ type Hostd interface {
 	CopyVolume(ctx context.Context, sr, name, toSR, toName string, progress func(float64)) error
 	CheckVolume(ctx context.Context, sr, name string) (client.Check, error)
 	NoteVolume(ctx context.Context, sr, name, note string) error
+	ExportVolume(ctx context.Context, sr, name string, req client.ExportRequest) (*client.Lent, error)
 }
 
 var _ Hostd = (*client.Client)(nil)

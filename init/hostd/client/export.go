@@ -49,6 +49,12 @@ type Lent struct {
 	err  error
 }
 
+// NewLent is a volume that somebody else than hostd lends out. end is called when the
+// connection is closed, and returns when that is known.
+func NewLent(conn net.Conn, layers []string, end func() error) *Lent {
+	return &Lent{Conn: conn, Layers: layers, end: end}
+}
+
 // endLimit is how long a volume may take to be closed; then hostd is not waited for.
 const endLimit = 30 * time.Second
 

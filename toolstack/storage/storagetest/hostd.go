@@ -33,6 +33,7 @@ type Hostd struct {
 	attached map[string]*medium // by repository
 	fail     func(verb, sr, name string) error
 	verbs    []string
+	bytes    map[uint64][]byte // of values that clusters have, where they are not plain
 }
 
 type medium struct {
@@ -45,6 +46,8 @@ type medium struct {
 type volume struct {
 	client.Volume
 	clusters map[int64]uint64
+	readers  int // to whom it is lent
+	writers  int
 }
 
 // New is a host whose media are blank and of DefaultSize.

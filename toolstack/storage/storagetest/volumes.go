@@ -138,8 +138,8 @@ func (h *Hostd) DeleteVolume(ctx context.Context, sr, name string) error {
 		return nil
 	case err != nil:
 		return err
-	case v.Active:
-		return refuse(client.CodeInUse, "volume "+name+" is active")
+	case v.Active || v.readers+v.writers > 0:
+		return refuse(client.CodeInUse, "volume "+name+" is active or lent out")
 	case len(m.children(name)) > 0:
 		return refuse(client.CodeConflict, "volume "+name+" is the backing of "+m.children(name)[0])
 	}
@@ -232,6 +232,9 @@ func (h *Hostd) CommitVolume(ctx context.Context, sr, name string, progress func
 	below := m.volumes[v.Backing]
 	if below == nil {
 		return refuse(client.CodeBadRequest, "volume "+name+" has no backing")
+	}
+	if below.readers+below.writers+v.writers > 0 {
+		return refuse(client.CodeInUse, "volume "+below.Name+" is lent out")
 	}
 	if others := m.children(below.Name); len(others) > 1 {
 		return refuse(client.CodeConflict, fmt.Sprintf("volume %s is the backing of %v", below.Name, others))

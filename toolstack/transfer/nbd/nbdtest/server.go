@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"syscall"
 
 	"cairn/toolstack/transfer/disk"
 )
@@ -31,9 +32,6 @@ type Run struct {
 	Len   int64
 	Flags uint32
 }
-
-// eio is the error of whatever goes wrong here.
-const eio = 5
 
 type server struct {
 	Export
@@ -179,8 +177,12 @@ func (s *server) request() (again bool, err error) {
 // done answers a request that asks for nothing.
 func (s *server) done(q request, err error) {
 	number := uint32(0)
-	if err != nil {
-		number = eio
+	var known syscall.Errno
+	switch {
+	case errors.As(err, &known):
+		number = uint32(known)
+	case err != nil:
+		number = uint32(syscall.EIO)
 	}
 	if !s.structured {
 		s.put(uint32(0x67446698), number, q.Cookie)
