@@ -57,6 +57,15 @@ func (m *Manager) OpenDisk(ctx context.Context, vdi api.VDIRef, write bool, task
 	return d, nil
 }
 
+// Open is OpenDisk for those who need no more than the bytes, and have no task.
+func (m *Manager) Open(ctx context.Context, vdi api.VDIRef, write bool) (disk.Device, error) {
+	d, err := m.OpenDisk(ctx, vdi, write, "")
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
 func (d *Disk) open(ctx context.Context) error {
 	snap := d.m.cfg.DB.Snapshot()
 	row, err := db.Get(snap, d.vdi)

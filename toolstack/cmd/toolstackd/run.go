@@ -39,6 +39,7 @@ import (
 	"cairn/toolstack/session/identity"
 	"cairn/toolstack/storage"
 	"cairn/toolstack/task"
+	"cairn/toolstack/transfer/volume"
 	"cairn/toolstack/vm"
 	"cairn/toolstack/wire"
 )
@@ -293,6 +294,7 @@ func (t *toolstack) build() error {
 	blobs.Handle(t.server)
 	t.consoles.Handle(t.server)
 	t.figures.Handle(t.server)
+	volume.New(volume.Config{DB: t.db, Disks: t.disks, Log: log.With("component", "transfer")}).Handle(t.server)
 	return nil
 }
 

@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"hash/fnv"
+	"hash/maphash"
 	"io"
 	"net"
 	"slices"
@@ -101,15 +101,14 @@ func (h *Hostd) bytesOf(value uint64) []byte {
 	return bytes.Repeat(binary.BigEndian.AppendUint64(nil, value), Cluster/8)
 }
 
+var seed = maphash.MakeSeed()
+
 // valueOf is the value of a cluster with these bytes.
 func (h *Hostd) valueOf(b []byte) uint64 {
-	first := b[:8]
-	if bytes.Equal(b, bytes.Repeat(first, Cluster/8)) {
-		return binary.BigEndian.Uint64(first)
+	if bytes.Equal(b[8:], b[:len(b)-8]) { // the same over and over
+		return binary.BigEndian.Uint64(b)
 	}
-	f := fnv.New64a()
-	f.Write(b)
-	value := f.Sum64()
+	value := maphash.Bytes(seed, b)
 	if h.bytes == nil {
 		h.bytes = map[uint64][]byte{}
 	}

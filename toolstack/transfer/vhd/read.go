@@ -12,10 +12,12 @@ import (
 
 // Reader reads an image from front to back.
 type Reader struct {
-	in  *bufio.Reader
-	at  int64 // bytes taken from in
-	i   Info
-	buf []byte
+	in *bufio.Reader
+	at int64 // bytes taken from in
+	// endless streams have no length that anybody knows.
+	endless bool
+	i       Info
+	buf     []byte
 
 	// Of dynamic and differencing images: the blocks in the order they come, and
 	// what is left of the one under way.
@@ -37,7 +39,7 @@ const chunk = 1 << 20
 // stream, or -1 where nobody knows: a fixed image cannot be told from noise then, for
 // it says what it is in its last bytes. It refuses with an error of ErrFormat.
 func NewReader(r io.Reader, length int64) (*Reader, error) {
-	v := &Reader{in: bufio.NewReaderSize(r, 64<<10)}
+	v := &Reader{in: bufio.NewReaderSize(r, 64<<10), endless: length < 0}
 	head, err := v.in.Peek(8)
 	if err != nil {
 		return nil, malformed("it ends after %d bytes", len(head))
@@ -197,8 +199,12 @@ func (v *Reader) block(p place) error {
 
 // finish reads what follows the last byte of the disk: the footer, which may have
 // things before it, and nothing else of ours. It is bounded by a block: some writers
-// leave a hole there.
+// leave a hole there. Of a stream whose length nobody knows no more than a footer is
+// waited for: it may be kept open.
 func (v *Reader) finish() error {
+	if f, err := v.in.Peek(footerSize); v.endless && err == nil && string(f[:len(footerCookie)]) == footerCookie {
+		return io.EOF
+	}
 	n, err := io.CopyN(io.Discard, v.in, blockSize+1)
 	switch {
 	case errors.Is(err, io.EOF):

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -230,6 +231,21 @@ func TestRefusedToWrite(t *testing.T) {
 	must(t, err)
 	if w.Block(1, make([]byte, blockSize), nil) == nil || w.Block(0, make([]byte, 3), nil) == nil || w.Close() == nil {
 		t.Error("an image that was not announced is written")
+	}
+}
+
+// TestEndless: a stream that is kept open ends with its footer.
+func TestEndless(t *testing.T) {
+	const size = 2 * blockSize
+	image := write(t, Info{Kind: Dynamic, Size: size, Made: made}, disk(3, size), nil)
+	open := io.MultiReader(bytes.NewReader(image), iotest.ErrReader(errors.New("it is read beyond its end")))
+	r, err := NewReader(open, -1)
+	must(t, err)
+	for err == nil {
+		_, err = r.Next()
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Error(err)
 	}
 }
 

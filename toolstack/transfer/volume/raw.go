@@ -1,0 +1,51 @@
+package volume
+
+import (
+	"errors"
+	"io"
+	"strconv"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/transfer/disk"
+)
+
+// zeros are sent for what a disk does not have.
+var zeros [256 << 10]byte
+
+// writeRaw sends the disk's bytes as they are.
+func writeRaw(o *outgoing) error {
+	o.begin(o.d.Size())
+	return disk.Read(o, o.d, disk.All(o, o.d), func(e disk.Extent, data []byte) error {
+		if data != nil {
+			_, err := o.Write(data)
+			return err
+		}
+		for left := e.Len; left > 0; {
+			n, err := o.Write(zeros[:min(left, int64(len(zeros)))])
+			if err != nil {
+				return err
+			}
+			left -= int64(n)
+		}
+		return nil
+	})
+}
+
+// readRaw writes what comes to the disk's beginning; what is behind it stays as it is.
+func readRaw(in *incoming) error {
+	size, stream := in.d.Size(), in.body
+	switch {
+	case in.length > size:
+		return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(in.length, 10))
+	case in.length < 0:
+		stream = io.LimitReader(stream, size) // more is not waited for
+	}
+	_, err := in.sink.Copy(stream, func(n int64) { in.progress(float64(n) / float64(size)) })
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF) && in.length < 0:
+		return nil // he has hung up, which is how he says that this was all
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return refuse(err)
+	}
+	return err
+}

@@ -1,0 +1,190 @@
+package volume_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"testing"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/storage"
+	"cairn/toolstack/storage/storagetest"
+	"cairn/toolstack/transfer/volume"
+	"cairn/toolstack/wire/wiretest"
+)
+
+const mib = 1 << 20
+
+var noMap = map[string]string{}
+
+// rig is a server of one host, whose hostd is in memory.
+type rig struct {
+	*wiretest.Server
+	hostd *storagetest.Hostd
+	m     *storage.Manager
+	host  api.HostRef
+	sr    api.SRRef
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{hostd: storagetest.New()}
+	r.Server = wiretest.New(t, func(reg *api.Registry, d *db.DB) {
+		r.m = storage.New(storage.Config{DB: d, Hostd: func(h api.HostRef) storage.Hostd {
+			if h == r.host {
+				return r.hostd
+			}
+			return nil
+		}})
+		r.m.Register(reg)
+	})
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	volume.New(volume.Config{DB: r.DB, Disks: r.m, Now: func() time.Time { return now }}).Handle(r.Wire)
+	r.host = wiretest.Insert(r.Server, api.NewHost())
+	if err := r.m.EnsureDrivers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.Must(&r.sr, "SR.create", r.host, map[string]string{"device": "/dev/sdb"}, 0, "ext", "", "ext", "", false, noMap)
+	return r
+}
+
+func (r *rig) disk(size int64) (ref api.VDIRef) {
+	r.T.Helper()
+	ref, err := r.m.Create(r.T.Context(), storage.CreateSpec{SR: r.sr, Size: size, Name: "disk"})
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	return ref
+}
+
+func (r *rig) vdi(ref api.VDIRef) *api.VDI { r.T.Helper(); return wiretest.Get(r.Server, ref) }
+
+func (r *rig) url(path, query string) string {
+	return r.HTTP.URL + path + "?session_id=" + r.Session + "&" + query
+}
+
+// get exports; an answer other than 200 fails the test.
+func (r *rig) get(query string) []byte {
+	r.T.Helper()
+	resp, b, err := r.send("GET", "/export_raw_vdi", query, nil, 0)
+	if err != nil || resp.StatusCode != http.StatusOK || resp.ContentLength != int64(len(b)) {
+		r.T.Fatalf("%s: %v, %d bytes of %v", query, err, len(b), resp)
+	}
+	return b
+}
+
+// put imports; an answer other than 200 fails the test.
+func (r *rig) put(query string, b []byte) {
+	r.T.Helper()
+	if resp, text, err := r.send("PUT", "/import_raw_vdi", query, bytes.NewReader(b), int64(len(b))); err != nil || resp.StatusCode != http.StatusOK {
+		r.T.Fatalf("%s: %v, %v %q", query, err, resp, text)
+	}
+}
+
+func (r *rig) send(method, path, query string, body io.Reader, length int64) (*http.Response, []byte, error) {
+	r.T.Helper()
+	req, err := http.NewRequestWithContext(r.T.Context(), method, r.url(path, query), body)
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	req.ContentLength = length
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp, b, err
+}
+
+// holds compares a disk with what it is to read as.
+func (r *rig) holds(what string, ref api.VDIRef, want []byte) {
+	r.T.Helper()
+	if got := r.content(ref); !bytes.Equal(got, want) {
+		r.T.Errorf("%s: the disk reads as something else", what)
+	}
+}
+
+func (r *rig) content(ref api.VDIRef) []byte {
+	r.T.Helper()
+	d, err := r.m.OpenDisk(context.Background(), ref, false, "")
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	defer d.Close()
+	b := make([]byte, d.Size())
+	if _, err := d.ReadAt(b, 0); err != nil {
+		r.T.Fatal(err)
+	}
+	return b
+}
+
+// write writes as a guest does.
+func (r *rig) write(ref api.VDIRef, b []byte, off int64) {
+	r.T.Helper()
+	d, err := r.m.OpenDisk(context.Background(), ref, true, "")
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := d.WriteAt(b, off); err != nil {
+		r.T.Fatal(err)
+	}
+}
+
+// clusters is how many a disk's own layer has.
+func (r *rig) clusters(ref api.VDIRef) int {
+	r.T.Helper()
+	v, err := r.hostd.Volume(r.T.Context(), wiretest.Get(r.Server, r.sr).UUID, r.vdi(ref).Location)
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	return int(v.Used/storagetest.Cluster) - 4 // its header
+}
+
+// free asserts that nobody holds a disk any more, which is so soon after a stream ends.
+func (r *rig) free(what string, ref api.VDIRef) {
+	r.T.Helper()
+	r.Until(what+": the disk is free", func() bool {
+		v, err := db.Get(r.DB.Snapshot(), ref)
+		return err != nil || len(v.CurrentOperations) == 0
+	})
+	if n := r.hostd.Lent(); n != 0 {
+		r.T.Errorf("%s: %d volumes are lent out", what, n)
+	}
+}
+
+func (r *rig) task() (ref string) {
+	r.T.Helper()
+	r.Must(&ref, "task.create", "transfer", "")
+	return ref
+}
+
+// ended waits for a task's end and tells it.
+func (r *rig) ended(task string) string {
+	r.T.Helper()
+	get := func() *api.Task { return wiretest.Get(r.Server, api.TaskRef(task)) }
+	r.Until("the task has ended", func() bool {
+		return get().Status != api.TaskStatusTypePending && get().Status != api.TaskStatusTypeCancelling
+	})
+	return fmt.Sprint(get().Status, get().ErrorInfo)
+}
+
+// random is a disk's content: full, sparse with its last bytes in it, or empty.
+func random(kind string, size int64) []byte {
+	b := make([]byte, size)
+	source := rand.NewChaCha8([32]byte{byte(size)})
+	switch kind {
+	case "full":
+		source.Read(b)
+	case "sparse":
+		source.Read(b[size/3 : size/3+100<<10])
+		source.Read(b[size-1000:])
+	}
+	return b
+}

@@ -1,0 +1,154 @@
+package volume
+
+import (
+	"encoding/hex"
+	"errors"
+	"io"
+	"iter"
+	"strconv"
+	"strings"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/transfer/disk"
+	"cairn/toolstack/transfer/vhd"
+)
+
+// id is a uuid's bytes; one that is no uuid has none.
+func id(uuid string) (out vhd.ID) {
+	b, err := hex.DecodeString(strings.ReplaceAll(uuid, "-", ""))
+	if err == nil {
+		copy(out[:], b)
+	}
+	return out
+}
+
+// writeVHD sends a dynamic image, or with a base a differencing one of what changed.
+func writeVHD(o *outgoing) error {
+	info := vhd.Info{Kind: vhd.Dynamic, Size: o.d.Size(), ID: id(o.disk.UUID), Made: o.now}
+	if o.from != nil {
+		info.Kind, info.Parent, info.ParentName = vhd.Differencing, id(o.baseDisk.UUID), o.baseDisk.UUID+".vhd"
+	}
+	if err := info.Check(); err != nil {
+		return api.ErrVDITooLarge(o.vdi.String(), strconv.FormatInt(vhd.MaxSize, 10))
+	}
+	blocks, err := o.blocks()
+	if err != nil {
+		return err
+	}
+	o.begin(vhd.Length(info, len(blocks)))
+	w, err := vhd.NewWriter(o, info, blocks)
+	if err != nil {
+		return err
+	}
+	err = disk.Read(o, o.d, o.extentsOf(blocks), func(e disk.Extent, data []byte) error {
+		bitmap, err := o.bitmap(e)
+		if err != nil {
+			return err
+		}
+		return w.Block(e.Off/vhd.BlockSize, data, bitmap)
+	})
+	if err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// brought are the parts that an image is to bring.
+func (o *outgoing) brought(off, n int64) iter.Seq2[disk.Extent, error] {
+	if o.from != nil {
+		return o.d.Changed(o, o.from, off, n)
+	}
+	return disk.Part(o, o.d, off, n)
+}
+
+// window is how much of a disk is asked about at once.
+const window = 1 << 30
+
+// blocks are the numbers of the blocks that have something to bring.
+func (o *outgoing) blocks() (numbers []int64, err error) {
+	for off := int64(0); off < o.d.Size(); off += window {
+		for e, err := range o.brought(off, min(window, o.d.Size()-off)) {
+			if err != nil {
+				return nil, err
+			}
+			if e.Zero {
+				continue
+			}
+			first, last := e.Off/vhd.BlockSize, (e.End()-1)/vhd.BlockSize
+			if n := len(numbers); n > 0 && numbers[n-1] == first {
+				first++
+			}
+			for ; first <= last; first++ {
+				numbers = append(numbers, first)
+			}
+		}
+	}
+	return numbers, nil
+}
+
+func (o *outgoing) extentsOf(blocks []int64) iter.Seq2[disk.Extent, error] {
+	return func(yield func(disk.Extent, error) bool) {
+		for _, n := range blocks {
+			off := n * vhd.BlockSize
+			if !yield(disk.Extent{Off: off, Len: min(vhd.BlockSize, o.d.Size()-off)}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// sector is what a block's bitmap counts.
+const sector = 512
+
+// bitmap says which sectors of a block an image brings: nil is all of them.
+func (o *outgoing) bitmap(block disk.Extent) ([]byte, error) {
+	if o.from == nil {
+		return nil, nil
+	}
+	b := make([]byte, vhd.BlockSize/sector/8)
+	for e, err := range o.brought(block.Off, block.Len) {
+		if err != nil {
+			return nil, err
+		}
+		for s := (e.Off - block.Off) / sector; s*sector < e.End()-block.Off; s++ {
+			b[s/8] |= 0x80 >> (s % 8)
+		}
+	}
+	return b, nil
+}
+
+// readVHD writes an image to the disk: a whole one so that the disk reads as it does, a
+// difference on top of what the disk holds.
+func readVHD(in *incoming) error {
+	r, err := vhd.NewReader(in.body, in.length)
+	if err != nil {
+		return refuse(err)
+	}
+	info := r.Info()
+	if info.Size > in.d.Size() {
+		return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(info.Size, 10))
+	}
+	if info.Kind != vhd.Differencing {
+		if err := in.sink.Zero(0, in.d.Size()); err != nil {
+			return err
+		}
+	}
+	brings, _ := r.Blocks()
+	total, done := float64(max(1, brings*vhd.BlockSize)), 0
+	for {
+		e, err := r.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.Is(err, vhd.ErrFormat) || errors.Is(err, io.ErrUnexpectedEOF):
+			return refuse(err)
+		case err != nil:
+			return err
+		}
+		if err := in.sink.Write(e.Data, e.Offset); err != nil {
+			return err
+		}
+		done += len(e.Data)
+		in.progress(float64(done) / total)
+	}
+}

@@ -1,0 +1,346 @@
+// Package volume serves the streams of single disks: /export_raw_vdi and
+// /import_raw_vdi.
+//
+// A stream has its disk for itself, as package storage says, from before the first
+// byte until after the last, however it ends. What is zero is not read, not sent where
+// a format can leave it out, and not written. What is written over a disk makes it read
+// as the image and nothing else, but for a difference, which is written on top of what
+// the disk holds. An image is believed as far as it was read: what is wrong at its
+// beginning changes nothing, what is wrong later leaves a disk that was written to in
+// part, and its task says so.
+//
+// Clients that do not know how long their stream is claim a petabyte, and hang up or
+// wait when they are done: both is the end. A stream without any byte is one that only
+// asks whether it may come, and changes nothing.
+//
+// A Manager may be used by many goroutines; each stream has one, and those that read
+// ahead or write behind for it.
+package volume
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"cairn/journal"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/storage"
+	"cairn/toolstack/transfer/disk"
+	"cairn/toolstack/wire"
+)
+
+// Disks is what the streams ask of storage.
+type Disks interface {
+	OpenDisk(ctx context.Context, vdi api.VDIRef, write bool, task string) (*storage.Disk, error)
+	Elsewhere(sr api.SRRef) (api.HostRef, bool)
+	Create(ctx context.Context, spec storage.CreateSpec) (api.VDIRef, error)
+	Destroy(ctx context.Context, vdi api.VDIRef) error
+}
+
+var _ Disks = (*storage.Manager)(nil)
+
+// Config is what a Manager needs.
+type Config struct {
+	DB    *db.DB
+	Disks Disks
+	Log   *slog.Logger
+	Now   func() time.Time
+}
+
+// Manager serves the streams.
+type Manager struct{ cfg Config }
+
+// New returns a manager.
+func New(c Config) *Manager {
+	if c.Log == nil {
+		c.Log = journal.Discard()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Manager{c}
+}
+
+// Handle adds the streams to a server.
+func (m *Manager) Handle(s *wire.Server) {
+	s.Transfer("GET", "/export_raw_vdi", m.export)
+	s.Transfer("PUT", "/import_raw_vdi", m.load)
+}
+
+// format is a way to write down a disk's content.
+type format struct {
+	mime, suffix string
+	// differs says that it can hold the difference to a base.
+	differs bool
+	write   func(*outgoing) error
+	read    func(*incoming) error
+}
+
+var formats = map[string]format{
+	"raw": {mime: "application/octet-stream", suffix: "raw", write: writeRaw, read: readRaw},
+	"vhd": {mime: "application/vhd", suffix: "vhd", differs: true, write: writeVHD, read: readVHD},
+}
+
+// wanted is what a request is about.
+type wanted struct {
+	format
+	vdi, base      api.VDIRef
+	disk, baseDisk *api.VDI // their rows
+	sr             api.SRRef
+}
+
+// parse reads a request's parameters.
+func (m *Manager) parse(q url.Values) (w wanted, err error) {
+	name, known := cmp.Or(q.Get("format"), "raw"), false
+	if w.format, known = formats[name]; !known {
+		return w, api.ErrInvalidValue("format", name)
+	}
+	if w.vdi, w.disk, err = m.find(q.Get("vdi")); err != nil {
+		return w, err
+	}
+	w.sr = w.disk.SR
+	if base := q.Get("base"); base != "" && base != api.NullRef {
+		if !w.differs {
+			return w, api.ErrInvalidValue("base", base)
+		}
+		w.base, w.baseDisk, err = m.find(base)
+	}
+	return w, err
+}
+
+// find is a disk by its reference or uuid.
+func (m *Manager) find(name string) (api.VDIRef, *api.VDI, error) {
+	snap := m.cfg.DB.Snapshot()
+	ref := api.VDIRef(api.ParseRef(name))
+	if byUUID, err := db.ByUUID[api.VDI](snap, name); err == nil {
+		ref = byUUID
+	}
+	disk, err := db.Get(snap, ref)
+	return ref, disk, err
+}
+
+// here refuses what another host must serve.
+func (m *Manager) here(sr api.SRRef) error {
+	if host, ok := m.cfg.Disks.Elsewhere(sr); ok {
+		return &wire.Elsewhere{Host: host}
+	}
+	return nil
+}
+
+// outgoing is an export under way.
+type outgoing struct {
+	wanted
+	context.Context
+	d, from *storage.Disk // from is the base, or nil
+	w       http.ResponseWriter
+	task    api.Progress
+	now     time.Time
+
+	length, sent, shown int64
+}
+
+// export serves /export_raw_vdi.
+func (m *Manager) export(w http.ResponseWriter, r *wire.Request) error {
+	want, err := m.parse(r.URL.Query())
+	if err == nil {
+		err = m.here(want.sr)
+	}
+	if err != nil {
+		return err
+	}
+	o := &outgoing{wanted: want, Context: r.Context(), w: w, task: r.Task, now: m.cfg.Now()}
+	task := r.Task.Ref().String()
+	if o.d, err = m.cfg.Disks.OpenDisk(o, o.vdi, false, task); err != nil {
+		return err
+	}
+	defer m.close(o.d, o.disk)
+	if !o.base.IsNull() {
+		if o.from, err = m.cfg.Disks.OpenDisk(o, o.base, false, task); err != nil {
+			return err
+		}
+		defer m.close(o.from, o.baseDisk)
+	}
+	return o.d.Failed(o.write(o))
+}
+
+// close gives a disk back that was read: what goes wrong then harms nobody.
+func (m *Manager) close(d *storage.Disk, row *api.VDI) {
+	if err := d.Close(); err != nil {
+		m.cfg.Log.Warn("disk-close", "vdi", row.UUID, "err", err)
+	}
+}
+
+// begin sends the head of an answer of a known length.
+func (o *outgoing) begin(length int64) {
+	o.length = length
+	h := o.w.Header()
+	h.Set("Content-Type", o.mime)
+	h.Set("Content-Length", strconv.FormatInt(length, 10))
+	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.%s"`, o.disk.UUID, o.suffix))
+	o.w.WriteHeader(http.StatusOK)
+}
+
+// errClient is a client that has gone. What the network says of that is not an error of
+// a disk.
+func errClient(err error) error { return fmt.Errorf("the client: %v", err) }
+
+// Write implements io.Writer.
+func (o *outgoing) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if err != nil {
+		return n, errClient(err)
+	}
+	o.sent += int64(n)
+	if o.sent-o.shown > o.length/100 {
+		o.shown = o.sent
+		o.task.Set(float64(o.sent) / float64(o.length))
+	}
+	return n, nil
+}
+
+// incoming is an import under way.
+type incoming struct {
+	wanted
+	context.Context
+	d    *storage.Disk
+	sink *disk.Sink
+	body io.Reader
+	// length is the body's, or -1 where the client does not know it.
+	length int64
+	task   api.Progress
+	shown  float64
+}
+
+// pretended is what clients claim that do not know how long their stream is.
+const pretended = 1 << 50
+
+// load serves /import_raw_vdi.
+func (m *Manager) load(w http.ResponseWriter, r *wire.Request) error {
+	q := r.URL.Query()
+	if q.Get("vdi") == "" && q.Get("sr_id") != "" {
+		return m.loadNew(w, r)
+	}
+	want, err := m.parse(q)
+	if err == nil {
+		err = m.here(want.sr)
+	}
+	if err != nil || r.ContentLength == 0 {
+		return err
+	}
+	return m.fill(w, r, want)
+}
+
+// fill writes the body to a disk.
+func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err error) {
+	ctx, cancel := lasting(r.Context())
+	defer cancel(nil)
+	in := &incoming{wanted: want, Context: ctx, body: body{r.Body}, length: r.ContentLength, task: r.Task}
+	if in.length >= pretended {
+		in.length = -1
+	}
+	if in.d, err = m.cfg.Disks.OpenDisk(in, in.vdi, true, r.Task.Ref().String()); err != nil {
+		return err
+	}
+	if in.length < 0 { // whoever does not know when it ends wants to know that it may begin
+		w.Header().Set("Connection", "close") // who knows what else it holds
+		w.WriteHeader(http.StatusOK)
+		if ferr := http.NewResponseController(w).Flush(); ferr != nil {
+			err = errClient(ferr)
+		}
+	}
+	in.sink = disk.NewSink(in, in.d)
+	if err == nil {
+		err = in.read(in)
+	}
+	if ferr := in.sink.Finish(); err == nil {
+		err = ferr
+	}
+	err = in.d.Failed(err)
+	if cerr := in.d.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// lasting is a request's context that does not end because the client has gone: what it
+// has sent is written, and the body says how it ended.
+func lasting(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if why := context.Cause(ctx); !errors.Is(why, context.Canceled) {
+			cancel(why)
+		}
+	})
+	return out, func(err error) { stop(); cancel(err) }
+}
+
+// loadNew makes a disk of the size of what comes, which must be known.
+func (m *Manager) loadNew(w http.ResponseWriter, r *wire.Request) error {
+	q := r.URL.Query()
+	sr := api.SRRef(api.ParseRef(q.Get("sr_id")))
+	if byUUID, err := db.ByUUID[api.SR](m.cfg.DB.Snapshot(), q.Get("sr_id")); err == nil {
+		sr = byUUID
+	}
+	if _, err := db.Get(m.cfg.DB.Snapshot(), sr); err != nil {
+		return err
+	}
+	if name := q.Get("format"); name != "" && name != "raw" {
+		return api.ErrInvalidValue("format", name) // its size is not that of the stream
+	}
+	switch err := m.here(sr); {
+	case err != nil || r.ContentLength == 0:
+		return err
+	case r.ContentLength < 0 || r.ContentLength >= pretended:
+		return api.ErrImportErrorCannotHandleChunked()
+	}
+	vdi, err := m.cfg.Disks.Create(r.Context(), storage.CreateSpec{SR: sr, Size: r.ContentLength, Name: "Imported VDI"})
+	if err != nil {
+		return err
+	}
+	row, err := db.Get(m.cfg.DB.Snapshot(), vdi)
+	if err == nil {
+		err = m.fill(w, r, wanted{format: formats["raw"], vdi: vdi, disk: row, sr: sr})
+	}
+	if err != nil { // of a disk that is half there nobody knows
+		return errors.Join(err, m.cfg.Disks.Destroy(context.WithoutCancel(r.Context()), vdi))
+	}
+	r.Result = api.StringResult(vdi.String())
+	return nil
+}
+
+// body tells how a stream failed without the network's numbers.
+type body struct{ io.Reader }
+
+// Read implements io.Reader.
+func (b body) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errClient(err)
+	}
+	return n, err
+}
+
+// progress tells how much of a stream has come where the server cannot, because nobody
+// knows how long it is.
+func (in *incoming) progress(part float64) {
+	if in.length < 0 && part >= in.shown+0.01 {
+		in.shown = part
+		in.task.Set(part)
+	}
+}
+
+// refuse is an image that is not one, or one that was cut off.
+func refuse(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return api.ErrVDIIOError("the stream was cut off")
+	}
+	return api.ErrImportError(err.Error())
+}

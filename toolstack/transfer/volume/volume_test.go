@@ -1,0 +1,301 @@
+package volume_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/transfer/vhd"
+	"cairn/toolstack/wire/wiretest"
+)
+
+func TestRoundTrip(t *testing.T) {
+	t.Parallel() // they wait for connections to end
+	r := newRig(t)
+	for _, kind := range []string{"full", "sparse", "empty"} {
+		const size = 7 * mib
+		want := random(kind, size)
+		a, b, c := r.disk(size), r.disk(size), r.disk(size)
+		r.put("vdi="+string(a), want) // raw, where nothing is said
+		r.holds(kind, a, want)
+		if got := r.get("format=raw&vdi=" + r.vdi(a).UUID); !bytes.Equal(got, want) {
+			t.Errorf("%s: raw reads as something else", kind)
+		}
+		image := r.get("format=vhd&vdi=" + string(a))
+		r.put("format=vhd&vdi="+string(b), image)
+		r.holds(kind+" as VHD", b, want)
+		r.put("vdi="+string(c), random("full", size))
+		r.put("format=vhd&vdi="+string(c), image) // over what is there
+		r.holds(kind+" as VHD over another", c, want)
+		most := map[string]int{"full": 112, "sparse": 4, "empty": 0}[kind]
+		if n, m := r.clusters(a), r.clusters(b); n > most || m > most {
+			t.Errorf("%s: %d and %d clusters, %d have anything in them", kind, n, m, most)
+		}
+		if kind == "sparse" && len(image) > 2*(2*mib+512)+64<<10 {
+			t.Errorf("the image of a sparse disk has %d bytes", len(image))
+		}
+		for _, ref := range []api.VDIRef{a, b, c} {
+			r.free(kind, ref)
+		}
+	}
+}
+
+// TestChain restores each of five states from a full image and differences.
+func TestChain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const size = 5*mib + 512*7
+	ref := r.disk(size)
+	whole := r.vdi(ref).VirtualSize
+	state := random("sparse", whole)
+	r.put("vdi="+string(ref), state)
+	var last api.VDIRef
+	copied := r.disk(whole)
+	for n := range 6 {
+		var snapshot api.VDIRef
+		r.Must(&snapshot, "VDI.snapshot", ref)
+		query := "format=vhd&vdi=" + string(snapshot)
+		if n > 0 {
+			query += "&base=" + string(last)
+		}
+		image := r.get(query)
+		v, err := vhd.NewReader(bytes.NewReader(image), int64(len(image)))
+		if err != nil || (v.Info().Kind == vhd.Differencing) != (n > 0) || n > 0 && v.Info().ParentName != r.vdi(last).UUID+".vhd" {
+			t.Fatalf("image %d: %+v, %v", n, v.Info(), err)
+		}
+		if n > 0 && len(image) > 2*(2*mib+512)+64<<10 {
+			t.Errorf("difference %d has %d bytes", n, len(image))
+		}
+		r.put("format=vhd&vdi="+string(copied), image)
+		r.holds(fmt.Sprint("state ", n), copied, state)
+		change := bytes.Repeat([]byte{byte(n)}, 70<<10) // zeros over data the first time
+		at := int64(n) * whole / 7
+		copy(state[at:], change)
+		r.write(ref, change, at)
+		last = snapshot
+	}
+	if r.hostd.Lent() != 0 {
+		t.Error("volumes are lent out")
+	}
+}
+
+// TestRefused: what is asked for wrongly is answered with its error and changes nothing.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ref := r.disk(4 * mib)
+	want := random("full", 4*mib)
+	r.put("vdi="+string(ref), want)
+	var snapshot api.VDIRef
+	r.Must(&snapshot, "VDI.snapshot", ref)
+	vm, vbd := api.NewVM(), api.NewVBD()
+	used := r.disk(mib)
+	vbd.VM, vbd.VDI, vbd.CurrentlyAttached, vbd.Mode = wiretest.Insert(r.Server, vm), used, true, api.VBDModeRW
+	wiretest.Insert(r.Server, vbd)
+	image := r.get("format=vhd&vdi=" + string(snapshot))
+	small := r.disk(mib)
+	noise := random("full", 3000)
+	for _, c := range []struct {
+		method, query string
+		body          []byte
+		status        int
+		want          string
+	}{
+		{"GET", "vdi=none", nil, 404, "HANDLE_INVALID"},
+		{"GET", "", nil, 404, "HANDLE_INVALID"},
+		{"GET", "format=zip&vdi=" + string(ref), nil, 500, "INVALID_VALUE [format, zip]"},
+		{"GET", "base=" + string(snapshot) + "&vdi=" + string(ref), nil, 500, "INVALID_VALUE [base, "},
+		{"GET", "format=vhd&base=none&vdi=" + string(ref), nil, 404, "HANDLE_INVALID"},
+		{"GET", "vdi=" + string(used), nil, 500, "VDI_IN_USE [" + string(used) + ", copy]"},
+		{"PUT", "vdi=none", noise, 404, "HANDLE_INVALID"},
+		{"PUT", "vdi=" + string(used), noise, 500, "VDI_IN_USE"},
+		{"PUT", "vdi=" + string(snapshot), noise, 500, "VDI_READONLY"},
+		{"PUT", "format=vhd&vdi=" + string(ref), noise, 500, "IMPORT_ERROR"},
+		{"PUT", "format=vhd&vdi=" + string(ref), image[:1000], 500, "IMPORT_ERROR"},
+		{"PUT", "format=vhd&vdi=" + string(small), image, 500, "VDI_TOO_SMALL [" + string(small) + ", 4194304]"},
+		{"PUT", "vdi=" + string(small), want, 500, "VDI_TOO_SMALL [" + string(small) + ", 4194304]"},
+		{"PUT", "vdi=" + string(ref), nil, 200, ""}, // only asks whether it may come
+		{"PUT", "format=vhd&vdi=" + string(ref), nil, 200, ""},
+		{"PUT", "sr_id=none", noise, 404, "HANDLE_INVALID"},
+		{"PUT", "format=vhd&sr_id=" + string(r.sr), noise, 500, "INVALID_VALUE"},
+	} {
+		path := map[string]string{"GET": "/export_raw_vdi", "PUT": "/import_raw_vdi"}[c.method]
+		resp, text, err := r.send(c.method, path, c.query, bytes.NewReader(c.body), int64(len(c.body)))
+		if err != nil || resp.StatusCode != c.status || !strings.Contains(string(text), c.want) {
+			t.Errorf("%s %s: %v %q, %v", c.method, c.query, resp, text, err)
+		}
+	}
+	r.holds("after all that", ref, want)
+	r.holds("after all that", small, make([]byte, mib))
+	r.free("after all that", ref)
+}
+
+// TestCutOff: a client that goes in the middle leaves a failed task and a free disk.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ref := r.disk(8 * mib)
+	want := random("full", 8*mib)
+	r.put("vdi="+string(ref), want)
+	image := r.get("format=vhd&vdi=" + string(ref))
+	for format, b := range map[string][]byte{"raw": want, "vhd": image} {
+		for at := mib - 7; at < len(b); at += 3 * mib {
+			task := r.task()
+			body := io.MultiReader(bytes.NewReader(b[:at]), iotest.ErrReader(errors.New("he trips over the cable")))
+			if _, _, err := r.send("PUT", "/import_raw_vdi", "task_id="+task+"&format="+format+"&vdi="+string(ref), body, int64(len(b))); err == nil {
+				t.Errorf("%s cut at %d: an answer", format, at)
+			}
+			if got := r.ended(task); !strings.HasPrefix(got, "failure[VDI_IO_ERROR") && !strings.HasPrefix(got, "failure[IMPORT_ERROR") {
+				t.Errorf("%s cut at %d: %s", format, at, got)
+			}
+			r.free(format, ref)
+		}
+	}
+	r.put("vdi="+string(ref), want)
+	for _, format := range []string{"raw", "vhd"} {
+		task := r.task()
+		req, err := http.NewRequest("GET", r.url("/export_raw_vdi", "task_id="+task+"&format="+format+"&vdi="+string(ref)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.ReadFull(resp.Body, make([]byte, mib))
+		resp.Body.Close()
+		if got := r.ended(task); !strings.HasPrefix(got, "failure") && !strings.HasPrefix(got, "success") {
+			t.Errorf("%s: %s", format, got) // what was sent may all have been on its way
+		}
+		r.free(format, ref)
+	}
+	r.holds("in the end", ref, want)
+}
+
+// TestUnknownLength: clients claim a petabyte, and hang up or wait.
+func TestUnknownLength(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ref := r.disk(4 * mib)
+	want := random("full", 4*mib)
+	r.put("vdi="+string(ref), want)
+	image := r.get("format=vhd&vdi=" + string(ref))
+	for format, b := range map[string][]byte{"raw": want, "vhd": image} {
+		for _, waits := range []bool{false, true} {
+			into := r.disk(4 * mib)
+			task := r.task()
+			body, feed := io.Pipe()
+			answer := make(chan error, 1)
+			go func() {
+				_, _, err := r.send("PUT", "/import_raw_vdi", "task_id="+task+"&format="+format+"&vdi="+string(into), body, 1<<50)
+				answer <- err
+			}()
+			feed.Write(b)
+			if !waits {
+				feed.CloseWithError(errors.New("he hangs up"))
+			}
+			if got := r.ended(task); got != "success[]" {
+				t.Errorf("%s, waits %v: %s", format, waits, got)
+			}
+			feed.Close()
+			<-answer
+			r.holds(format, into, want)
+			r.free(format, into)
+		}
+	}
+	into := r.disk(4 * mib)
+	resp, text, err := r.send("PUT", "/import_raw_vdi", "vdi="+string(into), iotest.HalfReader(bytes.NewReader(want)), -1)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("in chunks: %v %q %v", resp, text, err)
+	}
+	r.holds("in chunks", into, want)
+}
+
+// TestCancel: a cancelled task ends its stream at once.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ref := r.disk(64 * mib)
+	task := r.task()
+	body, feed := io.Pipe()
+	defer feed.Close()
+	answer := make(chan string, 1)
+	go func() {
+		_, text, err := r.send("PUT", "/import_raw_vdi", "task_id="+task+"&vdi="+string(ref), body, 64*mib)
+		answer <- fmt.Sprint(string(text), err)
+	}()
+	feed.Write(random("full", 3*mib))
+	r.Until("it is on its way", func() bool { return wiretest.Get(r.Server, api.TaskRef(task)).Progress >= 0.03 })
+	if ops := r.vdi(ref).CurrentOperations; ops[task] != api.VDIOperationsRevertTo {
+		t.Errorf("operations %v", ops)
+	}
+	r.Must(nil, "task.cancel", task)
+	if got := r.ended(task); got != "cancelled[TASK_CANCELLED "+task+"]" {
+		t.Error(got)
+	}
+	feed.CloseWithError(io.ErrClosedPipe)
+	<-answer
+	r.free("import", ref)
+}
+
+func TestNewDisk(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	want := random("sparse", 3*mib)
+	task := r.task()
+	r.put("task_id="+task+"&sr_id="+wiretest.Get(r.Server, r.sr).UUID, want)
+	done := wiretest.Get(r.Server, api.TaskRef(task))
+	made := api.VDIRef(strings.TrimSuffix(strings.TrimPrefix(done.Result, "<value>"), "</value>"))
+	r.holds("a new disk", made, want)
+	before := len(wiretest.Get(r.Server, r.sr).VDIs)
+	body := io.MultiReader(bytes.NewReader(want[:mib]), iotest.ErrReader(errors.New("gone")))
+	failed := r.task()
+	r.send("PUT", "/import_raw_vdi", "task_id="+failed+"&sr_id="+string(r.sr), body, 3*mib)
+	if got := r.ended(failed); !strings.HasPrefix(got, "failure[VDI_IO_ERROR") {
+		t.Error(got)
+	}
+	if n := len(wiretest.Get(r.Server, r.sr).VDIs); n != before {
+		t.Errorf("%d disks, there were %d", n, before)
+	}
+	if resp, text, err := r.send("PUT", "/import_raw_vdi", "sr_id="+string(r.sr), bytes.NewReader(want), -1); err != nil || !strings.Contains(string(text), "IMPORT_ERROR_CANNOT_HANDLE_CHUNKED") {
+		t.Errorf("%v %q %v", resp, text, err)
+	}
+}
+
+func TestFullRepository(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.hostd.SetSize("/dev/sdb", 6*mib)
+	ref := r.disk(16 * mib)
+	resp, text, err := r.send("PUT", "/import_raw_vdi", "vdi="+string(ref), bytes.NewReader(random("full", 16*mib)), 16*mib)
+	if err == nil && !strings.Contains(string(text), "SR_FULL") {
+		t.Errorf("%v %q", resp, text)
+	}
+	r.free("full", ref)
+	r.Must(nil, "VDI.destroy", ref)
+}
+
+func TestElsewhere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	other := api.NewHost()
+	other.Address = "10.0.0.9"
+	pbd := api.NewPBD()
+	pbd.SR, pbd.Host, pbd.CurrentlyAttached = wiretest.Insert(r.Server, api.NewSR()), wiretest.Insert(r.Server, other), true
+	wiretest.Insert(r.Server, pbd)
+	disk := api.NewVDI()
+	disk.SR, disk.Managed = pbd.SR, true
+	ref := wiretest.Insert(r.Server, disk)
+	for method, path := range map[string]string{"GET": "/export_raw_vdi", "PUT": "/import_raw_vdi"} {
+		resp, _, err := r.send(method, path, "vdi="+string(ref), nil, 0)
+		if err != nil || resp.StatusCode != http.StatusFound || !strings.HasPrefix(resp.Header.Get("Location"), "https://10.0.0.9"+path) {
+			t.Errorf("%s: %v, %v", path, resp, err)
+		}
+	}
+}
