@@ -1,0 +1,166 @@
+//go:build lab
+
+package volume_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"cairn/ci/devhost"
+	"cairn/image/debian"
+	"cairn/init/hostd/client"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/storage"
+	"cairn/toolstack/transfer/volume"
+	"cairn/toolstack/wire/wiretest"
+)
+
+func TestMain(m *testing.M) {
+	devhost.Main()
+	os.Exit(m.Run())
+}
+
+// real is a rig with the real hostd, qemu-img and qemu-nbd, on a repository of files.
+type real struct {
+	*wiretest.Server
+	rig   rig
+	hostd *client.Client
+	img   func(args ...string) string
+}
+
+func newReal(t *testing.T) *real {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lv")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	tools, err := debian.Open(t.Context(), debian.Config{})
+	must(t, err)
+	log := &bytes.Buffer{}
+	l, err := devhost.Start(t.Context(), devhost.Config{Tree: devhost.Tree(t), Dir: dir, Daemons: []devhost.Daemon{{Name: "hostd", Role: devhost.RoleHostd, Socket: client.Socket}}, Output: log})
+	must(t, err)
+	t.Cleanup(func() {
+		l.Close()
+		if t.Failed() {
+			t.Log(log)
+		}
+	})
+	must(t, l.Run("hostd"))
+	r := &real{hostd: client.New(dir + client.Socket)}
+	t.Cleanup(r.hostd.Close)
+	r.Server = wiretest.New(t, func(reg *api.Registry, d *db.DB) {
+		r.rig.m = storage.New(storage.Config{DB: d, Hostd: func(api.HostRef) storage.Hostd { return r.hostd }})
+		r.rig.m.Register(reg)
+	})
+	r.rig.Server = r.Server
+	volume.New(volume.Config{DB: r.DB, Disks: r.rig.m}).Handle(r.Wire)
+	r.rig.host = wiretest.Insert(r.Server, api.NewHost())
+	must(t, r.rig.m.EnsureDrivers(t.Context()))
+	r.Must(&r.rig.sr, "SR.create", r.rig.host, map[string]string{"location": "/state/sr/one"}, 0, "files", "", "file", "", false, noMap)
+	r.img = func(args ...string) string {
+		t.Helper()
+		out, err := tools.Command(t.Context(), "qemu-img", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	return r
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRealStreams: disks go out and come in through the real hostd and QEMU, and
+// qemu-img reads and writes the same images.
+func TestRealStreams(t *testing.T) {
+	r := newReal(t)
+	dir := t.TempDir()
+	raw, image := filepath.Join(dir, "raw"), filepath.Join(dir, "image")
+	for _, kind := range []string{"full", "sparse", "empty"} {
+		const size = 23 * mib
+		want := random(kind, size)
+		a, b := r.rig.disk(size), r.rig.disk(size)
+		r.rig.put("vdi="+string(a), want)
+		if got := r.rig.get("vdi=" + string(a)); !bytes.Equal(got, want) {
+			t.Errorf("%s: raw", kind)
+		}
+		must(t, os.WriteFile(image, r.rig.get("format=vhd&vdi="+string(a)), 0o600))
+		r.img("convert", "-f", "vpc", "-O", "raw", image, raw)
+		if got, err := os.ReadFile(raw); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: qemu-img reads the VHD as something else: %v", kind, err)
+		}
+		r.img("convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", raw, image)
+		theirs, err := os.ReadFile(image)
+		must(t, err)
+		r.rig.put("format=vhd&vdi="+string(b), theirs)
+		r.rig.holds(kind+" from qemu-img", b, want)
+		for _, ref := range []api.VDIRef{a, b} {
+			v, err := r.hostd.Volume(t.Context(), wiretest.Get(r.Server, r.rig.sr).UUID, r.rig.vdi(ref).Location)
+			most := map[string]int64{"full": 25 * mib, "sparse": 5 * mib, "empty": mib}[kind]
+			if err != nil || v.Used > most || r.rig.vdi(ref).PhysicalUtilisation != v.Used {
+				t.Errorf("%s: %+v, the row says %d, %v", kind, v, r.rig.vdi(ref).PhysicalUtilisation, err)
+			}
+		}
+	}
+}
+
+// TestRealChain restores each of five states, from images and from what changed.
+func TestRealChain(t *testing.T) {
+	r := newReal(t)
+	const size = 9 * mib
+	ref, copied := r.rig.disk(size), r.rig.disk(size)
+	state := random("full", size)
+	r.rig.put("vdi="+string(ref), state)
+	var last api.VDIRef
+	for n := range 6 {
+		var snapshot api.VDIRef
+		r.Must(&snapshot, "VDI.snapshot", ref)
+		query := "format=vhd&vdi=" + string(snapshot)
+		if n > 0 {
+			query += "&base=" + string(last)
+		}
+		b := r.rig.get(query)
+		if n > 0 && len(b) > 2*(2*mib+512)+64<<10 {
+			t.Errorf("difference %d has %d bytes", n, len(b))
+		}
+		r.rig.put("format=vhd&vdi="+string(copied), b)
+		r.rig.holds("a state", copied, state)
+		change, at := bytes.Repeat([]byte{byte(n)}, 70<<10), n*size/7
+		copy(state[at:], change)
+		r.rig.write(ref, change, int64(at))
+		last = snapshot
+	}
+}
+
+// TestRealCut: whoever goes in the middle leaves a disk that can be used and removed.
+func TestRealCut(t *testing.T) {
+	r := newReal(t)
+	const size = 16 * mib
+	for at := 0; at < size; at += 5 * mib {
+		ref, task := r.rig.disk(size), r.task()
+		body := io.MultiReader(bytes.NewReader(random("full", size)[:at]), iotest.ErrReader(errors.New("gone")))
+		r.rig.send("PUT", "/import_raw_vdi", "task_id="+task+"&vdi="+string(ref), body, size)
+		if got := r.rig.ended(task); !strings.HasPrefix(got, "failure[VDI_IO_ERROR") {
+			t.Errorf("cut at %d: %s", at, got)
+		}
+		r.Until("the disk is free", func() bool { return len(r.rig.vdi(ref).CurrentOperations) == 0 })
+		c, err := r.hostd.CheckVolume(t.Context(), wiretest.Get(r.Server, r.rig.sr).UUID, r.rig.vdi(ref).Location)
+		if err != nil || c.Errors != 0 || c.Leaks != 0 {
+			t.Errorf("cut at %d: %+v, %v", at, c, err)
+		}
+		r.Must(nil, "VDI.destroy", ref)
+	}
+}
+
+func (r *real) task() string { return r.rig.task() }
