@@ -160,23 +160,32 @@ func (d *Disk) place() place {
 // come in order; neighbours may touch.
 func (d *Disk) Changed(ctx context.Context, base *Disk, off, n int64) iter.Seq2[disk.Extent, error] {
 	return func(yield func(disk.Extent, error) bool) {
-		mine, its := own(d.layers, base.layers)
-		all, err := d.above(ctx, mine, off, n)
-		if err == nil && off < base.Size() {
-			var more []disk.Extent
-			more, err = base.above(ctx, its, off, min(n, base.Size()-off))
-			all = union(all, more)
-		}
-		if err != nil {
-			yield(disk.Extent{}, err)
-			return
-		}
-		for _, e := range all {
-			if !yield(e, nil) {
+		for end := off + n; off < end; off += window {
+			all, err := d.changed(ctx, base, off, min(window, end-off))
+			if err != nil {
+				yield(disk.Extent{}, err)
 				return
+			}
+			for _, e := range all {
+				if !yield(e, nil) {
+					return
+				}
 			}
 		}
 	}
+}
+
+// window is how much of a disk is asked about at once.
+const window = 1 << 30
+
+func (d *Disk) changed(ctx context.Context, base *Disk, off, n int64) ([]disk.Extent, error) {
+	mine, its := own(d.layers, base.layers)
+	all, err := d.above(ctx, mine, off, n)
+	if err != nil || off >= base.Size() {
+		return all, err
+	}
+	more, err := base.above(ctx, its, off, min(n, base.Size()-off))
+	return union(all, more), err
 }
 
 // own is how many layers each of two chains has to itself.

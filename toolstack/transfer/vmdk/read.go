@@ -18,9 +18,12 @@ type Reader struct {
 	size    int64
 	next    int64 // the lowest sector that may come
 	ended   bool
-	inflate io.ReadCloser
-	packed  []byte
-	data    [GrainSize]byte
+	endless bool
+	// tablesFirst: they are where the header says, and not at the end.
+	tablesFirst bool
+	inflate     io.ReadCloser
+	packed      []byte
+	data        [GrainSize]byte
 }
 
 // maxPacked is how long a deflated grain may be: what cannot be deflated grows by a
@@ -38,7 +41,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.size = size
+	v.size, v.tablesFirst = size, binary.LittleEndian.Uint64(h[directoryAt:]) != atEnd
 	first := int64(binary.LittleEndian.Uint64(h[overheadAt:])) * sector
 	if first < sector || first > maxOverhead || length > 0 && (text < sector || text+length > first) {
 		return nil, malformed("grains begin at %d, the descriptor at %d", first, text)
@@ -64,6 +67,9 @@ func (v *Reader) Size() int64 { return v.size }
 // are good until the next call. Offsets ascend.
 func (v *Reader) Next() (offset int64, data []byte, err error) {
 	for !v.ended {
+		if v.unmarked() {
+			return 0, nil, io.EOF
+		}
 		m, err := v.sectors(1)
 		if err != nil {
 			return 0, nil, err
@@ -93,8 +99,25 @@ func (v *Reader) skip(kind uint32, sectors uint64) error {
 	return err
 }
 
+// unmarked tells whether the image ends here without saying so, as those of QEMU do,
+// whose tables lie in front of the grains.
+func (v *Reader) unmarked() bool {
+	if !v.tablesFirst {
+		return false
+	}
+	_, err := v.in.Peek(1)
+	return errors.Is(err, io.EOF)
+}
+
+// Endless says that nobody knows how long the stream is, so that nothing is waited for
+// once the image has ended.
+func (v *Reader) Endless() { v.endless = true }
+
 // rest is what follows the end: nothing, or some padding.
 func (v *Reader) rest() error {
+	if v.endless {
+		return nil
+	}
 	n, err := io.CopyN(io.Discard, v.in, maxOverhead+1)
 	switch {
 	case errors.Is(err, io.EOF):

@@ -67,6 +67,21 @@ func read(image []byte) ([]byte, error) {
 	}
 }
 
+// TestUnmarked: an image with its tables in front may end with its last grain.
+func TestUnmarked(t *testing.T) {
+	const size = 3 * GrainSize
+	b := disk(size, size)
+	image := write(t, b)
+	copy(image[directoryAt:], make([]byte, 8))
+	end := len(image) - sector*(1+1+1+1+1+tableSize/sector+1) // end, header, marker, directory, marker, table, marker
+	if got, err := read(image[:end]); err != nil || !bytes.Equal(got, b) {
+		t.Error(err)
+	}
+	if _, err := read(image[:end-7]); !errors.Is(err, ErrFormat) {
+		t.Errorf("cut in its last grain: %v", err)
+	}
+}
+
 func TestRoundTrip(t *testing.T) {
 	for _, size := range []int64{sector, GrainSize, 5*GrainSize + sector, 3*tableGrains*GrainSize + GrainSize} {
 		b := disk(uint64(size), size)

@@ -95,16 +95,18 @@ func TestRealStreams(t *testing.T) {
 		if got := r.rig.get("vdi=" + string(a)); !bytes.Equal(got, want) {
 			t.Errorf("%s: raw", kind)
 		}
-		must(t, os.WriteFile(image, r.rig.get("format=vhd&vdi="+string(a)), 0o600))
-		r.img("convert", "-f", "vpc", "-O", "raw", image, raw)
-		if got, err := os.ReadFile(raw); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s: qemu-img reads the VHD as something else: %v", kind, err)
+		for format, name := range map[string][]string{"vhd": {"vpc", "force_size=on"}, "vmdk": {"vmdk", "subformat=streamOptimized"}} {
+			must(t, os.WriteFile(image, r.rig.get("format="+format+"&vdi="+string(a)), 0o600))
+			r.img("convert", "-f", name[0], "-O", "raw", image, raw)
+			if got, err := os.ReadFile(raw); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: qemu-img reads the %s as something else: %v", kind, format, err)
+			}
+			r.img("convert", "-f", "raw", "-O", name[0], "-o", name[1], raw, image)
+			theirs, err := os.ReadFile(image)
+			must(t, err)
+			r.rig.put("format="+format+"&vdi="+string(b), theirs)
+			r.rig.holds(kind+" from qemu-img's "+format, b, want)
 		}
-		r.img("convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", raw, image)
-		theirs, err := os.ReadFile(image)
-		must(t, err)
-		r.rig.put("format=vhd&vdi="+string(b), theirs)
-		r.rig.holds(kind+" from qemu-img", b, want)
 		for _, ref := range []api.VDIRef{a, b} {
 			v, err := r.hostd.Volume(t.Context(), wiretest.Get(r.Server, r.rig.sr).UUID, r.rig.vdi(ref).Location)
 			most := map[string]int64{"full": 25 * mib, "sparse": 5 * mib, "empty": mib}[kind]

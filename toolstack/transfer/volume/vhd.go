@@ -61,26 +61,14 @@ func (o *outgoing) brought(off, n int64) iter.Seq2[disk.Extent, error] {
 	return disk.Part(o, o.d, off, n)
 }
 
-// window is how much of a disk is asked about at once.
-const window = 1 << 30
-
 // blocks are the numbers of the blocks that have something to bring.
 func (o *outgoing) blocks() (numbers []int64, err error) {
-	for off := int64(0); off < o.d.Size(); off += window {
-		for e, err := range o.brought(off, min(window, o.d.Size()-off)) {
-			if err != nil {
-				return nil, err
-			}
-			if e.Zero {
-				continue
-			}
-			first, last := e.Off/vhd.BlockSize, (e.End()-1)/vhd.BlockSize
-			if n := len(numbers); n > 0 && numbers[n-1] == first {
-				first++
-			}
-			for ; first <= last; first++ {
-				numbers = append(numbers, first)
-			}
+	for e, err := range aligned(o.brought(0, o.d.Size()), vhd.BlockSize, o.d.Size()) {
+		if err != nil {
+			return nil, err
+		}
+		for at := e.Off; at < e.End(); at += vhd.BlockSize {
+			numbers = append(numbers, at/vhd.BlockSize)
 		}
 	}
 	return numbers, nil

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -85,8 +86,9 @@ type format struct {
 }
 
 var formats = map[string]format{
-	"raw": {mime: "application/octet-stream", suffix: "raw", write: writeRaw, read: readRaw},
-	"vhd": {mime: "application/vhd", suffix: "vhd", differs: true, write: writeVHD, read: readVHD},
+	"raw":  {mime: "application/octet-stream", suffix: "raw", write: writeRaw, read: readRaw},
+	"vhd":  {mime: "application/vhd", suffix: "vhd", differs: true, write: writeVHD, read: readVHD},
+	"vmdk": {mime: "application/x-vmdk", suffix: "vmdk", write: writeVMDK, read: readVMDK},
 }
 
 // wanted is what a request is about.
@@ -144,7 +146,8 @@ type outgoing struct {
 	task    api.Progress
 	now     time.Time
 
-	length, sent, shown int64
+	length, sent int64
+	shown        float64
 }
 
 // export serves /export_raw_vdi.
@@ -178,12 +181,14 @@ func (m *Manager) close(d *storage.Disk, row *api.VDI) {
 	}
 }
 
-// begin sends the head of an answer of a known length.
+// begin sends the head of an answer; its length may not be known, which is -1.
 func (o *outgoing) begin(length int64) {
 	o.length = length
 	h := o.w.Header()
 	h.Set("Content-Type", o.mime)
-	h.Set("Content-Length", strconv.FormatInt(length, 10))
+	if length >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(length, 10))
+	}
 	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.%s"`, o.disk.UUID, o.suffix))
 	o.w.WriteHeader(http.StatusOK)
 }
@@ -198,12 +203,40 @@ func (o *outgoing) Write(p []byte) (int, error) {
 	if err != nil {
 		return n, errClient(err)
 	}
-	o.sent += int64(n)
-	if o.sent-o.shown > o.length/100 {
-		o.shown = o.sent
-		o.task.Set(float64(o.sent) / float64(o.length))
+	if o.sent += int64(n); o.length > 0 {
+		o.progress(o.sent, o.length)
 	}
 	return n, nil
+}
+
+// progress tells how much of a whole is done.
+func (o *outgoing) progress(done, whole int64) {
+	if part := float64(done) / float64(whole); part >= o.shown+0.01 {
+		o.shown = part
+		o.task.Set(part)
+	}
+}
+
+// aligned are the extents that are not zero, widened to multiples of a unit: what a
+// format writes down that knows only whole ones. The last one ends with the disk.
+func aligned(extents iter.Seq2[disk.Extent, error], unit, size int64) iter.Seq2[disk.Extent, error] {
+	return func(yield func(disk.Extent, error) bool) {
+		end := int64(0)
+		for e, err := range extents {
+			if err != nil {
+				yield(e, err)
+				return
+			}
+			from, to := max(end, e.Off/unit*unit), min((e.End()+unit-1)/unit*unit, size)
+			if e.Zero || from >= to {
+				continue
+			}
+			end = to
+			if !yield(disk.Extent{Off: from, Len: to - from}, nil) {
+				return
+			}
+		}
+	}
 }
 
 // incoming is an import under way.
