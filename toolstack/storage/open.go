@@ -160,8 +160,8 @@ func (d *Disk) place() place {
 // come in order; neighbours may touch.
 func (d *Disk) Changed(ctx context.Context, base *Disk, off, n int64) iter.Seq2[disk.Extent, error] {
 	return func(yield func(disk.Extent, error) bool) {
-		for end := off + n; off < end; off += window {
-			all, err := d.changed(ctx, base, off, min(window, end-off))
+		for at, end := off, off+n; at < end; at += window {
+			all, err := d.changed(ctx, base, at, min(window, end-at))
 			if err != nil {
 				yield(disk.Extent{}, err)
 				return

@@ -20,6 +20,9 @@ type ExportRequest struct {
 	// none but these.
 	Layers   []string `json:"layers,omitempty"`
 	Writable bool     `json:"writable,omitempty"`
+	// As says that a raw volume holds an image of a format, whose content is meant; it
+	// may not refer to anything outside of it. CodeDamaged where it is none.
+	As Format `json:"as,omitempty"`
 }
 
 // Export is the first line of the answer: a socket on which one connection is served,

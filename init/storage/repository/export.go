@@ -45,6 +45,9 @@ func (m *Manager) ExportVolume(ctx context.Context, sr, name string, req client.
 			return err
 		}
 		defer release()
+		if err := holds(&chain[0], req); err != nil {
+			return err
+		}
 		return about(m.lend(ctx, chain, req.Writable, ready), "export volume %s", name)
 	})
 }
@@ -73,6 +76,34 @@ func (m *Manager) lendable(ctx context.Context, r *repo, name string, req client
 		return nil, Fail(client.CodeInUse, "volume %s is active", name)
 	}
 	return chain, m.childless(ctx, r, name, "")
+}
+
+// holds makes a raw volume that holds an image one of the image's format, if that is
+// asked for. QEMU opens nothing else, whatever the image says; one that says so is refused.
+func holds(v *client.Volume, req client.ExportRequest) error {
+	switch {
+	case req.As == "" || req.As == v.Format:
+		return nil
+	case req.As != client.Qcow2 || v.Format != client.Raw || req.Writable:
+		return Fail(client.CodeBadRequest, "volume %s cannot be exported as %s", v.Name, req.As)
+	}
+	f, err := os.Open(v.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h, err := qemuimg.ReadHeader(f)
+	if err == nil {
+		err = h.Usable()
+	}
+	if err == nil && h.Backing != "" {
+		err = fmt.Errorf("it is based on another, %q", h.Backing)
+	}
+	if err != nil {
+		return Fail(client.CodeDamaged, "volume %s: the image in it: %v", v.Name, err)
+	}
+	v.Format = req.As
+	return nil
 }
 
 // lend runs the program that serves a chain of images.

@@ -180,3 +180,35 @@ func TestExportOfWhatOthersMade(t *testing.T) {
 	must(t, <-l.ended)
 	refused(t, export(t, m, "disc.iso", client.ExportRequest{Writable: true}), client.CodeUnsupported)
 }
+
+// TestExportOfAnImageInside: a raw volume may hold an image of a client's, which may
+// not refer to anything.
+func TestExportOfAnImageInside(t *testing.T) {
+	each(t, func(t *testing.T, f *machine, m *Manager, _ client.RepositoryConfig) {
+		v, err := m.CreateVolume(t.Context(), srA, "upload", client.VolumeSpec{Size: mib, Format: client.Raw})
+		must(t, err)
+		as := client.ExportRequest{As: client.Qcow2}
+		refused(t, export(t, m, "upload", as), client.CodeDamaged)
+		fill := func(args ...string) {
+			t.Helper()
+			_, err := m.ActivateVolume(t.Context(), srA, "upload")
+			must(t, err)
+			must(t, f.create(append(append([]string{"create", "-f", "qcow2"}, args...), v.Path, "65536")))
+			_, err = m.DeactivateVolume(t.Context(), srA, "upload")
+			must(t, err)
+		}
+		fill("-b", "/etc/shadow", "-F", "raw")
+		refused(t, export(t, m, "upload", as), client.CodeDamaged)
+		fill()
+		refused(t, export(t, m, "upload", client.ExportRequest{As: client.Qcow2, Writable: true}), client.CodeBadRequest)
+		refused(t, export(t, m, "upload", client.ExportRequest{As: "vmdk"}), client.CodeBadRequest)
+		f.transcript()
+		l := borrow(t, m, "upload", as)
+		l.dial(t)
+		l.Close()
+		must(t, <-l.ended)
+		if text := f.transcript(); !strings.Contains(text, `"driver":"qcow2"`) || !strings.Contains(text, `"backing":null`) {
+			t.Errorf("asked for %s", text)
+		}
+	})
+}

@@ -13,6 +13,7 @@ import (
 
 	"cairn/init/hostd/client"
 	"cairn/toolstack/transfer/disk"
+	"cairn/toolstack/transfer/disk/disktest"
 	"cairn/toolstack/transfer/nbd"
 	"cairn/toolstack/transfer/nbd/nbdtest"
 )
@@ -56,9 +57,16 @@ func (h *Hostd) ExportVolume(ctx context.Context, sr, name string, req client.Ex
 	*users++
 	mine, its := net.Pipe()
 	b := &lent{h: h, m: m, v: v, sr: sr}
+	served := disk.Device(b)
+	if req.As == client.Qcow2 {
+		if served, err = inside(b.all()); err != nil {
+			*users--
+			return nil, err
+		}
+	}
 	ended := make(chan error, 1)
 	go func() {
-		err := nbdtest.Serve(its, nbdtest.Export{Device: b, ReadOnly: !req.Writable, Status: map[string]func(int64, int64) []nbdtest.Run{nbd.Depth: b.depth}})
+		err := nbdtest.Serve(its, nbdtest.Export{Device: served, ReadOnly: !req.Writable, Status: map[string]func(int64, int64) []nbdtest.Run{nbd.Depth: b.depth}})
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = nil // he has gone without a word
 		}
@@ -220,4 +228,34 @@ func (l *lent) depth(off, n int64) (runs []nbdtest.Run) {
 		return nil
 	})
 	return runs
+}
+
+// all is the volume's bytes; it needs h.mu.
+func (l *lent) all() []byte {
+	b := make([]byte, l.v.VirtualSize)
+	for at := range int64(len(b)+Cluster-1) / Cluster {
+		value, _ := l.read(at)
+		copy(b[at*Cluster:], l.h.bytesOf(value))
+	}
+	return b
+}
+
+// inside is the content of a qcow2 image of clusters of 64 KiB that others have made.
+func inside(image []byte) (disk.Device, error) {
+	const offset, perTable = 1<<56 - 1, Cluster / 8
+	be := binary.BigEndian
+	if be.Uint32(image) != 0x514649fb || be.Uint64(image[8:]) != 0 {
+		return nil, refuse(client.CodeDamaged, "it holds no image, or one that is based on another")
+	}
+	out := make([]byte, be.Uint64(image[24:]))
+	l1 := image[be.Uint64(image[40:]):]
+	for i := range int64(be.Uint32(image[36:])) {
+		table := be.Uint64(l1[8*i:]) & offset
+		for j := int64(0); table != 0 && j < perTable; j++ {
+			if c := be.Uint64(image[table+uint64(8*j):]) & offset; c != 0 {
+				copy(out[(i*perTable+j)*Cluster:], image[c:c+Cluster])
+			}
+		}
+	}
+	return disktest.Of(out), nil
 }

@@ -68,8 +68,8 @@ func All(ctx context.Context, d Device) iter.Seq2[Extent, error] {
 // Part is All for the bytes [off, off+n).
 func Part(ctx context.Context, d Device, off, n int64) iter.Seq2[Extent, error] {
 	return func(yield func(Extent, error) bool) {
-		for end := off + n; off < end; off += window {
-			list, err := d.Extents(ctx, off, min(window, end-off))
+		for at, end := off, off+n; at < end; at += window {
+			list, err := d.Extents(ctx, at, min(window, end-at))
 			if err != nil {
 				yield(Extent{}, err)
 				return

@@ -71,6 +71,24 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestAllTwice: what tells the extents of a disk may be asked again.
+func TestAllTwice(t *testing.T) {
+	m := disktest.New(3 << 30)
+	all := disk.All(t.Context(), m)
+	for range 2 {
+		end := int64(0)
+		for e, err := range all {
+			if err != nil || e.Off != end {
+				t.Fatal(e, err)
+			}
+			end = e.End()
+		}
+		if end != m.Size() {
+			t.Errorf("it ends at %d", end)
+		}
+	}
+}
+
 func TestNothingIsWrittenOverZeros(t *testing.T) {
 	m := disktest.New(1 << 40)
 	m.Fail = func(what string, _ int64) error {

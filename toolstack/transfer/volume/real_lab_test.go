@@ -95,7 +95,7 @@ func TestRealStreams(t *testing.T) {
 		if got := r.rig.get("vdi=" + string(a)); !bytes.Equal(got, want) {
 			t.Errorf("%s: raw", kind)
 		}
-		for format, name := range map[string][]string{"vhd": {"vpc", "force_size=on"}, "vmdk": {"vmdk", "subformat=streamOptimized"}} {
+		for format, name := range map[string][]string{"vhd": {"vpc", "force_size=on"}, "vmdk": {"vmdk", "subformat=streamOptimized"}, "qcow2": {"qcow2", "cluster_size=4096"}} {
 			must(t, os.WriteFile(image, r.rig.get("format="+format+"&vdi="+string(a)), 0o600))
 			r.img("convert", "-f", name[0], "-O", "raw", image, raw)
 			if got, err := os.ReadFile(raw); err != nil || !bytes.Equal(got, want) {

@@ -44,6 +44,7 @@ type Disks interface {
 	Elsewhere(sr api.SRRef) (api.HostRef, bool)
 	Create(ctx context.Context, spec storage.CreateSpec) (api.VDIRef, error)
 	Destroy(ctx context.Context, vdi api.VDIRef) error
+	NewScratch(ctx context.Context, sr api.SRRef, size int64) (*storage.Scratch, error)
 }
 
 var _ Disks = (*storage.Manager)(nil)
@@ -86,9 +87,10 @@ type format struct {
 }
 
 var formats = map[string]format{
-	"raw":  {mime: "application/octet-stream", suffix: "raw", write: writeRaw, read: readRaw},
-	"vhd":  {mime: "application/vhd", suffix: "vhd", differs: true, write: writeVHD, read: readVHD},
-	"vmdk": {mime: "application/x-vmdk", suffix: "vmdk", write: writeVMDK, read: readVMDK},
+	"qcow2": {mime: "application/x-qemu-disk", suffix: "qcow2", write: writeQcow2, read: readQcow2},
+	"raw":   {mime: "application/octet-stream", suffix: "raw", write: writeRaw, read: readRaw},
+	"vhd":   {mime: "application/vhd", suffix: "vhd", differs: true, write: writeVHD, read: readVHD},
+	"vmdk":  {mime: "application/x-vmdk", suffix: "vmdk", write: writeVMDK, read: readVMDK},
 }
 
 // wanted is what a request is about.
@@ -243,9 +245,10 @@ func aligned(extents iter.Seq2[disk.Extent, error], unit, size int64) iter.Seq2[
 type incoming struct {
 	wanted
 	context.Context
-	d    *storage.Disk
-	sink *disk.Sink
-	body io.Reader
+	disks Disks
+	d     *storage.Disk
+	sink  *disk.Sink
+	body  io.Reader
 	// length is the body's, or -1 where the client does not know it.
 	length int64
 	task   api.Progress
@@ -275,7 +278,7 @@ func (m *Manager) load(w http.ResponseWriter, r *wire.Request) error {
 func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err error) {
 	ctx, cancel := lasting(r.Context())
 	defer cancel(nil)
-	in := &incoming{wanted: want, Context: ctx, body: body{r.Body}, length: r.ContentLength, task: r.Task}
+	in := &incoming{wanted: want, Context: ctx, disks: m.cfg.Disks, body: body{r.Body}, length: r.ContentLength, task: r.Task}
 	if in.length >= pretended {
 		in.length = -1
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // formats are those beside raw.
-var formats = []string{"vhd", "vmdk"}
+var formats = []string{"vhd", "vmdk", "qcow2"}
 
 func TestRoundTrip(t *testing.T) {
 	t.Parallel() // they wait for connections to end
@@ -104,6 +104,8 @@ func TestRefused(t *testing.T) {
 	vbd.VM, vbd.VDI, vbd.CurrentlyAttached, vbd.Mode = wiretest.Insert(r.Server, vm), used, true, api.VBDModeRW
 	wiretest.Insert(r.Server, vbd)
 	image := r.get("format=vhd&vdi=" + string(snapshot))
+	based := r.get("format=qcow2&vdi=" + string(snapshot))
+	copy(based[8:], "backing!")
 	small := r.disk(mib)
 	noise := random("full", 3000)
 	for _, c := range []struct {
@@ -123,6 +125,9 @@ func TestRefused(t *testing.T) {
 		{"PUT", "vdi=" + string(snapshot), noise, 500, "VDI_READONLY"},
 		{"PUT", "format=vhd&vdi=" + string(ref), noise, 500, "IMPORT_ERROR"},
 		{"PUT", "format=vhd&vdi=" + string(ref), image[:1000], 500, "IMPORT_ERROR"},
+		{"PUT", "format=qcow2&vdi=" + string(ref), noise, 500, "IMPORT_ERROR"},
+		{"PUT", "format=qcow2&vdi=" + string(ref), based, 500, "IMPORT_ERROR"},
+		{"PUT", "format=vmdk&vdi=" + string(ref), noise, 500, "IMPORT_ERROR"},
 		{"PUT", "format=vhd&vdi=" + string(small), image, 500, "VDI_TOO_SMALL [" + string(small) + ", 4194304]"},
 		{"PUT", "vdi=" + string(small), want, 500, "VDI_TOO_SMALL [" + string(small) + ", 4194304]"},
 		{"PUT", "vdi=" + string(ref), nil, 200, ""}, // only asks whether it may come
@@ -139,6 +144,9 @@ func TestRefused(t *testing.T) {
 	r.holds("after all that", ref, want)
 	r.holds("after all that", small, make([]byte, mib))
 	r.free("after all that", ref)
+	if n := len(wiretest.Get(r.Server, r.sr).VDIs); n != 4 {
+		t.Errorf("%d rows of disks", n)
+	}
 }
 
 // TestCutOff: a client that goes in the middle leaves a failed task and a free disk.
@@ -197,6 +205,7 @@ func TestUnknownLength(t *testing.T) {
 	for _, f := range formats {
 		images[f] = r.get("format=" + f + "&vdi=" + string(ref))
 	}
+	delete(images, "qcow2") // all of it must come before any of it is read
 	for format, b := range images {
 		for _, waits := range []bool{false, true} {
 			into := r.disk(4 * mib)

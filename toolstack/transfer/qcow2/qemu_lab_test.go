@@ -1,0 +1,31 @@
+//go:build lab
+
+package qcow2
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"cairn/image/debian"
+)
+
+// TestRealQEMU has QEMU check and read what is written here.
+func TestRealQEMU(t *testing.T) {
+	tree, err := debian.Open(t.Context(), debian.Config{})
+	must(t, err)
+	image, raw := filepath.Join(t.TempDir(), "image"), filepath.Join(t.TempDir(), "raw")
+	for _, size := range []int64{512, 5*ClusterSize + 512, perTable*ClusterSize + 1024} {
+		b := disk(size)
+		must(t, os.WriteFile(image, write(t, b), 0o600))
+		for _, args := range [][]string{{"check", "-f", "qcow2", image}, {"convert", "-f", "qcow2", "-O", "raw", image, raw}} {
+			if out, err := tree.Command(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
+				t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
+			}
+		}
+		if got, err := os.ReadFile(raw); err != nil || !bytes.Equal(got, b) {
+			t.Errorf("QEMU reads %d bytes as %d others, %v", size, len(got), err)
+		}
+	}
+}
