@@ -166,3 +166,35 @@ func TestRealCut(t *testing.T) {
 }
 
 func (r *real) task() string { return r.rig.task() }
+
+// TestRealLarge: what a disk of 3 TiB holds beyond 2 TiB goes out and comes in, in the
+// formats that can hold it.
+func TestRealLarge(t *testing.T) {
+	r := newReal(t)
+	const size, at = 3 << 40, 2<<40 + 123<<20
+	ref := r.rig.disk(size)
+	want := random("full", 3*mib)
+	r.rig.write(ref, want, at)
+	r.rig.write(ref, want[:512], size-512)
+	resp, text, err := r.rig.send("GET", "/export_raw_vdi", "format=vhd&vdi="+string(ref), nil, 0)
+	if err != nil || !strings.Contains(string(text), "VDI_TOO_LARGE") {
+		t.Errorf("as VHD: %v %q %v", resp, text, err)
+	}
+	for _, format := range []string{"qcow2", "vmdk"} {
+		into := r.rig.disk(size)
+		r.rig.put("format="+format+"&vdi="+string(into), r.rig.get("format="+format+"&vdi="+string(ref)))
+		d, err := r.rig.m.OpenDisk(t.Context(), into, false, "")
+		must(t, err)
+		got := make([]byte, len(want)+2*mib)
+		_, err = d.ReadAt(got, at-mib)
+		around := append(append(make([]byte, mib), want...), make([]byte, mib)...)
+		if err != nil || !bytes.Equal(got, around) {
+			t.Errorf("%s: beyond 2 TiB it reads as something else: %v", format, err)
+		}
+		last := make([]byte, 512)
+		if _, err := d.ReadAt(last, size-512); err != nil || !bytes.Equal(last, want[:512]) {
+			t.Errorf("%s: the last sector is lost: %v", format, err)
+		}
+		must(t, d.Close())
+	}
+}
