@@ -75,10 +75,12 @@ func (s *Server) transfer(w http.ResponseWriter, r *Request, t *task.Running, h 
 		close(blocked)
 	})
 	r.Request, r.Task = r.WithContext(ctx), t
-	if r.ContentLength > 0 {
-		r.Body = &countedBody{ReadCloser: r.Body, task: t, total: float64(r.ContentLength)}
-	}
+	body := &countedBody{ReadCloser: r.Body, task: t, total: float64(r.ContentLength), ended: r.ContentLength == 0}
+	r.Body = body
 	err := s.runTransfer(h, out, r)
+	if !body.ended && !out.begun {
+		w.Header().Set("Connection", "close") // what is left in it is no request
+	}
 	if !unblock() { // the connection can carry an answer yet, but no other request
 		<-blocked
 		c.SetWriteDeadline(time.Now().Add(lastWord))
@@ -161,8 +163,9 @@ func (w *transferWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter 
 type countedBody struct {
 	io.ReadCloser
 	task        api.Progress
-	total       float64
+	total       float64 // less than 0 when nobody knows
 	read, shown float64
+	ended       bool
 }
 
 // progressStep is how much more must have come before it is told.
@@ -172,6 +175,7 @@ const progressStep = 0.01
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.read += float64(n)
+	b.ended = b.ended || errors.Is(err, io.EOF)
 	if done := b.read / b.total; done >= b.shown+progressStep {
 		b.shown = done
 		b.task.Set(done)

@@ -367,6 +367,21 @@ func TestUploadWithoutATrueLength(t *testing.T) {
 	}
 }
 
+// What a handler leaves of a body ends the connection: it is no request.
+func TestBodyThatIsLeft(t *testing.T) {
+	s := wiretest.New(t, nil)
+	s.Wire.Transfer("PUT", "/taste", func(_ http.ResponseWriter, r *wire.Request) error {
+		_, err := io.ReadFull(r.Body, make([]byte, 5))
+		return err
+	})
+	for _, length := range []int64{5, 9, -1, 5} {
+		resp, _, err := send(t, "PUT", s.HTTP.URL+"/taste?session_id="+s.Session, strings.NewReader("123456789"[:max(5, length)]), length)
+		if err != nil || resp.StatusCode != 200 || length == 9 && !resp.Close {
+			t.Errorf("%d bytes: %+v, %v", length, resp, err)
+		}
+	}
+}
+
 // A connection serves the next request after a transfer that went well.
 func TestConnectionOutlivesATransfer(t *testing.T) {
 	s := wiretest.New(t, nil)
