@@ -161,7 +161,7 @@ func TestCutOff(t *testing.T) {
 		images[f] = r.get("format=" + f + "&vdi=" + string(ref))
 	}
 	for format, b := range images {
-		for at := mib - 7; at < len(b); at += 3 * mib {
+		for at := mib - 7; at < len(b); at += mib {
 			task := r.task()
 			body := io.MultiReader(bytes.NewReader(b[:at]), iotest.ErrReader(errors.New("he trips over the cable")))
 			if _, _, err := r.send("PUT", "/import_raw_vdi", "task_id="+task+"&format="+format+"&vdi="+string(ref), body, int64(len(b))); err == nil {
