@@ -37,15 +37,17 @@ func readRaw(in *incoming) error {
 	switch {
 	case in.length > size:
 		return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(in.length, 10))
-	case in.length < 0:
+	case in.pretends:
 		stream = io.LimitReader(stream, size) // more is not waited for
 	}
 	_, err := in.sink.Copy(stream, func(n int64) { in.progress(float64(n) / float64(size)) })
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF) && in.length < 0:
+	case errors.Is(err, io.ErrUnexpectedEOF) && in.pretends:
 		return nil // he has hung up, which is how he says that this was all
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return refuse(err)
+	case errors.Is(err, disk.ErrTooLong):
+		return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(size+1, 10))
 	}
 	return err
 }

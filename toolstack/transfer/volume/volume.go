@@ -249,10 +249,12 @@ type incoming struct {
 	d     *storage.Disk
 	sink  *disk.Sink
 	body  io.Reader
-	// length is the body's, or -1 where the client does not know it.
-	length int64
-	task   api.Progress
-	shown  float64
+	// length is the body's, or -1 where the client does not know it. One that pretends to
+	// know ends his stream by hanging up, or by sending no more.
+	length   int64
+	pretends bool
+	task     api.Progress
+	shown    float64
 }
 
 // pretended is what clients claim that do not know how long their stream is.
@@ -280,12 +282,12 @@ func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err
 	defer cancel(nil)
 	in := &incoming{wanted: want, Context: ctx, disks: m.cfg.Disks, body: body{r.Body}, length: r.ContentLength, task: r.Task}
 	if in.length >= pretended {
-		in.length = -1
+		in.length, in.pretends = -1, true
 	}
 	if in.d, err = m.cfg.Disks.OpenDisk(in, in.vdi, true, r.Task.Ref().String()); err != nil {
 		return err
 	}
-	if in.length < 0 { // whoever does not know when it ends wants to know that it may begin
+	if in.pretends { // whoever does not know when it ends wants to know that it may begin
 		w.Header().Set("Connection", "close") // who knows what else it holds
 		w.WriteHeader(http.StatusOK)
 		if ferr := http.NewResponseController(w).Flush(); ferr != nil {

@@ -235,6 +235,16 @@ func TestUnknownLength(t *testing.T) {
 		t.Errorf("in chunks: %v %q %v", resp, text, err)
 	}
 	r.holds("in chunks", into, want)
+	resp, text, err = r.send("PUT", "/import_raw_vdi", "vdi="+string(into), io.MultiReader(bytes.NewReader(want), strings.NewReader("x")), -1)
+	if err != nil || !strings.Contains(string(text), "VDI_TOO_SMALL ["+string(into)+", 4194305]") {
+		t.Errorf("more chunks than the disk has room for: %v %q %v", resp, text, err)
+	}
+	task := r.task()
+	r.send("PUT", "/import_raw_vdi", "task_id="+task+"&vdi="+string(into), io.MultiReader(bytes.NewReader(want[:mib]), iotest.ErrReader(errors.New("gone"))), -1)
+	if got := r.ended(task); !strings.HasPrefix(got, "failure[VDI_IO_ERROR") {
+		t.Errorf("chunks that were cut off: %s", got)
+	}
+	r.free("chunks that were cut off", into)
 }
 
 // TestCancel: a cancelled task ends its stream at once.
