@@ -267,6 +267,12 @@ func (m *Manager) load(w http.ResponseWriter, r *wire.Request) error {
 		return m.loadNew(w, r)
 	}
 	want, err := m.parse(q)
+	if err == nil && inPieces(q) {
+		if want.suffix != "raw" {
+			return api.ErrInvalidValue("chunked", q.Get("chunked"))
+		}
+		want.read = readPieces
+	}
 	if err == nil {
 		err = m.here(want.sr)
 	}
@@ -330,7 +336,7 @@ func (m *Manager) loadNew(w http.ResponseWriter, r *wire.Request) error {
 	if _, err := db.Get(m.cfg.DB.Snapshot(), sr); err != nil {
 		return err
 	}
-	if name := q.Get("format"); name != "" && name != "raw" {
+	if name := q.Get("format"); name != "" && name != "raw" || inPieces(q) {
 		return api.ErrInvalidValue("format", name) // its size is not that of the stream
 	}
 	switch err := m.here(sr); {
