@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,6 +83,26 @@ func (h hostd) NoteVolume(ctx context.Context, sr, name, note string) error {
 	return h.Manager.NoteVolume(ctx, sr, name, note)
 }
 
+// ExportVolume lends a volume out until it is closed.
+func (h hostd) ExportVolume(ctx context.Context, sr, name string, req client.ExportRequest) (*client.Lent, error) {
+	h.step()
+	ready, ended := make(chan client.Export, 1), make(chan error, 1)
+	go func() {
+		ended <- h.Manager.ExportVolume(context.WithoutCancel(ctx), sr, name, req, func(e client.Export) error { ready <- e; return nil })
+	}()
+	select {
+	case err := <-ended:
+		return nil, err
+	case e := <-ready:
+		end := func() error { h.EndExport(e.ID); return <-ended }
+		conn, err := net.Dial("unix", e.Socket)
+		if err != nil {
+			return nil, errors.Join(err, end())
+		}
+		return client.NewLent(conn, e.Layers, end), nil
+	}
+}
+
 var _ storage.Hostd = hostd{}
 
 // world is a toolstack's storage on real images below a directory.
@@ -109,7 +130,7 @@ func openWorld(ctx context.Context, tools *debian.Tree, dir string, step, during
 	w.hostd.Manager = repository.New(repository.Config{
 		Tools: programs, Mounter: hoststorage.Linux{LoadModule: func(string) error { return nil }},
 		Media:    media.Source{Sys: "/sys", Dev: "/dev", Proc: "/proc", Tools: programs},
-		MountDir: dir + "/mnt", Record: dir + "/run/repositories.json", LVMDir: dir + "/run/lvm",
+		MountDir: dir + "/mnt", Record: dir + "/run/repositories.json", LVMDir: dir + "/run/lvm", ExportDir: dir + "/run/exports",
 		FilePrefixes: []string{dir + "/sr"}, Log: log,
 	})
 	engine, err := openJournal(filepath.Join(dir, "db"), step)
