@@ -21,9 +21,9 @@ const autodetect = "autodetect"
 // firstCD is where drives go when nobody says where: old guests look there.
 const firstCD = 3
 
-// place reads a userdevice: a number, or the name Linux has for the disk of that
+// Place reads a userdevice: a number, or the name Linux has for the disk of that
 // number on any bus.
-func place(userdevice string) (int, bool) {
+func Place(userdevice string) (int, bool) {
 	if n, err := strconv.Atoi(userdevice); err == nil {
 		return n, n >= 0 && n < maxVBDs && strconv.Itoa(n) == userdevice
 	}
@@ -63,7 +63,7 @@ func usedPlaces(r db.Reader, vm *api.VM) map[int]bool {
 	used := map[int]bool{}
 	for _, ref := range vm.VBDs {
 		if v, err := db.Get(r, ref); err == nil {
-			if n, ok := place(v.Userdevice); ok {
+			if n, ok := Place(v.Userdevice); ok {
 				used[n] = true
 			}
 		}
@@ -81,7 +81,7 @@ func choosePlace(r db.Reader, vm *api.VM, userdevice string, kind api.VBDType) (
 		}
 		return strconv.Itoa(free[0]), nil
 	}
-	n, ok := place(userdevice)
+	n, ok := Place(userdevice)
 	if !ok {
 		return "", api.ErrInvalidDevice(userdevice)
 	}
@@ -105,8 +105,8 @@ func freePlaces(used map[int]bool, kind api.VBDType) []int {
 	return free
 }
 
-// vifPlace reads the number of a NIC.
-func vifPlace(device string) (int, bool) {
+// VIFPlace reads the number of a NIC.
+func VIFPlace(device string) (int, bool) {
 	n, err := strconv.Atoi(device)
 	return n, err == nil && n >= 0 && n < maxVIFs && strconv.Itoa(n) == device
 }
@@ -133,7 +133,7 @@ func chooseVIFPlace(r db.Reader, vm *api.VM, device string) (string, error) {
 		}
 		return "", api.ErrInvalidDevice(device)
 	}
-	if _, ok := vifPlace(device); !ok {
+	if _, ok := VIFPlace(device); !ok {
 		return "", api.ErrInvalidDevice(device)
 	}
 	if used[device] {

@@ -155,7 +155,7 @@ func byPlace(r db.Reader, vm *api.VM) []api.VBDRef {
 		if err != nil {
 			return maxVBDs
 		}
-		n, _ := place(v.Userdevice)
+		n, _ := Place(v.Userdevice)
 		return n
 	}
 	return slices.SortedFunc(slices.Values(vm.VBDs), func(a, b api.VBDRef) int { return cmp.Compare(at(a), at(b)) })
@@ -167,7 +167,7 @@ func byDevice(r db.Reader, vm *api.VM) []api.VIFRef {
 		if err != nil {
 			return maxVIFs
 		}
-		n, _ := vifPlace(v.Device)
+		n, _ := VIFPlace(v.Device)
 		return n
 	}
 	return slices.SortedFunc(slices.Values(vm.VIFs), func(a, b api.VIFRef) int { return cmp.Compare(at(a), at(b)) })
@@ -210,7 +210,7 @@ const (
 // describe says what a domain needs to know of a drive, all but where its disk
 // is, and which disk is in it.
 func describe(r db.Reader, vm *api.VM, v *api.VBD) (hypervisor.Disk, api.VDIRef) {
-	n, _ := place(v.Userdevice)
+	n, _ := Place(v.Userdevice)
 	d := hypervisor.Disk{
 		ID: v.UUID, Device: diskName(n), Bus: hypervisor.SCSI,
 		CD: v.Type == api.VBDTypeCD, ReadOnly: v.Mode == api.VBDModeRO,
@@ -281,7 +281,7 @@ func (m *Manager) Stopped(tx *db.Tx, ref api.VMRef) error {
 // attachedVBD keeps device, the name of an attached disk, in step.
 func attachedVBD(v *api.VBD, is bool) {
 	v.CurrentlyAttached, v.Device = is, ""
-	if n, ok := place(v.Userdevice); ok && is {
+	if n, ok := Place(v.Userdevice); ok && is {
 		v.Device = diskName(n)
 	}
 }

@@ -122,8 +122,8 @@ func (m *Manager) setUserdevice(c *api.Call, args []api.Value) (api.Result, erro
 		if err != nil {
 			return err
 		}
-		if n, ok := place(userdevice); ok {
-			if have, _ := place(v.Userdevice); have == n {
+		if n, ok := Place(userdevice); ok {
+			if have, _ := Place(v.Userdevice); have == n {
 				return nil
 			}
 		}

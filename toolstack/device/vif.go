@@ -24,7 +24,7 @@ func (m *Manager) createVIF(c *api.Call, args *api.VIF) (api.VIFRef, error) {
 		if err != nil {
 			return err
 		}
-		if err := checkVIF(v, network); err != nil {
+		if err := CheckVIF(v, network); err != nil {
 			return err
 		}
 		if err := notMigrating(v.VM, vm); err != nil {
@@ -33,7 +33,7 @@ func (m *Manager) createVIF(c *api.Call, args *api.VIF) (api.VIFRef, error) {
 		if v.Device, err = chooseVIFPlace(tx, vm, v.Device); err != nil {
 			return err
 		}
-		if vm.OtherConfig[macSeed] == "" {
+		if vm.OtherConfig[MACSeed] == "" {
 			seed(vm)
 		}
 		if err := chooseMAC(vm, v); err != nil {
@@ -53,7 +53,7 @@ func seed(vm *api.VM) {
 	if vm.OtherConfig == nil {
 		vm.OtherConfig = map[string]string{}
 	}
-	vm.OtherConfig[macSeed] = api.NewUUID()
+	vm.OtherConfig[MACSeed] = api.NewUUID()
 }
 
 // Bounds of an MTU: what IPv4 needs, and what Ethernet hardware carries.
@@ -63,7 +63,8 @@ const (
 	defaultMTU = 1500
 )
 
-func checkVIF(v *api.VIF, network *api.Network) error {
+// CheckVIF checks a NIC against itself and its network, whose MTU it gets where it has none.
+func CheckVIF(v *api.VIF, network *api.Network) error {
 	if v.MTU == 0 {
 		v.MTU = network.MTU
 	}

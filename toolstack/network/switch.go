@@ -42,31 +42,37 @@ func (m *Manager) registerSwitch(r *api.Registry) {
 
 // create makes a network without NICs. Its bridge is made where and when a guest
 // first needs it.
-func (m *Manager) create(c *api.Call, args *api.Network) (api.NetworkRef, error) {
+func (m *Manager) create(c *api.Call, args *api.Network) (ref api.NetworkRef, err error) {
 	n := args.Clone()
-	n.UUID, n.CurrentOperations, n.AssignedIps, n.Blobs, n.Purpose = api.NewUUID(), nil, nil, nil, nil
+	n.UUID = api.NewUUID()
+	err = m.db.Update(c, func(tx *db.Tx) error {
+		ref, err = Insert(tx, n)
+		return err
+	})
+	return ref, err
+}
+
+// Insert writes a new network, which the record becomes. Without a bridge it gets one.
+func Insert(tx *db.Tx, n *api.Network) (api.NetworkRef, error) {
+	n.AllowedOperations, n.CurrentOperations, n.AssignedIps, n.Blobs, n.Purpose = nil, nil, nil, nil, nil
 	n.DefaultLockingMode = api.NetworkDefaultLockingModeUnlocked
-	if err := checkMTU(n.MTU); err != nil {
+	if err := CheckMTU(n.MTU); err != nil {
 		return "", err
 	}
 	if n.Bridge != "" && !bridgeName.MatchString(n.Bridge) || n.Bridge == "" && !n.Managed {
 		return "", api.ErrInvalidValue("bridge", n.Bridge)
 	}
-	var ref api.NetworkRef
-	err := m.db.Update(c, func(tx *db.Tx) error {
-		taken := bridges(tx)
-		if n.Bridge == "" {
-			n.Bridge = free("xapi", 0, taken)
-		} else if taken[n.Bridge] {
-			return api.ErrBridgeNameExists(n.Bridge)
-		}
-		ref = db.Insert(tx, n)
-		return nil
-	})
-	return ref, err
+	taken := bridges(tx)
+	if n.Bridge == "" {
+		n.Bridge = free("xapi", 0, taken)
+	} else if taken[n.Bridge] {
+		return "", api.ErrBridgeNameExists(n.Bridge)
+	}
+	return db.Insert(tx, n), nil
 }
 
-func checkMTU(mtu int64) error {
+// CheckMTU refuses what no network can have.
+func CheckMTU(mtu int64) error {
 	if mtu < minMTU || mtu > maxMTU {
 		return api.ErrInvalidValue("MTU", strconv.FormatInt(mtu, 10))
 	}
@@ -212,7 +218,7 @@ func (m *Manager) setMTU(c *api.Call, args []api.Value) (api.Result, error) {
 	ref := api.NetworkRef(api.ParseRef(args[0].Text))
 	mtu, err := strconv.ParseInt(args[1].Text, 10, 64)
 	if err == nil {
-		err = checkMTU(mtu)
+		err = CheckMTU(mtu)
 	}
 	if err != nil {
 		return nil, api.ErrInvalidValue("MTU", args[1].Text)
