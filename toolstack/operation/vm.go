@@ -114,6 +114,7 @@ var vmBuilt = []api.VMOperations{
 	api.VMOperationsChangingDynamicRange, api.VMOperationsChangingMemoryLive, api.VMOperationsAwaitingMemoryLive,
 	api.VMOperationsChangingShadowMemory, api.VMOperationsChangingShadowMemoryLive, api.VMOperationsChangingNVRAM,
 	api.VMOperationsDataSourceOp,
+	api.VMOperationsExport, api.VMOperationsMetadataExport, // which package machine performs
 }
 
 // VM is the table of virtual machines. It looks at nothing but the machine, so

@@ -19,7 +19,7 @@ func (m *Manager) create(c *api.Call, args *api.VM) (api.VMRef, error) {
 	if vm.OtherConfig[macSeed] == "" {
 		freshSeed(vm)
 	}
-	if err := checkSizes(vm); err != nil {
+	if err := CheckSizes(vm); err != nil {
 		return "", err
 	}
 	m.reset(vm)
@@ -61,11 +61,15 @@ func domainType(vm *api.VM) api.DomainType {
 
 // insert writes a record and the metrics that belong to it.
 func insert(tx *db.Tx, vm *api.VM) api.VMRef {
-	vm.Metrics = db.Insert(tx, newMetrics())
 	ref := api.NewRef[api.VM]()
+	insertAs(tx, ref, vm)
+	return ref
+}
+
+func insertAs(tx *db.Tx, ref api.VMRef, vm *api.VM) {
+	vm.Metrics = db.Insert(tx, newMetrics())
 	vm.AllowedOperations = allowed(ref, vm)
 	db.InsertAs(tx, ref, vm)
-	return ref
 }
 
 func newMetrics() *api.VMMetrics {

@@ -16,8 +16,8 @@ const (
 	maxVCPUs  = 288
 )
 
-// checkSizes checks memory and vCPUs of a record against each other.
-func checkSizes(vm *api.VM) error {
+// CheckSizes checks memory and vCPUs of a record against each other.
+func CheckSizes(vm *api.VM) error {
 	if vm.MemoryStaticMin < 0 || vm.MemoryStaticMax < minMemory || vm.MemoryStaticMax > maxMemory {
 		return api.ErrValueNotSupported("memory_static_max", strconv.FormatInt(vm.MemoryStaticMax, 10),
 			fmt.Sprintf("must be from %d to %d", minMemory, int64(maxMemory)))
@@ -103,7 +103,7 @@ func (m *Manager) resize(c *api.Call, ref api.VMRef, op api.VMOperations, set fu
 		if vm.PowerState == api.VMPowerStateHalted { // of others the target is the accountant's
 			vm.MemoryTarget = vm.MemoryDynamicMin
 		}
-		if err := checkSizes(vm); err != nil {
+		if err := CheckSizes(vm); err != nil {
 			return err
 		}
 		return m.rangeFits(tx, ref, vm, before)

@@ -133,7 +133,7 @@ func (m *Manager) specOf(ref api.VMRef, vm *api.VM, sites []*Site) (hypervisor.S
 		return hypervisor.Spec{}, api.ErrVMHvmRequired(ref.String())
 	}
 	kind, _ := able[0].Host.Kind()
-	err := checkSizes(vm)
+	err := CheckSizes(vm)
 	if err != nil {
 		return hypervisor.Spec{}, err
 	}

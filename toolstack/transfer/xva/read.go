@@ -52,7 +52,7 @@ func (v *Reader) unpack(in *bufio.Reader) (io.Reader, error) {
 	magic, err := in.Peek(4)
 	switch {
 	case err != nil:
-		return nil, malformed("it ends after %d bytes", len(magic))
+		return nil, notEOF(broken(err))
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(window), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(2))
 		if err != nil {
@@ -76,17 +76,22 @@ func (v *Reader) readXML() error {
 	if err != nil {
 		return notEOF(err)
 	}
-	if h.Name != xmlName || h.Size > MaxXML {
-		return malformed("it begins with %.80q of %d bytes", h.Name, h.Size)
+	switch {
+	case h.Name != xmlName:
+		return &UnexpectedError{h.Name}
+	case h.Size > MaxXML:
+		return malformed("%s has %d bytes", xmlName, h.Size)
 	}
-	if v.xml, err = io.ReadAll(v.tar); err != nil {
-		return broken(err)
-	}
-	return nil
+	v.xml, err = io.ReadAll(v.tar)
+	return broken(err)
 }
 
-// XML is ova.xml.
-func (v *Reader) XML() []byte { return v.xml }
+// XML is ova.xml, once: the reader does not keep it.
+func (v *Reader) XML() []byte {
+	xml := v.xml
+	v.xml = nil
+	return xml
+}
 
 // Expect says which disks there are, by folder, and how many bytes each has. Without
 // it no chunk passes.
@@ -104,6 +109,9 @@ type Chunk struct {
 func (v *Reader) Next() (Chunk, error) {
 	for {
 		h, err := v.member()
+		if errors.Is(err, io.EOF) && !v.whole() {
+			err = ErrShort
+		}
 		if err != nil {
 			return Chunk{}, err
 		}
@@ -129,7 +137,7 @@ func (v *Reader) chunk(h *tar.Header, disk string, number int64) (c Chunk, err e
 	}
 	c = Chunk{disk, number * ChunkSize, v.buf[:h.Size]}
 	if _, err := io.ReadFull(v.tar, c.Data); err != nil {
-		return c, broken(err)
+		return c, notEOF(broken(err))
 	}
 	s, err := v.member()
 	if err != nil {
@@ -141,10 +149,10 @@ func (v *Reader) chunk(h *tar.Header, disk string, number int64) (c Chunk, err e
 	}
 	want, err := io.ReadAll(v.tar)
 	if err != nil {
-		return c, broken(err)
+		return c, notEOF(broken(err))
 	}
 	if got := sumOf(c.Data, suffix); !strings.EqualFold(got, string(want)) {
-		return c, malformed("the chunk %q has the checksum %s, and %.40q is told", h.Name, got, want)
+		return c, fmt.Errorf("%w: that of %q is %s, and %.40q is told", ErrChecksum, h.Name, got, want)
 	}
 	return c, nil
 }
@@ -157,6 +165,8 @@ func (v *Reader) place(disk string, number, length int64) error {
 		return malformed("%.80q is none of its disks", disk)
 	case v.done[disk]:
 		return malformed("the disk %q comes a second time", disk)
+	case disk != v.disk && !v.whole():
+		return ErrShort
 	case disk != v.disk:
 		v.done[v.disk] = true
 		v.disk, v.next = disk, 0
@@ -171,6 +181,9 @@ func (v *Reader) place(disk string, number, length int64) error {
 	}
 	return nil
 }
+
+// whole reports whether the disk under way has had its last chunk.
+func (v *Reader) whole() bool { return v.disk == "" || v.next == chunks(v.sizes[v.disk]) }
 
 // member is the next regular one.
 func (v *Reader) member() (*tar.Header, error) {
@@ -196,7 +209,9 @@ func broken(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
 		return io.EOF
-	case errors.Is(err, tar.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, pgzip.ErrHeader), errors.Is(err, pgzip.ErrChecksum),
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return ErrShort
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, pgzip.ErrHeader), errors.Is(err, pgzip.ErrChecksum),
 		errors.Is(err, zstd.ErrCRCMismatch), errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrMagicMismatch):
 		return fmt.Errorf("%w: %w", ErrFormat, err)
 	}
@@ -205,7 +220,7 @@ func broken(err error) error {
 
 func notEOF(err error) error {
 	if errors.Is(err, io.EOF) {
-		return malformed("it ends too early")
+		return ErrShort
 	}
 	return err
 }

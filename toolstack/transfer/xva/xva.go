@@ -10,7 +10,8 @@
 //
 // What is kept: nothing a name, a size or a checksum claims is believed. Only regular
 // members with expected names in ascending order pass, none larger than a chunk, no
-// sparse ones, whose bytes are not in the archive; memory is bounded by ova.xml's
+// sparse ones, whose bytes are not in the archive; a disk ends with its last chunk, so
+// that one which was cut off is not taken for whole; memory is bounded by ova.xml's
 // limit, a chunk and the packer's window; what inflates to more than the disks it
 // belongs to ends there.
 //
@@ -37,8 +38,28 @@ const (
 	xmlName = "ova.xml"
 )
 
-// ErrFormat is what is not such an archive, or one that contradicts itself.
-var ErrFormat = errors.New("not an XVA that can be read")
+// ErrFormat is what is not such an archive, or one that contradicts itself; the others
+// are kinds of it.
+var (
+	ErrFormat   = errors.New("not an XVA that can be read")
+	ErrShort    = fmt.Errorf("%w: it ends too early", ErrFormat)
+	ErrChecksum = fmt.Errorf("%w: a checksum is wrong", ErrFormat)
+)
+
+// UnexpectedError is an archive that begins with something else than ova.xml; it is an
+// ErrFormat, too.
+type UnexpectedError struct{ Found string }
+
+// Error implements error.
+func (e *UnexpectedError) Error() string {
+	return fmt.Sprintf("%v: it begins with %.80q", ErrFormat, e.Found)
+}
+
+// Expected is what it should begin with.
+func (e *UnexpectedError) Expected() string { return xmlName }
+
+// Unwrap makes it an ErrFormat.
+func (e *UnexpectedError) Unwrap() error { return ErrFormat }
 
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))

@@ -181,7 +181,8 @@ func TestHostile(t *testing.T) {
 		"backwards": with(chunk("Ref:3/00000001", whole), chunk("Ref:3/00000000", whole)), "twice": with(chunk("Ref:3/00000000", whole), chunk("Ref:3/00000000", whole)),
 		"disk twice": with(chunk("Ref:3/00000000", whole), chunk("Ref:4/00000000", whole), chunk("Ref:3/00000001", whole)),
 		"link":       with([]member{{name: "Ref:3/00000000", kind: tar.TypeSymlink}}), "device": with([]member{{name: "Ref:3/00000000", kind: tar.TypeBlock}}),
-		"half": with(chunk("Ref:3/00000000", whole))[:ChunkSize/2], "bomb": bomb.Bytes(), "half of zstd": archive(t, Zstd, "Ref:3")[:3000], "half of gzip": gz.Bytes()[:gz.Len()/2],
+		"half": with(chunk("Ref:3/00000000", whole))[:ChunkSize/2], "bomb": bomb.Bytes(), "no last chunk": with(chunk("Ref:3/00000000", whole)), "no last chunk of the first": with(chunk("Ref:3/00000000", whole), chunk("Ref:4/00000000", whole)),
+		"alive only": with(chunk("Ref:3/00000000", "")), "half of zstd": archive(t, Zstd, "Ref:3")[:3000], "half of gzip": gz.Bytes()[:gz.Len()/2],
 	} {
 		if _, _, err := read(b, two); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %v", name, err)

@@ -1,0 +1,155 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/storage"
+	"cairn/toolstack/transfer/disk"
+	"cairn/toolstack/transfer/plan"
+	"cairn/toolstack/transfer/xva"
+)
+
+// filler makes the disks of a plan as their bytes come.
+type filler struct {
+	m        *Manager
+	p        *plan.Plan
+	places   map[string]int // of disks in the plan, by folder
+	made     []api.VDIRef   // by place
+	progress func(float64)
+
+	folder string      // of the disk under way
+	device disk.Device // nil for one that nobody wants
+	done   int64       // bytes of disks before it
+	total  int64
+}
+
+// fill reads all there is. A disk exists from its first bytes on, so a description of
+// thousands makes none.
+func (f *filler) fill(ctx context.Context, r *xva.Reader) (err error) {
+	for i, d := range f.p.Disks {
+		f.places[d.ID] = i
+	}
+	f.total = 1
+	for _, size := range f.p.Sizes {
+		if size > 0 {
+			f.total += size
+		}
+	}
+	defer func() {
+		if f.device != nil {
+			err = errors.Join(err, f.device.Close())
+		}
+	}()
+	r.Expect(f.p.Sizes)
+	for {
+		c, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = f.chunk(ctx, c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := f.finish(); err != nil {
+		return err
+	}
+	for _, ref := range f.made {
+		if ref.IsNull() {
+			return xva.ErrShort
+		}
+	}
+	return nil
+}
+
+func (f *filler) chunk(ctx context.Context, c xva.Chunk) error {
+	if c.Disk != f.folder {
+		if err := f.next(ctx, c.Disk); err != nil {
+			return err
+		}
+	}
+	f.progress(float64(f.done+c.Offset) / float64(f.total))
+	if f.device == nil {
+		return nil
+	}
+	return write(f.device, c.Offset, c.Data)
+}
+
+// next makes the disk whose bytes begin to come.
+func (f *filler) next(ctx context.Context, folder string) error {
+	if err := f.finish(); err != nil {
+		return err
+	}
+	f.folder = folder
+	at, wanted := f.places[folder]
+	if !wanted {
+		return nil
+	}
+	d := f.p.Disks[at].Record
+	ref, err := f.m.cfg.Disks.Create(ctx, storage.CreateSpec{
+		SR: f.p.SR, Size: d.VirtualSize, Name: d.NameLabel, Description: d.NameDescription, Type: kindOf(d.Type),
+		Sharable: d.Sharable, OtherConfig: d.OtherConfig, XenstoreData: d.XenstoreData, Tags: d.Tags,
+	})
+	if err != nil {
+		return err
+	}
+	f.made[at] = ref
+	f.device, err = f.m.cfg.Disks.Open(ctx, ref, true)
+	return err
+}
+
+// kindOf is what a disk of a VM may be: what else others call theirs has a meaning for
+// a pool that a disk which just came cannot have.
+func kindOf(t api.VDIType) api.VDIType {
+	switch t {
+	case api.VDITypeSystem, api.VDITypeEphemeral, api.VDITypeSuspend:
+		return t
+	}
+	return api.VDITypeUser
+}
+
+// finish makes sure that the disk under way is on its medium.
+func (f *filler) finish() error {
+	f.done += f.p.Sizes[f.folder]
+	d := f.device
+	if d == nil {
+		return nil
+	}
+	f.device = nil
+	return errors.Join(d.Flush(), d.Close())
+}
+
+// grain is the unit in which a new disk stays sparse: a cluster of its volume.
+const grain = 64 << 10
+
+var zeros [grain]byte
+
+// write writes the parts of a chunk that are not zero, which the rest of a new disk is.
+func write(d disk.Device, off int64, data []byte) error {
+	from := 0 // begin of what is to be written
+	for at := 0; at < len(data); at += grain {
+		end := min(at+grain, len(data))
+		if !bytes.Equal(data[at:end], zeros[:end-at]) {
+			continue
+		}
+		if err := put(d, off, data, from, at); err != nil {
+			return err
+		}
+		from = end
+	}
+	return put(d, off, data, from, len(data))
+}
+
+func put(d disk.Device, off int64, data []byte, from, to int) error {
+	if from >= to {
+		return nil
+	}
+	_, err := d.WriteAt(data[from:to], off+int64(from))
+	return err
+}

@@ -1,0 +1,232 @@
+package machine
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/transfer/plan"
+	"cairn/toolstack/transfer/xva"
+	"cairn/toolstack/wire"
+)
+
+// call is a stream's request as operations know it.
+func call(r *wire.Request, method string) *api.Call {
+	return &api.Call{Context: r.Context(), Session: r.Session, Message: api.FindMessage(method), Task: r.Task, Remote: r.RemoteAddr}
+}
+
+// serveExport writes a VM, template or snapshot with its disks.
+func (m *Manager) serveExport(w http.ResponseWriter, r *wire.Request) error {
+	q := r.URL.Query()
+	pack, err := compression(q)
+	s := scope{without: kinds(q.Get("excluded_device_types"))}
+	if err == nil {
+		err = truths(q, map[string]*bool{"preserve_power_state": &s.memory, "include_snapshots": &s.snapshots})
+	}
+	if err != nil {
+		return err
+	}
+	ref, err := find[api.VM](m.cfg.DB.Snapshot(), first(q, "ref", "uuid"))
+	if err != nil {
+		return err
+	}
+	release, err := m.hold(r, ref, s, api.VMOperationsExport)
+	if err != nil {
+		return err
+	}
+	defer release()
+	c, err := collect(m.cfg.DB.Snapshot(), s, []api.VMRef{ref})
+	if err != nil {
+		return err
+	}
+	return m.send(w, r, c, pack)
+}
+
+// hold enters an operation on a VM, and on its snapshots where they go along.
+func (m *Manager) hold(r *wire.Request, ref api.VMRef, s scope, op api.VMOperations) (release func(), err error) {
+	c, err := collect(m.cfg.DB.Snapshot(), s, []api.VMRef{ref})
+	if err != nil {
+		return nil, err
+	}
+	var held []func()
+	release = func() {
+		for _, f := range held {
+			f()
+		}
+	}
+	for _, vm := range c.vms {
+		free, err := m.cfg.VMs.Hold(call(r, "VM.get_record"), vm, op)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		held = append(held, free)
+	}
+	return release, nil
+}
+
+// sparingly tells progress when there is some to be seen.
+func sparingly(set func(float64)) func(float64) {
+	shown := 0.0
+	return func(done float64) {
+		if done >= shown+0.01 {
+			shown = done
+			set(done)
+		}
+	}
+}
+
+// send streams an archive. The answer begins with its first bytes.
+func (m *Manager) send(w http.ResponseWriter, r *wire.Request, c *collection, pack xva.Compression) error {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	out := bufio.NewWriterSize(w, 64<<10)
+	if err := m.export(r.Context(), c, out, pack, sparingly(r.Task.Set)); err != nil {
+		m.cfg.Log.Warn("export-failed", "err", err)
+		return err
+	}
+	return out.Flush()
+}
+
+// serveExportMetadata writes the description of a VM, or of all, without disks.
+func (m *Manager) serveExportMetadata(w http.ResponseWriter, r *wire.Request) error {
+	q := r.URL.Query()
+	all := false
+	s := scope{memory: true, snapshots: true, without: kinds(q.Get("excluded_device_types"))}
+	if err := truths(q, map[string]*bool{"all": &all, "export_snapshots": &s.snapshots}); err != nil {
+		return err
+	}
+	snap := m.cfg.DB.Snapshot()
+	vms := everything(snap)
+	if !all {
+		ref, err := find[api.VM](snap, first(q, "ref", "uuid"))
+		if err != nil {
+			return err
+		}
+		release, err := m.hold(r, ref, scope{}, api.VMOperationsMetadataExport)
+		if err != nil {
+			return err
+		}
+		defer release()
+		vms = []api.VMRef{ref}
+	}
+	c, err := collect(snap, s, vms)
+	if err != nil {
+		return err
+	}
+	c.disks = nil
+	return m.send(w, r, c, xva.None)
+}
+
+// serveImport makes VMs of an archive.
+func (m *Manager) serveImport(w http.ResponseWriter, r *wire.Request) error {
+	q := r.URL.Query()
+	o := order{progress: sparingly(r.Task.Set)}
+	if err := truths(q, map[string]*bool{"restore": &o.Restore, "force": &o.Force}); err != nil {
+		return err
+	}
+	if text := first(q, "sr_id", "sr_uuid", "sr"); text != "" && text != api.NullRef {
+		sr, err := find[api.SR](m.cfg.DB.Snapshot(), text)
+		if err != nil {
+			return err
+		}
+		o.SR = sr
+	}
+	return m.serveOrder(w, r, o)
+}
+
+// serveImportMetadata makes VMs of a description, around disks that are here.
+func (m *Manager) serveImportMetadata(w http.ResponseWriter, r *wire.Request) error {
+	q := r.URL.Query()
+	o := order{progress: sparingly(r.Task.Set), Options: plan.Options{Metadata: true, Disks: map[string]string{}}}
+	if err := truths(q, map[string]*bool{"restore": &o.Restore, "force": &o.Force, "dry_run": &o.dryRun}); err != nil {
+		return err
+	}
+	for name, values := range q {
+		if uuid, ok := strings.CutPrefix(name, "vdi:"); ok {
+			o.Disks[uuid] = values[0]
+		}
+	}
+	return m.serveOrder(w, r, o)
+}
+
+func (m *Manager) serveOrder(w http.ResponseWriter, r *wire.Request, o order) error {
+	refs, err := m.receive(r.Context(), m.greet(w, r.Body), o)
+	if err == nil {
+		r.Result = references(refs)
+	}
+	return err
+}
+
+// references are the result of an import.
+type references []api.VMRef
+
+// AppendValue implements api.Result.
+func (list references) AppendValue(b []byte, e api.Encoding) []byte {
+	b = api.OpenArray(b, e)
+	for _, ref := range list {
+		b = api.AppendRef(api.Next(b, e), e, string(ref))
+	}
+	return api.CloseArray(b, e)
+}
+
+// greet begins the answer to a client that sends nothing: some send no body before they
+// see it. Others learn by the status how it went.
+func (m *Manager) greet(w http.ResponseWriter, body io.Reader) io.Reader {
+	in := bufio.NewReaderSize(body, 64<<10)
+	begun := make(chan struct{})
+	go func() {
+		defer close(begun)
+		_, _ = in.Peek(1) // the next read has its error, too
+	}()
+	silent := time.NewTimer(m.cfg.Patience)
+	defer silent.Stop()
+	select {
+	case <-begun:
+		return in
+	case <-silent.C:
+	}
+	w.WriteHeader(http.StatusOK)
+	_ = http.NewResponseController(w).Flush() // a client that is gone sends nothing either
+	<-begun
+	return in
+}
+
+// download opens what a URL names.
+func download(ctx context.Context, from string) (io.ReadCloser, error) {
+	u, err := url.Parse(from)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, api.ErrInvalidValue("url", clip(from))
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, api.ErrInvalidValue("url", clip(from))
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, api.ErrImportError(err.Error())
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, api.ErrImportError("the server answers " + resp.Status)
+	}
+	return resp.Body, nil
+}
+
+// importFrom serves VM.import.
+func (m *Manager) importFrom(c *api.Call, from string, sr api.SRRef, restore, force bool) ([]api.VMRef, error) {
+	in, err := m.cfg.Get(c, from)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	refs, err := m.receive(c, in, order{Options: plan.Options{SR: sr, Restore: restore, Force: force}, progress: sparingly(c.Task.Set)})
+	if err != nil && context.Cause(c) == api.ErrCancelled {
+		err = api.ErrTaskCancelled(c.Task.Ref().String())
+	}
+	return refs, err
+}

@@ -1,0 +1,69 @@
+package machine
+
+import (
+	"net/url"
+	"strings"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/transfer/xva"
+)
+
+// find reads a parameter that may be a reference or a uuid.
+func find[T any, P api.RecordPtr[T]](r db.Reader, text string) (api.Ref[T], error) {
+	ref := api.Ref[T](api.ParseRef(text))
+	if strings.HasPrefix(text, "OpaqueRef:") {
+		_, err := db.Get[T, P](r, ref)
+		return ref, err
+	}
+	if _, err := db.Get[T, P](r, ref); err == nil {
+		return ref, nil
+	}
+	return db.ByUUID[T, P](r, text)
+}
+
+// first is the first of some parameters that is given.
+func first(q url.Values, names ...string) string {
+	for _, name := range names {
+		if v := q.Get(name); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+func truth(q url.Values, name string, otherwise bool) (bool, error) {
+	switch text := strings.ToLower(q.Get(name)); text {
+	case "":
+		return otherwise, nil
+	case "true", "1", "yes":
+		return true, nil
+	case "false", "0", "no":
+		return false, nil
+	default:
+		return false, api.ErrInvalidValue(name, clip(text))
+	}
+}
+
+// truths reads parameters that are false unless they are given.
+func truths(q url.Values, into map[string]*bool) (err error) {
+	for name, value := range into {
+		if *value, err = truth(q, name, *value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func compression(q url.Values) (xva.Compression, error) {
+	switch text := strings.ToLower(q.Get("use_compression")); text {
+	case "", "false", "0", "no", "none":
+		return xva.None, nil
+	case "true", "1", "yes", "gzip":
+		return xva.Gzip, nil
+	case "zstd":
+		return xva.Zstd, nil
+	default:
+		return "", api.ErrInvalidValue("use_compression", clip(text))
+	}
+}

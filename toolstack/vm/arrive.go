@@ -1,0 +1,157 @@
+package vm
+
+import (
+	"context"
+
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+)
+
+// Nowhere is where there is no other VM in a list of arrivals.
+const Nowhere = -1
+
+// Arrival is a VM that comes from elsewhere, with what belongs to it. Its record says who
+// it is; drives and NICs name disks and networks that are here.
+type Arrival struct {
+	VM       *api.VM
+	VBDs     []*api.VBD
+	VIFs     []*api.VIF
+	VTPMs    []*api.VTPM
+	Replaces api.VMRef  // which goes, all but its disks
+	Of       int        // the arrival it is a snapshot of, or Nowhere
+	Parent   int        // or Nowhere
+	Memory   api.VDIRef // null, or what it is suspended with
+}
+
+// Making is a context under which to make disks of VMs that are not here yet. What was
+// made under it and has not arrived with a VM when end is called, or when this process
+// dies, is destroyed.
+func (m *Manager) Making(ctx context.Context) (making context.Context, end func()) {
+	j := m.newJob()
+	return j.making(ctx), j.end
+}
+
+// Hold enters an operation that somebody else performs on a VM, until it is released.
+func (m *Manager) Hold(c *api.Call, ref api.VMRef, op api.VMOperations) (release func(), err error) {
+	o, err := m.begin(c, ref, op, nil)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = o.end(c, nil, nil) }, nil // which goes on until it is recorded
+}
+
+// Arrive writes VMs, all of them or none, in one transaction: first what also writes,
+// which may be what they need.
+func (m *Manager) Arrive(ctx context.Context, also func(*db.Tx) error, list []Arrival) ([]api.VMRef, error) {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	refs := make([]api.VMRef, len(list))
+	for i := range list {
+		refs[i] = api.NewRef[api.VM]()
+	}
+	var gone map[api.VMRef]string
+	err := m.cfg.DB.Update(ctx, func(tx *db.Tx) (err error) {
+		if gone, err = m.makeRoom(tx, list, refs); err != nil {
+			return err
+		}
+		if err := also(tx); err != nil {
+			return err
+		}
+		for i := range list {
+			if err := m.arrive(tx, refs, i, &list[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for ref, uuid := range gone {
+		m.forget(ref, uuid)
+	}
+	m.poke()
+	return refs, nil
+}
+
+// makeRoom removes VMs that are replaced. Their snapshots are those of the new ones.
+func (m *Manager) makeRoom(tx *db.Tx, list []Arrival, refs []api.VMRef) (map[api.VMRef]string, error) {
+	gone, heirs := map[api.VMRef]string{}, map[api.VMRef]api.VMRef{}
+	for i, a := range list {
+		vm, err := db.Get(tx, a.Replaces)
+		if a.Replaces.IsNull() || err != nil {
+			continue // nobody is in the way any more
+		}
+		if vm.PowerState != api.VMPowerStateHalted && !vm.IsASnapshot {
+			return nil, api.ErrVMBadPowerState(a.Replaces.String(), "halted", lower(vm.PowerState))
+		}
+		if vm, err = db.Edit(tx, a.Replaces); err == nil {
+			err = check(a.Replaces, vm, api.VMOperationsDestroy)
+		}
+		if err == nil {
+			gone[a.Replaces], heirs[a.Replaces] = vm.UUID, refs[i]
+			err = m.removeRows(tx, a.Replaces, vm)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return gone, inheritSnapshots(tx, heirs)
+}
+
+// inheritSnapshots makes the snapshots of VMs that are gone those of others.
+func inheritSnapshots(tx *db.Tx, heirs map[api.VMRef]api.VMRef) error {
+	var orphans []api.VMRef
+	for ref, vm := range db.All[api.VM](tx) {
+		if heirs[vm.SnapshotOf] != "" {
+			orphans = append(orphans, ref)
+		}
+	}
+	for _, ref := range orphans {
+		s, err := db.Edit(tx, ref)
+		if err != nil {
+			return err
+		}
+		s.SnapshotOf = heirs[s.SnapshotOf]
+	}
+	return nil
+}
+
+// arrive writes one VM.
+func (m *Manager) arrive(tx *db.Tx, refs []api.VMRef, i int, a *Arrival) error {
+	ref, vm := refs[i], a.VM
+	m.reset(vm)
+	if vm.IsASnapshot = a.Of != Nowhere; vm.IsASnapshot {
+		vm.SnapshotOf = refs[a.Of]
+	}
+	if a.Parent != Nowhere {
+		vm.Parent = refs[a.Parent]
+	}
+	if !a.Memory.IsNull() {
+		if err := keep(tx, a.Memory); err != nil {
+			return err
+		}
+		vm.PowerState, vm.SuspendVDI = api.VMPowerStateSuspended, a.Memory
+	}
+	insertAs(tx, ref, vm)
+	for _, v := range a.VBDs {
+		v.VM = ref
+		if v.Type != api.VBDTypeCD {
+			if err := keep(tx, v.VDI); err != nil {
+				return err
+			}
+		}
+		if err := insertVBD(tx, v); err != nil {
+			return err
+		}
+	}
+	for _, v := range a.VIFs {
+		v.VM = ref
+		insertVIF(tx, v)
+	}
+	for _, v := range a.VTPMs {
+		v.VM = ref
+		insertVTPM(tx, v)
+	}
+	return nil
+}
