@@ -165,7 +165,9 @@ func TestMetadata(t *testing.T) {
 		t.Errorf("%+v", d.Version)
 	}
 	before := r.state()
-	put := func(query string) ([]string, error) { return r.put("/import_metadata?"+query, bytes.NewReader(b), int64(len(b))) }
+	put := func(query string) ([]string, error) {
+		return r.put("/import_metadata?"+query, bytes.NewReader(b), int64(len(b)))
+	}
 	if refs, err := put("dry_run=true"); err != nil || len(refs) != 0 {
 		t.Error(refs, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
@@ -18,6 +19,7 @@ const window = 128 << 20
 
 // Reader reads an archive from front to back.
 type Reader struct {
+	src   *source
 	tar   *tar.Reader
 	close func()
 	xml   []byte
@@ -31,9 +33,8 @@ type Reader struct {
 
 // NewReader reads up to and with ova.xml. It refuses with an error of ErrFormat.
 func NewReader(r io.Reader) (*Reader, error) {
-	in := bufio.NewReaderSize(r, 256<<10)
-	v := &Reader{close: func() {}, done: map[string]bool{}, buf: make([]byte, ChunkSize)}
-	plain, err := v.unpack(in)
+	v := &Reader{src: &source{Reader: r}, close: func() {}, done: map[string]bool{}, buf: make([]byte, ChunkSize)}
+	plain, err := v.unpack(bufio.NewReaderSize(v.src, 256<<10))
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +53,7 @@ func (v *Reader) unpack(in *bufio.Reader) (io.Reader, error) {
 	magic, err := in.Peek(4)
 	switch {
 	case err != nil:
-		return nil, notEOF(broken(err))
+		return nil, notEOF(v.broken(err))
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(window), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(2))
 		if err != nil {
@@ -63,7 +64,7 @@ func (v *Reader) unpack(in *bufio.Reader) (io.Reader, error) {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		z, err := pgzip.NewReaderN(in, ChunkSize, 4)
 		if err != nil {
-			return nil, malformed("%v", err)
+			return nil, notEOF(v.broken(err))
 		}
 		v.close = func() { z.Close() }
 		return z, nil
@@ -83,7 +84,7 @@ func (v *Reader) readXML() error {
 		return malformed("%s has %d bytes", xmlName, h.Size)
 	}
 	v.xml, err = io.ReadAll(v.tar)
-	return broken(err)
+	return v.broken(err)
 }
 
 // XML is ova.xml, once: the reader does not keep it.
@@ -137,7 +138,7 @@ func (v *Reader) chunk(h *tar.Header, disk string, number int64) (c Chunk, err e
 	}
 	c = Chunk{disk, number * ChunkSize, v.buf[:h.Size]}
 	if _, err := io.ReadFull(v.tar, c.Data); err != nil {
-		return c, notEOF(broken(err))
+		return c, notEOF(v.broken(err))
 	}
 	s, err := v.member()
 	if err != nil {
@@ -149,7 +150,7 @@ func (v *Reader) chunk(h *tar.Header, disk string, number int64) (c Chunk, err e
 	}
 	want, err := io.ReadAll(v.tar)
 	if err != nil {
-		return c, notEOF(broken(err))
+		return c, notEOF(v.broken(err))
 	}
 	if got := sumOf(c.Data, suffix); !strings.EqualFold(got, string(want)) {
 		return c, fmt.Errorf("%w: that of %q is %s, and %.40q is told", ErrChecksum, h.Name, got, want)
@@ -189,7 +190,7 @@ func (v *Reader) whole() bool { return v.disk == "" || v.next == chunks(v.sizes[
 func (v *Reader) member() (*tar.Header, error) {
 	h, err := v.tar.Next()
 	if err != nil {
-		return nil, broken(err)
+		return nil, v.broken(err)
 	}
 	if h.Typeflag != tar.TypeReg || h.Size < 0 {
 		return nil, malformed("%.80q is no regular member", h.Name)
@@ -202,20 +203,41 @@ func (v *Reader) member() (*tar.Header, error) {
 	return h, nil
 }
 
-// broken tells what is wrong with the archive from what is wrong with its source: the
-// unpackers and tar have errors of many kinds, and all are the archive's, but for
-// those of contexts and sockets, which wrap others.
-func broken(err error) error {
+// source knows its own error from those of what is read from it.
+type source struct {
+	io.Reader
+	mu  sync.Mutex // unpackers read ahead
+	err error
+}
+
+// Read implements io.Reader.
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil {
+		s.mu.Lock()
+		s.err = err
+		s.mu.Unlock()
+	}
+	return n, err
+}
+
+// broken tells what is wrong with the archive from what is wrong with its source:
+// unpackers and tar have errors of many kinds, and all are the archive's.
+func (v *Reader) broken(err error) error {
+	v.src.mu.Lock()
+	from := v.src.err
+	v.src.mu.Unlock()
 	switch {
+	case err == nil:
+		return nil
+	case from != nil && !errors.Is(from, io.EOF) && !errors.Is(from, io.ErrUnexpectedEOF):
+		return from
 	case errors.Is(err, io.EOF):
 		return io.EOF
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return ErrShort
-	case errors.Is(err, tar.ErrHeader), errors.Is(err, pgzip.ErrHeader), errors.Is(err, pgzip.ErrChecksum),
-		errors.Is(err, zstd.ErrCRCMismatch), errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrMagicMismatch):
-		return fmt.Errorf("%w: %w", ErrFormat, err)
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrFormat, err)
 }
 
 func notEOF(err error) error {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
@@ -214,13 +215,59 @@ func TestRefusedToWrite(t *testing.T) {
 	}
 }
 
+// TestSourceFails: what is wrong with the source is not the archive's fault.
+func TestSourceFails(t *testing.T) {
+	boom := errors.New("boom")
+	for _, c := range []Compression{None, Gzip, Zstd} {
+		b := archive(t, c, "Ref:3")
+		for _, at := range []int{0, 3, 700, len(b) / 2} {
+			r, err := NewReader(io.MultiReader(bytes.NewReader(b[:at]), iotest.ErrReader(boom)))
+			if err == nil {
+				r.Expect(two)
+				for err == nil {
+					_, err = r.Next()
+				}
+				r.Close()
+			}
+			if !errors.Is(err, boom) || errors.Is(err, ErrFormat) {
+				t.Errorf("%q at %d: %v", c, at, err)
+			}
+		}
+	}
+}
+
+// tiny is an archive that a fuzzer can change much of.
+func tiny(t testing.TB, c Compression) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := NewWriter(&out, c, []byte("<value/>"))
+	must(t, err)
+	for _, d := range []string{"Ref:3", "Ref:4"} {
+		must(t, w.Disk(d, 700))
+		must(t, w.Alive())
+		must(t, w.Chunk(0, bytes.Repeat([]byte(d), 140)))
+	}
+	must(t, w.Close())
+	return out.Bytes()
+}
+
 func FuzzReader(f *testing.F) {
 	for _, c := range []Compression{None, Gzip, Zstd} {
-		f.Add(archive(f, c, "Ref:3"))
+		f.Add(tiny(f, c))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if disks, _, err := read(b, two); err == nil && len(disks) > 2 {
-			t.Error(len(disks))
+		r, err := NewReader(bytes.NewReader(b))
+		if err == nil {
+			defer r.Close()
+			r.Expect(map[string]int64{"Ref:3": 700, "Ref:4": 700})
+			for n := 0; err == nil; n++ {
+				if _, err = r.Next(); n > 2 {
+					t.Fatal("more chunks than there are")
+				}
+			}
+		}
+		if !errors.Is(err, io.EOF) && !errors.Is(err, ErrFormat) {
+			t.Error(err)
 		}
 	})
 }
