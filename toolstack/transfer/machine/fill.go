@@ -23,8 +23,8 @@ type filler struct {
 
 	folder string      // of the disk under way
 	device disk.Device // nil for one that nobody wants
-	done   int64       // bytes of disks before it
-	total  int64
+	done   float64     // bytes of disks before it
+	total  float64
 }
 
 // fill reads all there is. A disk exists from its first bytes on, so a description of
@@ -35,9 +35,7 @@ func (f *filler) fill(ctx context.Context, r *xva.Reader) (err error) {
 	}
 	f.total = 1
 	for _, size := range f.p.Sizes {
-		if size > 0 {
-			f.total += size
-		}
+		f.total += float64(max(size, 0))
 	}
 	defer func() {
 		if f.device != nil {
@@ -74,7 +72,7 @@ func (f *filler) chunk(ctx context.Context, c xva.Chunk) error {
 			return err
 		}
 	}
-	f.progress(float64(f.done+c.Offset) / float64(f.total))
+	f.progress((f.done + float64(c.Offset)) / f.total)
 	if f.device == nil {
 		return nil
 	}
@@ -116,7 +114,7 @@ func kindOf(t api.VDIType) api.VDIType {
 
 // finish makes sure that the disk under way is on its medium.
 func (f *filler) finish() error {
-	f.done += f.p.Sizes[f.folder]
+	f.done += float64(f.p.Sizes[f.folder])
 	d := f.device
 	if d == nil {
 		return nil

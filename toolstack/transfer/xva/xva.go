@@ -32,8 +32,8 @@ import (
 const (
 	// ChunkSize is the size of every chunk but a disk's last, in bytes.
 	ChunkSize = 1 << 20
-	// MaxXML bounds ova.xml: a VM with 255 disks and 100 snapshots takes 40 MiB.
-	MaxXML = 64 << 20
+	// MaxXML bounds ova.xml: a VM with 255 disks and 100 snapshots takes 108 MiB.
+	MaxXML = 128 << 20
 	// xmlName is the first member's.
 	xmlName = "ova.xml"
 )
@@ -81,7 +81,12 @@ func sumOf(chunk []byte, suffix string) string {
 }
 
 // chunks is how many a disk of so many bytes has.
-func chunks(size int64) int64 { return (size + ChunkSize - 1) / ChunkSize }
+func chunks(size int64) int64 {
+	if size <= 0 {
+		return 0
+	}
+	return (size-1)/ChunkSize + 1
+}
 
 func chunkName(disk string, number int64) string { return fmt.Sprintf("%s/%08d", disk, number) }
 
