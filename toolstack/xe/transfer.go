@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 
 	"cairn/toolstack/client"
@@ -16,25 +17,50 @@ import (
 // transfer brings a file from the host or takes one there. The first argument
 // is the query.
 func (s *session) transfer(ctx context.Context, verb, path string, st step, args []any) error {
-	query := url.Values{}
-	if m, ok := args[0].(map[string]any); ok {
-		for k, v := range m {
-			query.Set(k, fmt.Sprint(v))
-		}
-	}
+	query := queryOf(args[0])
 	var err error
 	if verb == "GET" {
 		err = s.fetch(ctx, path, query, strings.TrimPrefix(st.answer, "file:"))
 	} else {
 		err = s.bring(ctx, path, query, st)
 	}
-	return notBuilt(verb, path, err)
+	return streamError(verb, path, err)
 }
 
-// notBuilt says of a stream the host does not know what it says of a message.
-func notBuilt(verb, path string, err error) error {
+// queryOf makes a query of a record. A map in it is one parameter for each key.
+func queryOf(record any) url.Values {
+	query := url.Values{}
+	fields, _ := record.(map[string]any)
+	for name, v := range fields {
+		keyed, ok := v.(map[string]string)
+		for key, text := range keyed {
+			query.Set(name+":"+key, text)
+		}
+		if !ok {
+			query.Set(name, fmt.Sprint(v))
+		}
+	}
+	return query
+}
+
+// answered is an error of the API as a stream spells it.
+var answered = regexp.MustCompile(`^([A-Z][A-Z0-9_]{3,})(?: \[(.*)\])?$`)
+
+// streamError says of a stream that was refused what is said of a message, and the
+// same where the host does not know the stream.
+func streamError(verb, path string, err error) error {
 	var status *client.StatusError
-	if errors.As(err, &status) && (status.Code == http.StatusNotFound || status.Code == http.StatusMethodNotAllowed) {
+	if !errors.As(err, &status) {
+		return err
+	}
+	if m := answered.FindStringSubmatch(status.Text); m != nil {
+		refused := &client.Error{Code: m[1]}
+		if m[2] != "" {
+			refused.Params = strings.Split(m[2], ", ")
+		}
+		return refused
+	}
+	if status.Code == http.StatusNotFound || status.Code == http.StatusMethodNotAllowed {
 		return &client.Error{Code: "NOT_IMPLEMENTED", Params: []string{verb + " " + path}}
 	}
 	return err

@@ -89,7 +89,7 @@ func newFake(t *testing.T) *fakeAPI {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fakeAPI{fail: map[string]*client.Error{}, files: map[string]string{"/audit_log": "the log\n", "/import": ""}}
+	f := &fakeAPI{fail: map[string]*client.Error{}, files: map[string]string{"/audit_log": "the log\n", "/import": "", "/import_metadata": "", "/export_metadata": "the log\n"}}
 	f.answers = map[string]any{
 		"SR.create": "OpaqueRef:sr1", "VIF.create": "OpaqueRef:vif1", "VM_appliance.create": "OpaqueRef:app1",
 		"VM.clone": "OpaqueRef:vm1", "VM.copy": "OpaqueRef:vm1", "VM.snapshot": "OpaqueRef:vm1", "VM.get_possible_hosts": []string{"OpaqueRef:h1"},
