@@ -39,6 +39,7 @@ import (
 	"cairn/toolstack/session/identity"
 	"cairn/toolstack/storage"
 	"cairn/toolstack/task"
+	"cairn/toolstack/transfer/machine"
 	"cairn/toolstack/transfer/volume"
 	"cairn/toolstack/vm"
 	"cairn/toolstack/wire"
@@ -286,12 +287,15 @@ func (t *toolstack) build() error {
 	t.devices.Register(registry)
 	t.memory.Register(registry)
 	t.vms.Register(registry)
+	machines := machine.New(machine.Config{DB: t.db, VMs: t.vms, Disks: t.disks, ThisHost: t.host.Ref, Log: log.With("component", "transfer")})
+	machines.Register(registry)
 	t.server = wire.NewServer(wire.Config{
 		DB: t.db, Registry: registry, Sessions: sessions, Tasks: t.tasks, Log: log.With("component", "api"),
 		Authorize: sessions.Authorize, AuthorizeHTTP: audited.Authorize(sessions.AuthorizeHTTP), Observe: audited.Observe,
 	})
 	audited.Handle(t.server)
 	blobs.Handle(t.server)
+	machines.Handle(t.server)
 	t.consoles.Handle(t.server)
 	t.figures.Handle(t.server)
 	volume.New(volume.Config{DB: t.db, Disks: t.disks, Log: log.With("component", "transfer")}).Handle(t.server)

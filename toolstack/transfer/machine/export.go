@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"io"
+	"iter"
 	"time"
 
 	"cairn/toolstack/api"
@@ -18,8 +19,10 @@ const silence = 5 * time.Second
 // describe is what a collection's ova.xml says.
 func (m *Manager) describe(c *collection) *ova.Document {
 	date := m.cfg.Now().UTC().Format(api.TimeLayout)
+	h := m.self()
+	v := h.SoftwareVersion
 	return &ova.Document{
-		Version: ova.Current(m.cfg.Hostname(), date, m.cfg.Brand, m.cfg.Product, m.cfg.Build),
+		Version: ova.Current(h.Hostname, date, v["product_brand"], v["product_version"], v["build_number"]),
 		Objects: ova.Number(c.named),
 	}
 }
@@ -32,14 +35,13 @@ type exporter struct {
 	progress func(float64)
 	done     int64
 	total    int64
-	buf      []byte
 }
 
 // export writes an archive of what was collected. The first disk is opened before
 // anything is written, so that one that cannot be read is told as an error.
 func (m *Manager) export(ctx context.Context, c *collection, out io.Writer, pack xva.Compression, progress func(float64)) error {
 	doc := m.describe(c)
-	e := &exporter{m: m, progress: progress, buf: make([]byte, xva.ChunkSize), total: 1}
+	e := &exporter{m: m, progress: progress, total: 1}
 	for _, d := range c.disks {
 		e.total += d.vdi.VirtualSize
 	}
@@ -84,39 +86,49 @@ func (e *exporter) disk(ctx context.Context, folder string, size int64, d disk.D
 	if err := e.out.Disk(folder, size); err != nil {
 		return err
 	}
-	next := int64(0) // what was written up to
-	for x, err := range disk.Part(ctx, d, 0, min(size, d.Size())) {
-		if err != nil {
-			return err
+	var lost error // of the client, which is none of the disk
+	err := disk.Read(ctx, d, chunks(disk.Part(ctx, d, 0, size), size), func(x disk.Extent, data []byte) error {
+		for at := int64(0); at < x.Len && lost == nil; at += xva.ChunkSize {
+			lost = e.chunk(x.Off+at, data[at:min(at+xva.ChunkSize, x.Len)])
 		}
-		if x.Zero {
-			continue
-		}
-		for at := max(next, x.Off/xva.ChunkSize*xva.ChunkSize); at < x.End(); at += xva.ChunkSize {
-			if err := e.chunk(ctx, d, at, size); err != nil {
-				return err
-			}
-			next = at + xva.ChunkSize
-			e.progress(float64(e.done+at) / float64(e.total))
-		}
-	}
+		e.progress(float64(e.done+x.End()) / float64(e.total))
+		return lost
+	})
 	e.done += size
-	return context.Cause(ctx)
+	if lost != nil {
+		return lost
+	}
+	return told(d, err)
 }
 
-func (e *exporter) chunk(ctx context.Context, d disk.Device, at, size int64) error {
-	if err := context.Cause(ctx); err != nil {
-		return err
+// chunks are the whole chunks of a disk in which extents have data.
+func chunks(extents iter.Seq2[disk.Extent, error], size int64) iter.Seq2[disk.Extent, error] {
+	return func(yield func(disk.Extent, error) bool) {
+		next := int64(0)
+		for x, err := range extents {
+			from := max(next, x.Off/xva.ChunkSize*xva.ChunkSize)
+			to := min((x.End()+xva.ChunkSize-1)/xva.ChunkSize*xva.ChunkSize, size)
+			switch {
+			case err != nil:
+				yield(x, err)
+				return
+			case x.Zero || from >= to:
+				continue
+			case !yield(disk.Extent{Off: from, Len: to - from}, nil):
+				return
+			}
+			next = to
+		}
 	}
-	b := e.buf[:min(xva.ChunkSize, size-at)]
-	if _, err := d.ReadAt(b, at); err != nil {
-		return err
-	}
+}
+
+func (e *exporter) chunk(at int64, data []byte) error {
 	if now := e.m.cfg.Now(); now.Sub(e.last) >= silence {
 		if err := e.out.Alive(); err != nil {
 			return err
 		}
-		e.last = now
 	}
-	return e.out.Chunk(at, b)
+	err := e.out.Chunk(at, data)
+	e.last = e.m.cfg.Now()
+	return err
 }

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -23,7 +22,8 @@ type filler struct {
 
 	folder string      // of the disk under way
 	device disk.Device // nil for one that nobody wants
-	done   float64     // bytes of disks before it
+	sink   *disk.Sink
+	done   float64 // bytes of disks before it
 	total  float64
 }
 
@@ -38,8 +38,8 @@ func (f *filler) fill(ctx context.Context, r *xva.Reader) (err error) {
 		f.total += float64(max(size, 0))
 	}
 	defer func() {
-		if f.device != nil {
-			err = errors.Join(err, f.device.Close())
+		if err != nil {
+			_ = f.finish() // which is told already
 		}
 	}()
 	r.Expect(f.p.Sizes)
@@ -76,7 +76,7 @@ func (f *filler) chunk(ctx context.Context, c xva.Chunk) error {
 	if f.device == nil {
 		return nil
 	}
-	return write(f.device, c.Offset, c.Data)
+	return told(f.device, f.sink.Write(c.Data, c.Offset))
 }
 
 // next makes the disk whose bytes begin to come.
@@ -98,7 +98,9 @@ func (f *filler) next(ctx context.Context, folder string) error {
 		return err
 	}
 	f.made[at] = ref
-	f.device, err = f.m.cfg.Disks.Open(ctx, ref, true)
+	if f.device, err = f.m.cfg.Disks.Open(ctx, ref, true); err == nil {
+		f.sink = disk.NewSink(ctx, f.device)
+	}
 	return err
 }
 
@@ -120,34 +122,17 @@ func (f *filler) finish() error {
 		return nil
 	}
 	f.device = nil
-	return errors.Join(d.Flush(), d.Close())
+	err := told(d, f.sink.Finish())
+	if closed := d.Close(); err == nil {
+		err = closed
+	}
+	return err
 }
 
-// grain is the unit in which a new disk stays sparse: a cluster of its volume.
-const grain = 64 << 10
-
-var zeros [grain]byte
-
-// write writes the parts of a chunk that are not zero, which the rest of a new disk is.
-func write(d disk.Device, off int64, data []byte) error {
-	from := 0 // begin of what is to be written
-	for at := 0; at < len(data); at += grain {
-		end := min(at+grain, len(data))
-		if !bytes.Equal(data[at:end], zeros[:end-at]) {
-			continue
-		}
-		if err := put(d, off, data, from, at); err != nil {
-			return err
-		}
-		from = end
+// told is an error of a disk as a client is told it, where the disk can say.
+func told(d disk.Device, err error) error {
+	if known, ok := d.(interface{ Failed(error) error }); ok {
+		return known.Failed(err)
 	}
-	return put(d, off, data, from, len(data))
-}
-
-func put(d disk.Device, off int64, data []byte, from, to int) error {
-	if from >= to {
-		return nil
-	}
-	_, err := d.WriteAt(data[from:to], off+int64(from))
 	return err
 }

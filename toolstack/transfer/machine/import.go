@@ -46,7 +46,7 @@ func (m *Manager) take(ctx context.Context, in io.Reader, o order) ([]api.VMRef,
 	if err != nil {
 		return nil, err
 	}
-	o.Brand = m.cfg.Brand
+	o.Brand = m.self().SoftwareVersion["product_brand"]
 	p, err := plan.New(m.cfg.DB.Snapshot(), doc, o.Options)
 	if err != nil {
 		return nil, err

@@ -56,9 +56,8 @@ type Config struct {
 	DB    *db.DB
 	VMs   VMs
 	Disks Disks
-	// Brand, Product and Build say in descriptions who wrote them.
-	Brand, Product, Build string
-	Hostname              func() string
+	// ThisHost is the host whose name and version descriptions bear.
+	ThisHost func() api.HostRef
 	// Get opens what VM.import is told to fetch; nil is HTTP.
 	Get func(ctx context.Context, url string) (io.ReadCloser, error)
 	// Patience is how long a client may send nothing before it is told that its request
@@ -76,9 +75,6 @@ func New(cfg Config) *Manager {
 	if cfg.Get == nil {
 		cfg.Get = download
 	}
-	if cfg.Hostname == nil {
-		cfg.Hostname = func() string { return "" }
-	}
 	if cfg.Patience == 0 {
 		cfg.Patience = time.Second
 	}
@@ -89,6 +85,14 @@ func New(cfg Config) *Manager {
 		cfg.Log = journal.Discard()
 	}
 	return &Manager{cfg}
+}
+
+// self is this host's record.
+func (m *Manager) self() *api.Host {
+	if h, err := db.Get(m.cfg.DB.Snapshot(), m.cfg.ThisHost()); err == nil {
+		return h
+	}
+	return api.NewHost()
 }
 
 // Register binds the messages.

@@ -44,6 +44,7 @@ type disks struct {
 	open   int
 	opened int
 	fail   func(what string, off int64) error
+	real   bool // bytes are those of volumes
 }
 
 // handle is one opening of a disk.
@@ -88,6 +89,9 @@ func (d *disks) memory(ref api.VDIRef) *disktest.Memory {
 
 // Open implements machine.Disks.
 func (d *disks) Open(ctx context.Context, ref api.VDIRef, write bool) (disk.Device, error) {
+	if d.real {
+		return d.Manager.Open(ctx, ref, write)
+	}
 	m := d.memory(ref)
 	if m == nil {
 		return nil, db.HandleInvalid(api.ClassOf[api.VDI](), string(ref))
@@ -137,7 +141,7 @@ func newRig(t testing.TB) *rig {
 	var streams *machine.Manager
 	r.Server = wiretest.New(t, func(reg *api.Registry, d *db.DB) {
 		h := api.NewHost()
-		h.UUID, h.Enabled = api.NewUUID(), true
+		h.UUID, h.Enabled, h.Hostname, h.SoftwareVersion = api.NewUUID(), true, "here", map[string]string{"product_brand": "Cairn"}
 		must(t, d.Update(t.Context(), func(tx *db.Tx) error { db.InsertAs(tx, host.ref, h); return nil }))
 		store := storage.New(storage.Config{DB: d, Hostd: func(api.HostRef) storage.Hostd { return r.hostd }})
 		store.Register(reg)
@@ -150,7 +154,7 @@ func newRig(t testing.TB) *rig {
 		r.vms = vm.New(r.config)
 		r.vms.Register(reg)
 		streams = machine.New(machine.Config{
-			DB: d, VMs: r.vms, Disks: r.disks, Brand: "Cairn", Product: "1", Build: "1", Hostname: func() string { return "here" }, Patience: 50 * time.Millisecond,
+			DB: d, VMs: r.vms, Disks: r.disks, ThisHost: host.Ref, Patience: 50 * time.Millisecond,
 			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 		streams.Register(reg)
