@@ -182,3 +182,15 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Lasting is a request's context that does not end because the client has gone: what
+// it has sent counts, and the body says how it ended.
+func Lasting(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if why := context.Cause(ctx); !errors.Is(why, context.Canceled) {
+			cancel(why)
+		}
+	})
+	return out, func(err error) { stop(); cancel(err) }
+}

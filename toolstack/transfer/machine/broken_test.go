@@ -260,6 +260,68 @@ func TestSilentClient(t *testing.T) {
 	r.same(vdis, r.vdis(api.VMRef(refs[0])))
 }
 
+// TestHungUp: a client that has sent all may go; one that resets its connection in the
+// middle has cut the archive.
+func TestHungUp(t *testing.T) {
+	r := newRig(t)
+	from, vdis := r.insert("web", nil)
+	b := r.get("/export?ref=" + string(from))
+	before := r.state()
+	send := func(b []byte, reset bool) ([]string, error) {
+		var task string
+		r.Must(&task, "task.create", "import", "")
+		conn, err := net.Dial("tcp", r.HTTP.Listener.Addr().String())
+		must(t, err)
+		fmt.Fprintf(conn, "PUT /import?session_id=%s&task_id=%s HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", r.Session, task, int64(1)<<50)
+		_, err = conn.Write(b)
+		must(t, err)
+		if reset {
+			r.Until("a disk", func() bool { return r.state() != before })
+			must(t, conn.(*net.TCPConn).SetLinger(0))
+		}
+		must(t, conn.Close())
+		return r.outcome(task)
+	}
+	if _, err := send(b[:5*mib], true); code(err) != "IMPORT_ERROR_PREMATURE_EOF []" {
+		t.Error(err)
+	}
+	r.unchanged("reset", before)
+	refs, err := send(b, false)
+	if err != nil || len(refs) != 1 {
+		t.Fatal(refs, err)
+	}
+	r.same(vdis, r.vdis(api.VMRef(refs[0])))
+}
+
+// TestElsewhere: what only another host can reach is served there.
+func TestElsewhere(t *testing.T) {
+	r := newRig(t)
+	from, _ := r.insert("web", nil)
+	other := api.NewHost()
+	other.UUID, other.Address = api.NewUUID(), "192.0.2.7"
+	host := wiretest.Insert(r.Server, other)
+	for _, pbd := range wiretest.Get(r.Server, r.sr).PBDs {
+		r.update(func(tx *db.Tx) {
+			p, err := db.Edit(tx, pbd)
+			must(t, err)
+			p.Host = host
+		})
+	}
+	for _, c := range []struct{ method, path string }{{"GET", "/export?ref=" + string(from)}, {"PUT", "/import?x="}, {"PUT", "/import?sr_id=" + string(r.sr)}} {
+		req, err := http.NewRequest(c.method, r.HTTP.URL+c.path+"&session_id="+r.Session, nil)
+		must(t, err)
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		must(t, err)
+		resp.Body.Close()
+		if got := resp.Header.Get("Location"); resp.StatusCode != http.StatusFound || got != "https://192.0.2.7"+c.path+"&session_id="+r.Session {
+			t.Errorf("%s: %s, %s", c.path, resp.Status, got)
+		}
+	}
+	if v := wiretest.Get(r.Server, from); len(v.CurrentOperations) != 0 {
+		t.Errorf("left with %v", v.CurrentOperations)
+	}
+}
+
 // TestFetch: the host gets an archive itself.
 func TestFetch(t *testing.T) {
 	r := newRig(t)

@@ -3,6 +3,7 @@ package machine
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"cairn/toolstack/api"
+	"cairn/toolstack/db"
 	"cairn/toolstack/transfer/plan"
 	"cairn/toolstack/transfer/xva"
 	"cairn/toolstack/wire"
@@ -44,7 +46,20 @@ func (m *Manager) serveExport(w http.ResponseWriter, r *wire.Request) error {
 	if err != nil {
 		return err
 	}
+	for _, d := range c.disks {
+		if err := m.here(d.vdi.SR); err != nil {
+			return err
+		}
+	}
 	return m.send(w, r, c, pack)
+}
+
+// here refuses what another host must serve.
+func (m *Manager) here(sr api.SRRef) error {
+	if host, ok := m.cfg.Disks.Elsewhere(sr); ok {
+		return &wire.Elsewhere{Host: host}
+	}
+	return nil
 }
 
 // hold enters an operation on a VM, and on its snapshots where they go along.
@@ -136,6 +151,15 @@ func (m *Manager) serveImport(w http.ResponseWriter, r *wire.Request) error {
 		}
 		o.SR = sr
 	}
+	where := o.SR
+	for _, pool := range db.All[api.Pool](m.cfg.DB.Snapshot()) {
+		if where.IsNull() {
+			where = pool.DefaultSR
+		}
+	}
+	if err := m.here(where); err != nil {
+		return err
+	}
 	return m.serveOrder(w, r, o)
 }
 
@@ -155,11 +179,25 @@ func (m *Manager) serveImportMetadata(w http.ResponseWriter, r *wire.Request) er
 }
 
 func (m *Manager) serveOrder(w http.ResponseWriter, r *wire.Request, o order) error {
-	refs, err := m.receive(r.Context(), m.greet(w, r.Body), o)
+	ctx, cancel := wire.Lasting(r.Context())
+	defer cancel(nil)
+	refs, err := m.receive(ctx, m.greet(w, body{r.Body}), o)
 	if err == nil {
 		r.Result = references(refs)
 	}
 	return err
+}
+
+// body is what a client sends: when it goes away, that is the end.
+type body struct{ io.Reader }
+
+// Read implements io.Reader.
+func (b body) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // references are the result of an import.

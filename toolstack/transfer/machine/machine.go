@@ -49,7 +49,11 @@ type Disks interface {
 	// Open gives the bytes of a disk that no machine uses. It stays held until it is
 	// closed or the context ends.
 	Open(ctx context.Context, vdi api.VDIRef, write bool) (disk.Device, error)
+	// Elsewhere is a host that can reach a repository which this one cannot.
+	Elsewhere(sr api.SRRef) (api.HostRef, bool)
 }
+
+var _ Disks = (*storage.Manager)(nil)
 
 // Config is what a Manager needs.
 type Config struct {

@@ -143,7 +143,12 @@ func newRig(t testing.TB) *rig {
 		h := api.NewHost()
 		h.UUID, h.Enabled, h.Hostname, h.SoftwareVersion = api.NewUUID(), true, "here", map[string]string{"product_brand": "Cairn"}
 		must(t, d.Update(t.Context(), func(tx *db.Tx) error { db.InsertAs(tx, host.ref, h); return nil }))
-		store := storage.New(storage.Config{DB: d, Hostd: func(api.HostRef) storage.Hostd { return r.hostd }})
+		store := storage.New(storage.Config{DB: d, Hostd: func(ref api.HostRef) storage.Hostd {
+			if ref != host.ref {
+				return nil
+			}
+			return r.hostd
+		}})
 		store.Register(reg)
 		must(t, store.EnsureDrivers(t.Context()))
 		r.disks = &disks{Manager: store, db: d, bytes: map[api.VDIRef]*disktest.Memory{}}

@@ -284,7 +284,7 @@ func (m *Manager) load(w http.ResponseWriter, r *wire.Request) error {
 
 // fill writes the body to a disk.
 func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err error) {
-	ctx, cancel := lasting(r.Context())
+	ctx, cancel := wire.Lasting(r.Context())
 	defer cancel(nil)
 	in := &incoming{wanted: want, Context: ctx, disks: m.cfg.Disks, body: body{r.Body}, length: r.ContentLength, task: r.Task}
 	if in.length >= pretended {
@@ -312,18 +312,6 @@ func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err
 		err = cerr
 	}
 	return err
-}
-
-// lasting is a request's context that does not end because the client has gone: what it
-// has sent is written, and the body says how it ended.
-func lasting(ctx context.Context) (context.Context, context.CancelCauseFunc) {
-	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		if why := context.Cause(ctx); !errors.Is(why, context.Canceled) {
-			cancel(why)
-		}
-	})
-	return out, func(err error) { stop(); cancel(err) }
 }
 
 // loadNew makes a disk of the size of what comes, which must be known.
