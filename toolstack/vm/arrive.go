@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 
 	"cairn/toolstack/api"
@@ -96,14 +97,15 @@ func (m *Manager) makeRoom(tx *db.Tx, list []Arrival, refs []api.VMRef) (map[api
 			return nil, err
 		}
 	}
-	return gone, inheritSnapshots(tx, heirs)
+	return gone, inheritTree(tx, heirs)
 }
 
-// inheritSnapshots makes the snapshots of VMs that are gone those of others.
-func inheritSnapshots(tx *db.Tx, heirs map[api.VMRef]api.VMRef) error {
+// inheritTree makes what stood by VMs that are gone, snapshots and what came of them,
+// stand by others.
+func inheritTree(tx *db.Tx, heirs map[api.VMRef]api.VMRef) error {
 	var orphans []api.VMRef
 	for ref, vm := range db.All[api.VM](tx) {
-		if heirs[vm.SnapshotOf] != "" {
+		if heirs[vm.SnapshotOf] != "" || heirs[vm.Parent] != "" {
 			orphans = append(orphans, ref)
 		}
 	}
@@ -112,7 +114,7 @@ func inheritSnapshots(tx *db.Tx, heirs map[api.VMRef]api.VMRef) error {
 		if err != nil {
 			return err
 		}
-		s.SnapshotOf = heirs[s.SnapshotOf]
+		s.SnapshotOf, s.Parent = cmp.Or(heirs[s.SnapshotOf], s.SnapshotOf), cmp.Or(heirs[s.Parent], s.Parent)
 	}
 	return nil
 }

@@ -69,6 +69,9 @@ func (m *Manager) removeRows(tx *db.Tx, ref api.VMRef, vm *api.VM) error {
 		return err
 	}
 	for _, child := range vm.Children {
+		if _, err := db.Get(tx, child); err != nil {
+			continue // which went in the same transaction
+		}
 		next, err := db.Edit(tx, child)
 		if err != nil {
 			return err

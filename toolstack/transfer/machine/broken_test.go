@@ -390,3 +390,20 @@ func TestRefusedRequests(t *testing.T) {
 		t.Errorf("left with %v", v.CurrentOperations)
 	}
 }
+
+// TestRefusedWhileItComes: a client in the middle of a long body hears why it is refused.
+func TestRefusedWhileItComes(t *testing.T) {
+	r := newRig(t)
+	body := append(pack(member{name: "manifest.mf", body: []byte("x")}), make([]byte, 64*mib)...)
+	resp, err := http.DefaultClient.Do(func() *http.Request {
+		req, err := http.NewRequest(http.MethodPut, r.HTTP.URL+"/import?session_id="+r.Session, bytes.NewReader(body))
+		must(t, err)
+		return req
+	}())
+	must(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if resp.StatusCode != 500 || !strings.HasPrefix(string(text), "IMPORT_ERROR_UNEXPECTED_FILE [ova.xml, manifest.mf]") || err != nil {
+		t.Errorf("%s %s, %v", resp.Status, text, err)
+	}
+}

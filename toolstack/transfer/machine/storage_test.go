@@ -72,3 +72,45 @@ func TestThroughStorage(t *testing.T) {
 	}
 	r.unchanged("full", before)
 }
+
+// fill writes to a disk of storage.
+func (r *rig) fill(ref api.VDIRef, b []byte) {
+	r.T.Helper()
+	d, err := r.disks.Manager.Open(r.T.Context(), ref, true)
+	must(r.T, err)
+	_, err = d.WriteAt(b, 0)
+	must(r.T, errors.Join(err, d.Flush(), d.Close()))
+}
+
+// TestRevertWhereItCame: a snapshot that travelled can be reverted to, as often as one
+// likes, and the disks it is made of are chains no more.
+func TestRevertWhereItCame(t *testing.T) {
+	for _, query := range []string{"", "&restore=true&force=true"} {
+		r := newRig(t)
+		r.disks.real = true
+		from, vdis := r.insert("web", nil)
+		r.fill(vdis[0], noise(11, 6*mib))
+		var snap string
+		r.Must(&snap, "VM.snapshot", from, "before")
+		r.fill(vdis[0], noise(12, 6*mib))
+		b := r.get("/export?include_snapshots=true&use_compression=zstd&ref=" + string(from))
+		made := r.mustImport(query, b)
+		now := wiretest.Get(r.Server, made)
+		if len(now.Snapshots) != 1 || !bytes.Equal(r.content(r.vdis(made)[0]), noise(12, 6*mib)) {
+			t.Fatalf("%+v", now)
+		}
+		for range 2 {
+			r.Must(nil, "VM.revert", now.Snapshots[0])
+			if !bytes.Equal(r.content(r.vdis(made)[0]), noise(11, 6*mib)) {
+				t.Errorf("import%s: the revert shows something else", query)
+			}
+			r.fill(r.vdis(made)[0], noise(13, 6*mib))
+		}
+		var second string
+		r.Must(&second, "VM.snapshot", made, "after")
+		r.Must(nil, "VM.destroy", now.Snapshots[0])
+		if !bytes.Equal(r.content(r.vdis(api.VMRef(second))[0]), noise(13, 6*mib)) {
+			t.Error("a new snapshot is not what the VM was")
+		}
+	}
+}

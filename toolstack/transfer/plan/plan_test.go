@@ -344,3 +344,56 @@ func TestPlanLeavesDescription(t *testing.T) {
 		t.Error("the description has changed")
 	}
 }
+
+// FuzzPlan plans what nobody has thought of. A plan holds nothing but what it says it
+// holds.
+func FuzzPlan(f *testing.F) {
+	d, err := db.Open(context.Background(), db.NewMemory(), db.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { d.Close() })
+	if err := d.Update(context.Background(), func(tx *db.Tx) error { world(here{tx}); disksHere(here{tx}); return nil }); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(sample().Append(nil), byte(0))
+	f.Add(sample().Append(nil), byte(7))
+	f.Fuzz(func(t *testing.T, text []byte, how byte) {
+		doc, err := ova.Parse(text)
+		if err != nil {
+			return
+		}
+		p, err := New(d.Snapshot(), doc, Options{Restore: how&1 != 0, Force: how&2 != 0, Metadata: how&4 != 0, Brand: "Cairn"})
+		if err != nil {
+			return
+		}
+		within := func(what string, at, n int) {
+			if at < None || at >= n {
+				t.Fatalf("%s %d of %d", what, at, n)
+			}
+		}
+		for i, vm := range p.VMs {
+			within("original", vm.Of, len(p.VMs))
+			within("parent", vm.Parent, len(p.VMs))
+			within("memory", vm.Memory, len(p.Disks))
+			if vm.Of == i || vm.Parent == i {
+				t.Fatal("a VM is its own")
+			}
+			for _, k := range vm.Drives {
+				within("disk", k.Disk, len(p.Disks))
+			}
+			for _, k := range vm.NICs {
+				within("network", k.Network, len(p.Networks))
+			}
+		}
+		for _, k := range p.Disks {
+			within("disk", k.Of, len(p.Disks))
+			if !p.knows(k) {
+				t.Fatalf("disk %s of %d bytes", k.ID, k.Record.VirtualSize)
+			}
+		}
+	})
+}
+
+// knows reports whether a disk is here, or can be made.
+func (p *Plan) knows(d Disk) bool { return d.Here != "" || p.Sizes[d.ID] > 0 && p.SR != "" }
