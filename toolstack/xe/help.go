@@ -125,6 +125,7 @@ var codedHelp = map[string]string{
 	"diagnostic-vm-status":                  "Tell on which hosts a VM can run, and why not on others.",
 	"session-subject-identifier-logout-all": "End the sessions of all users of the external authentication.",
 	"audit-log-get":                         "Save the audit log to a file.", "vm-export": "Save a VM to a file.", "vm-import": "Make VMs from a file.",
+	"template-export": "Save a template to a file.", "snapshot-export-to-template": "Save a snapshot to a file, as a template.",
 	"blob-get": "Save a blob to a file.", "blob-put": "Fill a blob from a file.",
 	"pool-dump-database": "Save the pool's database to a file.", "pool-restore-database": "Bring back a saved pool database.",
 }

@@ -39,7 +39,7 @@ type exporter struct {
 
 // export writes an archive of what was collected. The first disk is opened before
 // anything is written, so that one that cannot be read is told as an error.
-func (m *Manager) export(ctx context.Context, c *collection, out io.Writer, pack xva.Compression, progress func(float64)) error {
+func (m *Manager) export(ctx context.Context, c *collection, out io.Writer, pack xva.Compression, progress func(float64)) (err error) {
 	doc := m.describe(c)
 	e := &exporter{m: m, progress: progress, total: 1}
 	for _, d := range c.disks {
@@ -50,9 +50,11 @@ func (m *Manager) export(ctx context.Context, c *collection, out io.Writer, pack
 		if device != nil {
 			device.Close()
 		}
+		if err != nil && e.out != nil {
+			e.out.Abandon()
+		}
 	}()
 	for i, d := range c.disks {
-		var err error
 		if device, err = m.cfg.Disks.Open(ctx, d.ref, false); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
@@ -22,6 +23,7 @@ const (
 type Writer struct {
 	tar  *tar.Writer
 	pack io.WriteCloser // nil without
+	gate *gate          // below pack
 	disk string
 	size int64
 	next int64
@@ -29,13 +31,13 @@ type Writer struct {
 
 // NewWriter writes ova.xml.
 func NewWriter(out io.Writer, c Compression, xml []byte) (*Writer, error) {
-	w := &Writer{}
+	w := &Writer{gate: &gate{out: out}}
 	switch c {
 	case None:
 	case Gzip:
-		w.pack = pgzip.NewWriter(out)
+		w.pack = pgzip.NewWriter(w.gate)
 	case Zstd:
-		z, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithLowerEncoderMem(true))
+		z, err := zstd.NewWriter(w.gate, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithLowerEncoderMem(true))
 		if err != nil {
 			return nil, err
 		}
@@ -48,6 +50,38 @@ func NewWriter(out io.Writer, c Compression, xml []byte) (*Writer, error) {
 	}
 	w.tar = tar.NewWriter(out)
 	return w, w.member(xmlName, xml)
+}
+
+// gate keeps packers, which write behind, from what they write to when that is over.
+type gate struct {
+	mu  sync.Mutex
+	out io.Writer // nil once it is shut
+}
+
+// Write implements io.Writer.
+func (g *gate) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.out == nil {
+		return 0, io.ErrClosedPipe
+	}
+	return g.out.Write(p)
+}
+
+// Abandon gives up an archive that was not closed: nothing is written any more, and no
+// packer is left running.
+func (w *Writer) Abandon() {
+	w.gate.mu.Lock()
+	w.gate.out = nil
+	w.gate.mu.Unlock()
+	if z, ok := w.pack.(*pgzip.Writer); ok {
+		_ = z.Flush() // fails, and has its goroutine at rest
+		z.Reset(io.Discard)
+		return
+	}
+	if w.pack != nil {
+		_ = w.pack.Close()
+	}
 }
 
 func (w *Writer) member(name string, b []byte) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -234,6 +235,48 @@ func TestSourceFails(t *testing.T) {
 			}
 		}
 	}
+}
+
+// lost is a client that hears the beginning.
+type lost int
+
+func (n *lost) Write(p []byte) (int, error) {
+	if *n -= lost(len(p)); *n < 0 {
+		return 0, io.ErrClosedPipe
+	}
+	return len(p), nil
+}
+
+// TestAbandon: nothing goes on after an archive was given up, whoever gave up first.
+func TestAbandon(t *testing.T) {
+	before := runtime.NumGoroutine()
+	noise := make([]byte, ChunkSize)
+	for i := range noise {
+		noise[i] = byte(rand.Uint32())
+	}
+	for i := range 30 {
+		out := lost(i % 2 << 40)
+		w, err := NewWriter(&out, []Compression{None, Gzip, Zstd}[i%3], []byte("x"))
+		if err != nil {
+			continue
+		}
+		for n := range int64(i % 7) {
+			if err = w.Disk(chunkName("Ref:3", n), ChunkSize); err == nil {
+				err = w.Chunk(0, noise)
+			}
+		}
+		w.Abandon()
+		if w.Chunk(0, noise) == nil && w.Close() == nil && i%3 != 0 {
+			t.Errorf("%d: an archive that was given up ends well", i)
+		}
+	}
+	for range 1000 {
+		if runtime.NumGoroutine() <= before {
+			return
+		}
+		runtime.Gosched()
+	}
+	t.Errorf("%d goroutines, %d before", runtime.NumGoroutine(), before)
 }
 
 // tiny is an archive that a fuzzer can change much of.
