@@ -311,3 +311,34 @@ func TestOldArchive(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// TestCheckpoint: a snapshot with memory comes back with it, where the VM comes back as
+// itself.
+func TestCheckpoint(t *testing.T) {
+	r := newRig(t)
+	from, _ := r.insert("web", nil)
+	snap, _ := r.snapshot(from, "awake")
+	memory, err := r.disks.Create(t.Context(), storage.CreateSpec{SR: r.sr, Size: 2 * mib, Name: "memory", Type: api.VDITypeSuspend})
+	must(t, err)
+	_, err = r.disks.memory(memory).WriteAt(noise(9, 2*mib), 0)
+	must(t, err)
+	r.update(func(tx *db.Tx) {
+		s, err := db.Edit(tx, snap)
+		must(t, err)
+		s.PowerState, s.SuspendVDI, s.SnapshotMetadata = api.VMPowerStateSuspended, memory, `{"name_label":"web"}`
+	})
+	b := r.get("/export?include_snapshots=true&preserve_power_state=true&use_compression=zstd&ref=" + string(from))
+	for query, want := range map[string]api.VMPowerState{"": api.VMPowerStateHalted, "&restore=true&force=true": api.VMPowerStateSuspended} {
+		made := wiretest.Get(r.Server, r.mustImport(query, b))
+		s := wiretest.Get(r.Server, made.Snapshots[0])
+		if made.PowerState != api.VMPowerStateHalted || s.PowerState != want || (s.SuspendVDI != "") != (want == api.VMPowerStateSuspended) {
+			t.Errorf("import%s: %s, snapshot %s with %q", query, made.PowerState, s.PowerState, s.SuspendVDI)
+		}
+		if s.SuspendVDI != "" {
+			r.same([]api.VDIRef{memory}, []api.VDIRef{s.SuspendVDI})
+			if s.SnapshotMetadata == "" {
+				t.Error("what a revert needs is lost")
+			}
+		}
+	}
+}

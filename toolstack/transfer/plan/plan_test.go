@@ -134,6 +134,14 @@ func suspend(d *ova.Document) {
 	get[api.VBD](d, "Ref:5").CurrentlyAttached = true
 }
 
+// checkpoint gives the snapshot memory.
+func checkpoint(d *ova.Document) {
+	suspend(d)
+	vm, s := get[api.VM](d, "Ref:0"), get[api.VM](d, "Ref:1")
+	s.PowerState, s.SuspendVDI = vm.PowerState, vm.SuspendVDI
+	vm.PowerState, vm.SuspendVDI = api.VMPowerStateHalted, ""
+}
+
 var restore = Options{Restore: true, Brand: "Cairn"}
 
 var cases = []struct {
@@ -176,6 +184,13 @@ var cases = []struct {
 		db.Insert(h.tx, v)
 	}},
 	{name: "suspended, without its memory", o: restore, edit: func(d *ova.Document) { suspend(d); get[api.VM](d, "Ref:0").SuspendVDI = "Ref:55" }},
+	{name: "checkpoint, new", edit: checkpoint},
+	{name: "checkpoint, restored", o: restore, edit: checkpoint},
+	{name: "checkpoint, restored, its VM with other devices", o: restore, edit: checkpoint, here: func(h here) {
+		v := api.NewVIF()
+		v.UUID, v.VM = uuid(uNIC), "OpaqueRef:other"
+		db.Insert(h.tx, v)
+	}},
 	{name: "metadata, nothing here", o: Options{Metadata: true}},
 	{name: "metadata", o: Options{Metadata: true}, here: disksHere},
 	{name: "metadata with other disks", o: Options{Metadata: true, Disks: map[string]string{uuid(uDisk): uuid(0x50)}}, here: func(h here) {
