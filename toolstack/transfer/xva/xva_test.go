@@ -261,8 +261,8 @@ func TestAbandon(t *testing.T) {
 			continue
 		}
 		for n := range int64(i % 7) {
-			if err = w.Disk(chunkName("Ref:3", n), ChunkSize); err == nil {
-				err = w.Chunk(0, noise)
+			if w.Disk(chunkName("Ref:3", n), ChunkSize) != nil || w.Chunk(0, noise) != nil {
+				break
 			}
 		}
 		w.Abandon()
