@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -89,6 +90,11 @@ func (h *Host) routeStorage(mux *http.ServeMux) {
 	mux.HandleFunc("POST"+volume+"/copy", h.postCopy)
 	mux.HandleFunc("POST"+volume+"/export", h.postExport)
 	mux.HandleFunc("DELETE /v1/exports/{id}", h.deleteExport)
+	mux.HandleFunc("GET"+volume+"/allocation", h.getAllocation)
+	mux.HandleFunc("GET"+sr+"/logs", h.getChangeLogs)
+	mux.HandleFunc("GET"+sr+"/logs/{name}", h.getChangeLog)
+	mux.HandleFunc("PUT"+sr+"/logs/{name}", h.putChangeLog)
+	mux.HandleFunc("DELETE"+sr+"/logs/{name}", h.deleteChangeLog)
 	mux.HandleFunc("GET /v1/jobs/{id}", h.getJob)
 	mux.HandleFunc("DELETE /v1/jobs/{id}", h.deleteJob)
 }
@@ -146,10 +152,14 @@ func badRequest(msg string) *client.Error {
 
 // body reads a request's body, bounded.
 func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	return bodyOf(w, r, maxBody)
+}
+
+func bodyOf(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, &client.Error{Status: http.StatusRequestEntityTooLarge, Code: client.CodeTooLarge, Message: "body is larger than 1 MiB"}
+		return nil, &client.Error{Status: http.StatusRequestEntityTooLarge, Code: client.CodeTooLarge, Message: fmt.Sprintf("body is larger than %d bytes", limit)}
 	}
 	if err != nil {
 		return nil, badRequest("body: " + err.Error())

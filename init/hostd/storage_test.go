@@ -1,6 +1,7 @@
 package hostd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -115,6 +116,45 @@ func TestRepositorySurvivesRestart(t *testing.T) {
 	}
 }
 
+// TestChangedBlocks: what a layer holds, and logs of it, travel as bytes.
+func TestChangedBlocks(t *testing.T) {
+	l := newLab(t)
+	must(t, os.Mkdir(l.dir+"/sr", 0o755))
+	l.start()
+	ctx, c := t.Context(), l.client
+	config := client.RepositoryConfig{Type: client.TypeFile, Config: map[string]string{"location": l.dir + "/sr/one"}}
+	_, err := c.FormatRepository(ctx, testSR, config)
+	must(t, err)
+	_, err = c.AttachRepository(ctx, testSR, config)
+	must(t, err)
+	must(t, os.WriteFile(l.dir+"/sr/one/disk.raw", make([]byte, 9*client.AllocationBlock), 0o600))
+	a, err := c.Allocation(ctx, testSR, "disk")
+	if err != nil || a.Size != 9*client.AllocationBlock || !bytes.Equal(a.Bits, []byte{0xff, 0x80}) {
+		t.Errorf("allocation %+v, %v", a, err)
+	}
+	text := bytes.Repeat([]byte{0, 1, 2, 255}, 3<<20)
+	must(t, c.WriteChangeLog(ctx, testSR, "one", text))
+	if err := c.WriteChangeLog(ctx, testSR, "one", text); code(err) != client.CodeConflict {
+		t.Errorf("written again: %v", err)
+	}
+	if err := c.WriteChangeLog(ctx, testSR, "two", make([]byte, client.MaxLog+1)); code(err) != client.CodeTooLarge {
+		t.Errorf("too large: %v", err)
+	}
+	got, err := c.ReadChangeLog(ctx, testSR, "one")
+	if err != nil || !bytes.Equal(got, text) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	list, err := c.ChangeLogs(ctx, testSR)
+	if err != nil || len(list) != 1 || list[0].Name != "one" || list[0].Size != int64(len(text)) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	must(t, c.DeleteChangeLog(ctx, testSR, "one"))
+	must(t, c.DeleteChangeLog(ctx, testSR, "one"))
+	if _, err := c.ReadChangeLog(ctx, testSR, "one"); code(err) != client.CodeNotFound {
+		t.Errorf("deleted: %v", err)
+	}
+}
+
 // TestNonsense: nothing that a client sends to a storage verb harms hostd.
 func TestNonsense(t *testing.T) {
 	l := newLab(t)
@@ -128,7 +168,8 @@ func TestNonsense(t *testing.T) {
 		{"POST", "/v1/repositories/x/attach", "[]"}, {"GET", "/v1/repositories/x", ""}, {"GET", "/v1/repositories/x/volumes", ""},
 		{"PUT", "/v1/repositories/" + testSR + "/volumes/%2e%2e%2fx", "{}"}, {"PUT", "/v1/repositories/" + testSR + "/volumes/x", `{"size":"big"}`},
 		{"GET", "/v1/jobs/x", ""}, {"GET", "/v1/jobs/x?after=y", ""}, {"DELETE", "/v1/jobs/x", ""},
-		{"POST", "/v1/repositories/" + testSR + "/volumes/x/copy", "7"},
+		{"POST", "/v1/repositories/" + testSR + "/volumes/x/copy", "7"}, {"GET", "/v1/repositories/x/volumes/x/allocation", ""},
+		{"PUT", "/v1/repositories/" + testSR + "/logs/%2e%2e%2fx", "x"}, {"GET", "/v1/repositories/x/logs", ""},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), r.method, "http://hostd"+r.path, strings.NewReader(r.body))
 		must(t, err)

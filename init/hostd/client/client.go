@@ -172,32 +172,38 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 
 func do[T any](ctx context.Context, c *Client, method, path, contentType string, body []byte) (T, error) {
 	var out T
+	data, err := c.exchange(ctx, method, path, contentType, body, maxAnswer)
+	if err != nil || len(data) == 0 {
+		return out, err
+	}
+	if err := json.Unmarshal(data, &out); err != nil {
+		return out, fmt.Errorf("hostd: %s %s: %w", method, path, err)
+	}
+	return out, nil
+}
+
+// exchange sends a request and reads at most limit bytes of the answer.
+func (c *Client) exchange(ctx context.Context, method, path, contentType string, body []byte, limit int64) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, URL+path, bytes.NewReader(body))
 	if err != nil {
-		return out, fmt.Errorf("hostd: %w", err)
+		return nil, fmt.Errorf("hostd: %w", err)
 	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return out, fmt.Errorf("hostd: %w", err)
+		return nil, fmt.Errorf("hostd: %w", err)
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	data, err := io.ReadAll(io.LimitReader(resp.Body, limit))
 	if err != nil {
-		return out, fmt.Errorf("hostd: %s %s: %w", method, path, err)
+		return nil, fmt.Errorf("hostd: %s %s: %w", method, path, err)
 	}
 	if resp.StatusCode >= 300 {
-		return out, asError(resp.StatusCode, data)
+		return nil, asError(resp.StatusCode, data)
 	}
-	if len(data) == 0 {
-		return out, nil
-	}
-	if err := json.Unmarshal(data, &out); err != nil {
-		return out, fmt.Errorf("hostd: %s %s: %w", method, path, err)
-	}
-	return out, nil
+	return data, nil
 }
 
 // asError makes the best of an answer that is not a success: some come from

@@ -77,7 +77,7 @@ func ParseTags(tags []string) (Meta, error) {
 	}
 	var err error
 	m.Note, err = joinNote(pieces)
-	if err == nil && m.Format != "qcow2" && m.Format != "raw" {
+	if err == nil && m.Format != "qcow2" && m.Format != "raw" && m.Format != "log" {
 		err = fmt.Errorf("format %q is not known", m.Format)
 	}
 	return m, err

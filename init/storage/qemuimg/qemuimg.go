@@ -121,7 +121,7 @@ func parseCheck(out []byte) (client.Check, error) {
 // cluster of data, with 8 bytes of L2 table and 2 of reference count each, and
 // the tables of those. QEMU's own sum is less by what does not add up here.
 func FullSize(format client.Format, size int64) int64 {
-	if format == client.Raw {
+	if format != client.Qcow2 {
 		return size
 	}
 	const tables = 2 << 20 // header, L1, reference table, rounding of each up to clusters

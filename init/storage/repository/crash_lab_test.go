@@ -4,6 +4,7 @@ package repository
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -97,8 +98,30 @@ func workload(m *Manager, dir string) []verb {
 			}
 			return err
 		}},
+		{"log", func(ctx context.Context) error {
+			err := m.WriteLog(ctx, srA, "one", crashLog)
+			if is(err, client.CodeConflict) {
+				return nil // made before
+			}
+			return err
+		}},
 		{"activate leaf", func(ctx context.Context) error { _, err := m.ActivateVolume(ctx, srA, "leaf"); return err }},
 	}
+}
+
+// crashLog is larger than what a program writes at once.
+var crashLog = bytes.Repeat([]byte("changed "), 32<<10)
+
+// sameLog checks that the log is there as it was written or, before it was, not at all.
+func sameLog(ctx context.Context, m *Manager, must bool) error {
+	text, err := m.ReadLog(ctx, srA, "one")
+	if is(err, client.CodeNotFound) && !must {
+		return nil
+	}
+	if err == nil && !bytes.Equal(text, crashLog) {
+		err = fmt.Errorf("log of %d bytes is another", len(text))
+	}
+	return err
 }
 
 // crashIO is what a guest does, or a reader that checks.
@@ -175,6 +198,9 @@ func inspect(ctx context.Context, m *Manager, dir string, acked int) error {
 	if err != nil || len(left) > 0 {
 		return fmt.Errorf("left behind: %q, %w", left, err)
 	}
+	if err := sameLog(ctx, m, did("log")); err != nil {
+		return err
+	}
 	list, err := m.Volumes(ctx, srA)
 	if err != nil {
 		return err
@@ -214,6 +240,9 @@ func finish(ctx context.Context, m *Manager, dir string, acked int) error {
 		if err := v.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
+	}
+	if err := sameLog(ctx, m, true); err != nil {
+		return err
 	}
 	list, err := m.Volumes(ctx, srA)
 	if err != nil {

@@ -25,7 +25,7 @@ const (
 )
 
 // suffixes are those of volumes by format.
-var suffixes = map[client.Format]string{client.Qcow2: ".qcow2", client.Raw: ".raw"}
+var suffixes = map[client.Format]string{client.Qcow2: ".qcow2", client.Raw: ".raw", logFormat: ".log"}
 
 // leastFree is kept for notes and headers: with less a volume is not begun.
 const leastFree = 1 << 20
@@ -128,6 +128,9 @@ func (d *directory) look(name string, format client.Format) (client.Volume, erro
 		return v, errors.New("it is not a file")
 	}
 	v.Used, v.VirtualSize = st.Blocks*512, info.Size()
+	if format == logFormat {
+		return v, nil
+	}
 	v.Note = d.readNote(name)
 	if format == client.Raw {
 		return v, nil
@@ -203,6 +206,9 @@ func (*directory) changed(context.Context, client.Volume, int64, string) error {
 // open gives volumes to QEMU's user, whom libvirt may have taken them from.
 func (d *directory) open(_ context.Context, all ...client.Volume) (func(), error) {
 	for _, v := range all {
+		if v.Format == logFormat {
+			continue
+		}
 		if err := d.m.give(v.Path); err != nil {
 			return nil, err
 		}

@@ -2,7 +2,6 @@ package repository
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -37,6 +36,9 @@ func (d *directory) draft(ctx context.Context, name string, spec client.VolumeSp
 	if err != nil {
 		return nil, err
 	}
+	if f.format == logFormat {
+		return f, file.Close()
+	}
 	return f, errors.Join(file.Close(), d.m.give(f.path()))
 }
 
@@ -45,16 +47,14 @@ func (f fileDraft) path() string {
 }
 
 // keep writes the note first, so that the volume never is there without.
-func (f fileDraft) keep(context.Context) error {
+func (f fileDraft) keep(ctx context.Context) error {
 	if err := flush(f.path()); err != nil {
 		return err
 	}
-	text, err := json.Marshal(note{f.note})
-	if err != nil {
-		return err
-	}
-	if err := replace(f.d.noteFile(f.name), text); err != nil {
-		return err
+	if f.format != logFormat {
+		if err := f.d.note(ctx, client.Volume{Name: f.name}, f.note); err != nil {
+			return err
+		}
 	}
 	if err := os.Rename(f.path(), f.d.file(f.name, f.format)); err != nil {
 		return err

@@ -20,6 +20,9 @@ func (g *group) activate(ctx context.Context, v client.Volume) error {
 	if err := g.m.run(ctx, g.Group.Activate(v.Name, true)); err != nil {
 		return err
 	}
+	if v.Format == logFormat {
+		return nil
+	}
 	if err := g.m.giveDevice(v.Path); err != nil {
 		return err
 	}
@@ -161,7 +164,10 @@ func (g *group) draft(ctx context.Context, name string, spec client.VolumeSpec) 
 	if err := g.m.run(ctx, g.Create(name, size, d.meta.Tags())); err != nil {
 		return nil, errors.Join(err, d.drop(context.WithoutCancel(ctx)))
 	}
-	err := g.m.giveDevice(d.path())
+	var err error
+	if spec.Format != logFormat {
+		err = g.m.giveDevice(d.path())
+	}
 	if err == nil {
 		err = erase(ctx, d.path(), spec.Format)
 	}

@@ -30,6 +30,14 @@ func checkName(name string) error {
 	return nil
 }
 
+// checkNew admits the name of a volume that is to be made.
+func checkNew(name string) error {
+	if strings.HasPrefix(name, logPrefix) {
+		return Fail(client.CodeBadRequest, "%q is the name of a log", name)
+	}
+	return checkName(name)
+}
+
 // checkFound admits the name of a volume that others made: any that stays in its
 // directory. What is not there will not be found.
 func checkFound(name string) error {

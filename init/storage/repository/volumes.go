@@ -25,6 +25,7 @@ func (m *Manager) Volumes(ctx context.Context, sr string) ([]client.Volume, erro
 	if err != nil {
 		return nil, about(err, "volumes of repository %s", sr)
 	}
+	list = slices.DeleteFunc(list, func(v client.Volume) bool { return v.Format == logFormat })
 	active := m.active(sr)
 	for i := range list {
 		list[i].Active = slices.Contains(active, list[i].Name)
@@ -47,6 +48,9 @@ func (m *Manager) Volume(ctx context.Context, sr, name string) (client.Volume, e
 
 func (m *Manager) get(ctx context.Context, r *repo, name string) (client.Volume, error) {
 	v, err := r.volume(ctx, name)
+	if v.Format == logFormat {
+		return client.Volume{}, Fail(client.CodeNotFound, "volume %s is not in repository %s", name, r.uuid)
+	}
 	v.Active = m.isActive(r.uuid, name)
 	return v, about(err, "volume %s", name)
 }
@@ -121,7 +125,7 @@ func (m *Manager) CreateVolume(ctx context.Context, sr, name string, spec client
 }
 
 func checkSpec(name string, s client.VolumeSpec) error {
-	if err := checkName(name); err != nil {
+	if err := checkNew(name); err != nil {
 		return err
 	}
 	switch {

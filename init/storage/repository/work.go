@@ -154,7 +154,7 @@ func (m *Manager) CheckVolume(ctx context.Context, sr, name string) (c client.Ch
 
 // CopyVolume makes a new volume that reads the same.
 func (m *Manager) CopyVolume(ctx context.Context, sr, name, toSR, toName string, progress func(float64)) (out client.Volume, err error) {
-	if err := checkName(toName); err != nil {
+	if err := checkNew(toName); err != nil {
 		return out, err
 	}
 	long := "volume " + name + " is being copied"
