@@ -17,14 +17,14 @@ func (h *Host) getAllocation(w http.ResponseWriter, r *http.Request) {
 func (h *Host) getChangeLogs(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := patient(w, r, shortVerb)
 	defer cancel()
-	list, err := h.repositories.Logs(ctx, r.PathValue("sr"))
+	list, err := h.repositories.ChangeLogs(ctx, r.PathValue("sr"))
 	h.reply(w, r, list, err)
 }
 
 func (h *Host) getChangeLog(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := patient(w, r, shortVerb)
 	defer cancel()
-	text, err := h.repositories.ReadLog(ctx, r.PathValue("sr"), r.PathValue("name"))
+	text, err := h.repositories.ReadChangeLog(ctx, r.PathValue("sr"), r.PathValue("name"))
 	h.octets(w, r, text, err)
 }
 
@@ -36,12 +36,12 @@ func (h *Host) putChangeLog(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := patient(w, r, shortVerb)
 	defer cancel()
-	h.reply(w, r, struct{}{}, h.repositories.WriteLog(ctx, r.PathValue("sr"), r.PathValue("name"), text))
+	h.reply(w, r, struct{}{}, h.repositories.WriteChangeLog(ctx, r.PathValue("sr"), r.PathValue("name"), text))
 }
 
 func (h *Host) deleteChangeLog(w http.ResponseWriter, r *http.Request) {
 	volumeVerb(h, w, r, nil, func(ctx context.Context, sr, name string, _ struct{}) (any, error) {
-		return struct{}{}, h.repositories.DeleteLog(ctx, sr, name)
+		return struct{}{}, h.repositories.DeleteChangeLog(ctx, sr, name)
 	})
 }
 

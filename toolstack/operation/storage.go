@@ -44,6 +44,7 @@ var vdiBuilt = []api.VDIOperations{
 	api.VDIOperationsClone, api.VDIOperationsCopy, api.VDIOperationsResize, api.VDIOperationsResizeOnline,
 	api.VDIOperationsSnapshot, api.VDIOperationsDestroy, api.VDIOperationsForget, api.VDIOperationsUpdate,
 	api.VDIOperationsSetOnBoot, api.VDIOperationsRevertTo, api.VDIOperationsRevertFrom,
+	api.VDIOperationsEnableCBT, api.VDIOperationsDisableCBT, api.VDIOperationsDataDestroy, api.VDIOperationsListChangedBlocks,
 }
 
 // VDI is the table of disks: a disk that is copied may be used, any other
@@ -60,7 +61,7 @@ func vdiTable() *Table[api.VDI, *api.VDI, api.VDIOperations] {
 	for _, r := range vdiRules {
 		t.rules = append(t.rules, rule[api.VDI, api.VDIOperations]{
 			op: r.op, beside: []api.VDIOperations{api.VDIOperationsCopy},
-			then: all(r.present, r.supported, r.free, r.kind),
+			then: all(r.present, r.supported, r.free, r.kind, r.destructible),
 		})
 	}
 	return t
@@ -108,6 +109,9 @@ func (r vdiRule) free(s *subject[api.VDI]) error {
 
 // kind looks at what the disk is for.
 func (r vdiRule) kind(s *subject[api.VDI]) error {
+	if s.rec.Type == api.VDITypeCBTMetadata && !slices.Contains(bytesless, r.op) {
+		return api.ErrVDIIncompatibleType(s.ref.String(), string(s.rec.Type))
+	}
 	switch r.op {
 	case api.VDIOperationsDestroy, api.VDIOperationsForget, api.VDIOperationsDataDestroy:
 		if s.rec.Type != api.VDITypeHAStatefile && s.rec.Type != api.VDITypeRedoLog {
@@ -122,10 +126,41 @@ func (r vdiRule) kind(s *subject[api.VDI]) error {
 		if s.rec.CBTEnabled {
 			return api.ErrVDICBTEnabled(s.ref.String())
 		}
-	case api.VDIOperationsEnableCBT:
-		if s.rec.IsASnapshot {
-			return api.ErrOperationNotAllowed("changes of a snapshot cannot be tracked")
-		}
+	case api.VDIOperationsEnableCBT, api.VDIOperationsDisableCBT:
+		return trackable(s)
+	}
+	return nil
+}
+
+// trackable says whether changes of a disk can be tracked.
+func trackable(s *subject[api.VDI]) error {
+	switch {
+	case s.rec.IsASnapshot:
+		return api.ErrOperationNotAllowed("changes of a snapshot cannot be tracked")
+	case s.rec.Type != api.VDITypeUser && s.rec.Type != api.VDITypeSystem:
+		return api.ErrVDIIncompatibleType(s.ref.String(), string(s.rec.Type))
+	case s.rec.OnBoot == api.OnBootReset:
+		return api.ErrVDIOnBootModeIncompatibleWithOperation()
+	}
+	return nil
+}
+
+// bytesless are the operations on a disk of which only the record of its changes is
+// left.
+var bytesless = []api.VDIOperations{
+	api.VDIOperationsDestroy, api.VDIOperationsForget, api.VDIOperationsDataDestroy, api.VDIOperationsListChangedBlocks,
+	api.VDIOperationsUpdate, api.VDIOperationsForceUnlock, api.VDIOperationsGenerateConfig,
+}
+
+// destructible says whether a disk's bytes can be let go and its record kept.
+func (r vdiRule) destructible(s *subject[api.VDI]) error {
+	switch {
+	case r.op != api.VDIOperationsDataDestroy:
+		return nil
+	case !s.rec.IsASnapshot:
+		return api.ErrOperationNotAllowed("the VDI is not a snapshot")
+	case !s.rec.CBTEnabled:
+		return api.ErrVDINoCBTMetadata(s.ref.String())
 	}
 	return nil
 }
@@ -210,7 +245,8 @@ var withDisks = []api.StorageOperations{
 	api.StorageOperationsVDIDestroy, api.StorageOperationsVDIResize, api.StorageOperationsVDIResizeOnline,
 	api.StorageOperationsVDIClone, api.StorageOperationsVDISnapshot, api.StorageOperationsVDICopy,
 	api.StorageOperationsVDIForget, api.StorageOperationsVDISetOnBoot, api.StorageOperationsVDIUpdate,
-	api.StorageOperationsVDIRevert,
+	api.StorageOperationsVDIRevert, api.StorageOperationsVDIEnableCBT, api.StorageOperationsVDIDisableCBT,
+	api.StorageOperationsVDIDataDestroy, api.StorageOperationsVDIListChangedBlocks,
 }
 
 // SR is the table of storage repositories: hosts may plug one side by side, and what

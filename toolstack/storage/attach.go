@@ -84,6 +84,8 @@ func (m *Manager) record(ctx context.Context, host api.HostRef, vdi api.VDIRef, 
 // mayAttach says whether one more host may use a disk.
 func mayAttach(r db.Reader, vdi api.VDIRef, disk *api.VDI, host api.HostRef, writable bool) error {
 	switch {
+	case disk.Type == api.VDITypeCBTMetadata:
+		return api.ErrVDIIncompatibleType(vdi.String(), string(disk.Type))
 	case disk.Missing:
 		return api.ErrVDIMissing(disk.SR.String(), vdi.String())
 	case !disk.Managed || disk.SMConfig[stateKey] != "":

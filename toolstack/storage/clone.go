@@ -227,6 +227,9 @@ func exchange(tx *db.Tx, vdi, ref api.VDIRef, parentUUID string) error {
 	if err != nil {
 		return err
 	}
+	if err := untrack(tx, disk); err != nil {
+		return err
+	}
 	state := stateGarbage
 	if len(children(tx, disk)) > 0 { // a snapshot, of which there are clones
 		state = ""

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
@@ -74,6 +75,7 @@ func (m *Manager) destroy(ctx context.Context, vdi api.VDIRef, task string) erro
 		return err
 	}
 	defer done()
+	logs := m.keepFor(ctx, at, vdi)
 	var layer api.VDIRef
 	err = m.cfg.DB.Update(ctx, func(tx *db.Tx) (err error) {
 		layer, err = m.drop(tx, vdi)
@@ -83,6 +85,7 @@ func (m *Manager) destroy(ctx context.Context, vdi api.VDIRef, task string) erro
 		return err
 	}
 	m.removeGarbage(ctx, at, layer)
+	m.spare(ctx, at, logs...)
 	m.after(ctx, at, layer)
 	return nil
 }
@@ -107,16 +110,24 @@ func (m *Manager) drop(tx *db.Tx, vdi api.VDIRef) (layer api.VDIRef, err error) 
 	if d, err := driverOf(sr.Type); err == nil && d.found {
 		return "", api.ErrVDIIsAPhysicalDevice(vdi.String())
 	}
-	row := hide(disk, stateGarbage)
-	based := len(children(tx, disk)) > 0
-	if based {
-		delete(row.SMConfig, stateKey)
+	if disk.Type == api.VDITypeCBTMetadata {
+		return "", errors.Join(bypass(tx, disk, nil), m.dropRow(tx, vdi, disk))
 	}
-	ref := db.Insert(tx, row)
-	if err := adopt(tx, disk, row.UUID); err != nil {
+	ref, row, err := shed(tx, disk)
+	if err != nil {
 		return "", err
 	}
-	return ref, m.dropRow(tx, vdi, disk)
+	return ref, errors.Join(bypass(tx, disk, row), m.dropRow(tx, vdi, disk))
+}
+
+// shed gives a disk's volume to a hidden row, which is garbage unless others are based
+// on it.
+func shed(tx *db.Tx, disk *api.VDI) (api.VDIRef, *api.VDI, error) {
+	row := hide(disk, stateGarbage)
+	if len(children(tx, disk)) > 0 {
+		delete(row.SMConfig, stateKey)
+	}
+	return db.Insert(tx, row), row, adopt(tx, disk, row.UUID)
 }
 
 // removeGarbage removes a volume if its row says that it is garbage.

@@ -38,6 +38,7 @@ func (m *Manager) registerDisks(r *api.Registry) {
 	api.HandleVDIForget(r, m.forgetVDI)
 	api.HandleVDIIntroduce(r, m.introduceVDI)
 	api.HandleVDIUpdate(r, m.updateVDI)
+	m.registerChanges(r)
 }
 
 // notDevice refuses what cannot be done to a drive or a USB disk.
@@ -183,7 +184,7 @@ func (m *Manager) forgetVDI(c *api.Call, vdi api.VDIRef) error {
 		if len(users(disk)) > 0 || len(above(tx, disk)) > 0 {
 			return api.ErrVDIInUse(vdi.String(), string(api.VDIOperationsForget))
 		}
-		return m.dropRow(tx, vdi, disk)
+		return errors.Join(bypass(tx, disk, nil), m.dropRow(tx, vdi, disk))
 	})
 }
 
@@ -253,6 +254,9 @@ func (m *Manager) updateVDI(c *api.Call, vdi api.VDIRef) error {
 	}
 	if err := operation.VDI.Check(snap, vdi, disk, api.VDIOperationsUpdate); err != nil {
 		return err
+	}
+	if disk.Type == api.VDITypeCBTMetadata {
+		return nil // it has no volume
 	}
 	v, err := at.hostd.Volume(c, at.uuid, disk.Location)
 	if err != nil {

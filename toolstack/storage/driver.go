@@ -33,6 +33,7 @@ type driver struct {
 var (
 	lookable   = []string{"SR_SCAN", "SR_UPDATE", "VDI_ATTACH", "VDI_DETACH", "VDI_ACTIVATE", "VDI_DEACTIVATE", "VDI_UPDATE"}
 	layered    = []string{"VDI_CREATE", "VDI_DELETE", "VDI_RESIZE", "VDI_RESIZE_ONLINE", "VDI_CLONE", "VDI_SNAPSHOT", "VDI_REVERT", "VDI_INTRODUCE", resetFeature}
+	tracked    = []string{"VDI_CONFIG_CBT"}
 	deviceKey  = map[string]string{"device": "path of the block device, which must be blank"}
 	pathKey    = map[string]string{"location": "path of the directory"}
 	noDevice   = backend(backendDeviceMissing, "The request is missing the device parameter")
@@ -44,17 +45,17 @@ var drivers = []driver{
 	{
 		kind: client.TypeExt, name: "Local EXT4", description: "Disks as qcow2 files on an ext4 file system",
 		needs: "device", missing: noDevice, config: deviceKey, local: true, content: "user",
-		features: slices.Concat([]string{"SR_PROBE", "THIN_PROVISIONING"}, lookable, layered),
+		features: slices.Concat([]string{"SR_PROBE", "THIN_PROVISIONING"}, lookable, layered, tracked),
 	},
 	{
 		kind: client.TypeLVM, name: "Local LVM", description: "Disks as qcow2 images on logical volumes of their full size",
 		needs: "device", missing: noDevice, config: deviceKey, local: true, content: "user",
-		features: slices.Concat([]string{"SR_PROBE"}, lookable, layered),
+		features: slices.Concat([]string{"SR_PROBE"}, lookable, layered, tracked),
 	},
 	{
 		kind: client.TypeFile, name: "Directory", description: "Disks as qcow2 files in a directory of the host",
 		needs: "location", missing: noLocation, config: pathKey, content: "user",
-		features: slices.Concat([]string{"SR_PROBE", "THIN_PROVISIONING"}, lookable, layered),
+		features: slices.Concat([]string{"SR_PROBE", "THIN_PROVISIONING"}, lookable, layered, tracked),
 	},
 	{
 		kind: client.TypeISO, name: "ISO library", description: "Images of optical discs in a directory of the host",

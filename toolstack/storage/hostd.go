@@ -33,6 +33,12 @@ type Hostd interface {
 	CheckVolume(ctx context.Context, sr, name string) (client.Check, error)
 	NoteVolume(ctx context.Context, sr, name, note string) error
 	ExportVolume(ctx context.Context, sr, name string, req client.ExportRequest) (*client.Lent, error)
+
+	Allocation(ctx context.Context, sr, name string) (client.Allocation, error)
+	ChangeLogs(ctx context.Context, sr string) ([]client.ChangeLog, error)
+	ReadChangeLog(ctx context.Context, sr, name string) ([]byte, error)
+	WriteChangeLog(ctx context.Context, sr, name string, text []byte) error
+	DeleteChangeLog(ctx context.Context, sr, name string) error
 }
 
 var _ Hostd = (*client.Client)(nil)
@@ -47,6 +53,7 @@ const (
 	backendLocationMissing = 94
 	backendChainTooLong    = 109
 	backendISOLocation     = 220
+	backendUnrelated       = 460
 )
 
 // backend is SR_BACKEND_FAILURE_<code>, whose text is the second parameter.

@@ -25,6 +25,13 @@ const (
 	// layerKey marks rows of layers that are nobody's disk. Only they are merged or
 	// removed when nothing is based on them: managed=false alone does not say so.
 	layerKey = "cairn:layer"
+	// sinceKey, of a disk or a snapshot, is the uuid of the snapshot since which its
+	// changes are known; logKey names the logs that hold them, in hostd's keeping. What
+	// they do not hold is told by its top volume, while it is nobody's but the disk's, and
+	// by the volumes whose rows name it in owedKey: see changed.go.
+	sinceKey = "cairn:since"
+	logKey   = "cairn:log"
+	owedKey  = "cairn:owed"
 	// diskKey, of a scratch layer, is the uuid of the disk it is for.
 	diskKey = "cairn:disk"
 )
@@ -240,7 +247,7 @@ func (m *Manager) label(ctx context.Context, h Hostd, sr string, refs ...api.VDI
 	snap := m.cfg.DB.Snapshot()
 	for _, ref := range refs {
 		disk, err := db.Get(snap, ref)
-		if err != nil {
+		if err != nil || disk.Type == api.VDITypeCBTMetadata {
 			continue
 		}
 		if err := h.NoteVolume(ctx, sr, disk.Location, noteOf(snap, disk)); err != nil {

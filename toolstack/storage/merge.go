@@ -49,10 +49,12 @@ var _ coalesce.Store = merger{}
 func (s merger) at() (repository, error) { return s.m.reach(s.m.cfg.DB.Snapshot(), s.sr, "") }
 
 // Layers implements coalesce.Store.
-func (s merger) Layers(context.Context) ([]coalesce.Layer, error) {
-	if _, err := s.at(); err != nil {
+func (s merger) Layers(ctx context.Context) ([]coalesce.Layer, error) {
+	at, err := s.at()
+	if err != nil {
 		return nil, nil // nothing can be done, and it pokes when it is attached
 	}
+	s.m.keepOwed(ctx, at)
 	return s.layers(s.m.cfg.DB.Snapshot()), nil
 }
 
@@ -79,8 +81,9 @@ func (s merger) layer(r db.Reader, ref api.VDIRef, v *api.VDI) coalesce.Layer {
 		ID: string(ref), Hidden: !v.Managed && v.SMConfig[layerKey] != "", Size: v.PhysicalUtilisation,
 		Attached: len(users(v)) > 0, Running: s.live(r, v),
 		Busy: v.SMConfig[stateKey] != "" || len(v.CurrentOperations) > 0 || v.Missing || !v.Managed && v.SMConfig[layerKey] == "",
-		Step: coalesce.Kind(v.SMConfig[stepKey]),
+		Step: coalesce.Kind(v.SMConfig[stepKey]), Tracked: s.keeps(r, v),
 	}
+	l.Busy = l.Busy || v.SMConfig[owedKey] != ""
 	for _, b := range v.VBDs {
 		if b, err := db.Get(r, b); err == nil && (b.CurrentlyAttached || len(b.CurrentOperations) > 0) {
 			l.Attached = true
@@ -138,7 +141,10 @@ func (s merger) Begin(ctx context.Context, step coalesce.Step) error {
 			return nil
 		}
 		v.SMConfig = amend(v.SMConfig, stepKey, string(step.Kind))
-		return nil
+		if step.Kind == coalesce.Inner || v.IsASnapshot {
+			return nil
+		}
+		return cut(tx, v) // of a chain too long to keep: see keeps
 	})
 }
 

@@ -55,6 +55,9 @@ func (m *Manager) lookAround(ctx context.Context) {
 		if err := m.measure(ctx, at, true); err != nil && ctx.Err() == nil {
 			m.cfg.Log.Warn("repository-figures", "repository", at.uuid, "err", err)
 		}
+		if err := m.sweepLogs(ctx, at); err != nil && ctx.Err() == nil {
+			m.cfg.Log.Warn("repository-logs", "repository", at.uuid, "err", err)
+		}
 	}
 }
 

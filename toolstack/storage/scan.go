@@ -45,7 +45,9 @@ func (m *Manager) look(ctx context.Context, ref api.SRRef) error {
 		s.volumes[v.Name] = v
 	}
 	for vdi, disk := range disks(before, ref) {
-		s.rows[disk.Location] = vdi
+		if disk.Type != api.VDITypeCBTMetadata {
+			s.rows[disk.Location] = vdi
+		}
 	}
 	if s.differs(before) {
 		if err := m.cfg.DB.Update(ctx, s.correct); err != nil {

@@ -53,6 +53,9 @@ func (m *Manager) snapshot(ctx context.Context, vdis []api.VDIRef, how func() (L
 	taken, now := map[api.VDIRef]api.VDIRef{}, m.cfg.Now().UTC().Truncate(time.Second)
 	err = m.conclude(ctx, at, branches, func(tx *db.Tx, b branch, disk, old *api.VDI) error {
 		asSnapshot(b.vdi, disk, old, now)
+		if err := passOn(tx, disk, old); err != nil {
+			return err
+		}
 		mark(ctx, old)
 		taken[b.vdi] = b.ref
 		return nil
@@ -269,5 +272,6 @@ func rise(tx *db.Tx, vdi, ref api.VDIRef) (disk, old *api.VDI, err error) {
 	disk.SMConfig = amend(amend(disk.SMConfig, parentKey, old.UUID), formatKey, old.SMConfig[formatKey])
 	old.SMConfig = amend(amend(amend(old.SMConfig, parentKey, below), formatKey, format), stateKey, "")
 	old.VirtualSize = disk.VirtualSize
+	owe(disk, old)
 	return disk, old, nil
 }

@@ -83,7 +83,7 @@ func (m *Manager) recordFigures(ctx context.Context, ref api.SRRef, r client.Rep
 // allocation is what the disks of a repository may grow to.
 func allocation(r db.Reader, ref api.SRRef) (sum int64) {
 	for _, v := range disks(r, ref) {
-		if v.Managed {
+		if v.Managed && v.Type != api.VDITypeCBTMetadata {
 			sum += v.VirtualSize
 		}
 	}

@@ -86,9 +86,10 @@ type Manager struct {
 	wake  chan struct{} // cap 1: something may have to be removed or coalesced
 
 	mu     sync.Mutex
-	making map[api.VDIRef]bool      // intents of this process
-	full   map[api.SRRef]bool       // repositories that were told to be full
-	wanted map[api.PBDRef]time.Time // to be attached again, and when to try next
+	making map[api.VDIRef]bool                // intents of this process
+	full   map[api.SRRef]bool                 // repositories that were told to be full
+	wanted map[api.PBDRef]time.Time           // to be attached again, and when to try next
+	strays map[api.SRRef]map[string]time.Time // logs that no row names, and since when
 
 	local *beginning // of Run alone, once that has begun
 
@@ -116,6 +117,7 @@ func New(c Config) *Manager {
 	return &Manager{
 		cfg: c, gate: newGate(), ready: make(chan struct{}), begun: make(chan struct{}), wake: make(chan struct{}, 1),
 		making: map[api.VDIRef]bool{}, full: map[api.SRRef]bool{}, wanted: map[api.PBDRef]time.Time{},
+		strays:  map[api.SRRef]map[string]time.Time{},
 		workers: map[api.SRRef]*coalesce.Worker{},
 	}
 }

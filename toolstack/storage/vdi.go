@@ -25,7 +25,7 @@ func (m *Manager) registerVDI(r *api.Registry) {
 	api.HandleVDISetSnapshotOf(r, set(m, setSnapshotOf))
 	api.HandleVDISetSnapshotTime(r, set(m, func(_ *db.Tx, r *api.VDI, value time.Time) error { r.SnapshotTime = value; return nil }))
 	api.HandleVDISetMetadataOfPool(r, set(m, setMetadataOfPool))
-	api.HandleVDISetCBTEnabled(r, set(m, func(_ *db.Tx, r *api.VDI, value bool) error { r.CBTEnabled = value; return nil }))
+	api.HandleVDISetCBTEnabled(r, set(m, setCBTEnabled))
 }
 
 // attached finds a VM that uses a disk now.
@@ -75,6 +75,9 @@ func (m *Manager) setOnBoot(c *api.Call, ref api.VDIRef, value api.OnBoot) error
 		if value == api.OnBootReset && !can(tx, sr.Type, resetFeature) {
 			return api.ErrSROperationNotSupported(r.SR.String())
 		}
+		if value == api.OnBootReset && r.CBTEnabled {
+			return api.ErrVDICBTEnabled(ref.String()) // what it forgets is in no log
+		}
 		if err := unused(c, tx, ref, r); err != nil {
 			return err
 		}
@@ -107,4 +110,11 @@ func setSnapshotOf(tx *db.Tx, r *api.VDI, value api.VDIRef) error {
 func setMetadataOfPool(_ *db.Tx, r *api.VDI, value api.PoolRef) error {
 	r.MetadataOfPool = value
 	return nil
+}
+
+func setCBTEnabled(tx *db.Tx, r *api.VDI, value bool) error {
+	if r.CBTEnabled = value; value {
+		return nil
+	}
+	return cut(tx, r)
 }

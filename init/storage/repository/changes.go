@@ -22,7 +22,7 @@ const (
 
 // Allocation tells which blocks of its disk a layer holds itself.
 func (m *Manager) Allocation(ctx context.Context, sr, name string) (a client.Allocation, err error) {
-	err = m.during(ctx, "volume "+name+" is being read", sr, reads(name), func(r *repo) error {
+	err = m.with(ctx, sr, reads(name), func(r *repo) error {
 		v, err := m.sound(ctx, r, name)
 		if err != nil {
 			return err
@@ -81,8 +81,8 @@ func setBits(bits []byte, off, n int64) {
 	}
 }
 
-// Logs lists the logs of a repository by name.
-func (m *Manager) Logs(ctx context.Context, sr string) ([]client.ChangeLog, error) {
+// ChangeLogs lists the logs of a repository by name.
+func (m *Manager) ChangeLogs(ctx context.Context, sr string) ([]client.ChangeLog, error) {
 	r, err := m.use(ctx, sr)
 	if err != nil {
 		return nil, err
@@ -115,8 +115,8 @@ func (m *Manager) withLog(ctx context.Context, sr, name string, needs func(...st
 	})
 }
 
-// WriteLog keeps a log that is not there yet.
-func (m *Manager) WriteLog(ctx context.Context, sr, name string, text []byte) error {
+// WriteChangeLog keeps a log that is not there yet.
+func (m *Manager) WriteChangeLog(ctx context.Context, sr, name string, text []byte) error {
 	if len(text) == 0 || len(text) > client.MaxLog {
 		return Fail(client.CodeTooLarge, "log %s: %d bytes are not between 1 and %d", name, len(text), client.MaxLog)
 	}
@@ -141,8 +141,8 @@ func fill(path string, text []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// ReadLog returns a log's text, and zeros where it lies on a medium of blocks.
-func (m *Manager) ReadLog(ctx context.Context, sr, name string) (text []byte, err error) {
+// ReadChangeLog returns a log's text, and zeros where it lies on a medium of blocks.
+func (m *Manager) ReadChangeLog(ctx context.Context, sr, name string) (text []byte, err error) {
 	err = m.withLog(ctx, sr, name, reads, func(r *repo, v client.Volume, there bool) error {
 		if !there {
 			return Fail(client.CodeNotFound, "log %s is not in repository %s", name, sr)
@@ -163,8 +163,8 @@ func (m *Manager) ReadLog(ctx context.Context, sr, name string) (text []byte, er
 	return text, err
 }
 
-// DeleteLog removes a log.
-func (m *Manager) DeleteLog(ctx context.Context, sr, name string) error {
+// DeleteChangeLog removes a log.
+func (m *Manager) DeleteChangeLog(ctx context.Context, sr, name string) error {
 	return m.withLog(ctx, sr, name, writes, func(r *repo, v client.Volume, there bool) error {
 		if !there {
 			return nil

@@ -68,7 +68,7 @@ func TestAllocation(t *testing.T) {
 
 func logs(t *testing.T, m *Manager) string {
 	t.Helper()
-	list, err := m.Logs(t.Context(), srA)
+	list, err := m.ChangeLogs(t.Context(), srA)
 	must(t, err)
 	var names []string
 	for _, l := range list {
@@ -82,14 +82,14 @@ func TestLogs(t *testing.T) {
 	each(t, func(t *testing.T, f *machine, m *Manager, config client.RepositoryConfig) {
 		ctx, text := t.Context(), bytes.Repeat([]byte("x"), 1000)
 		create(t, m, "base", "")
-		must(t, m.WriteLog(ctx, srA, "b", text))
-		must(t, m.WriteLog(ctx, srA, "a", []byte("y")))
-		refused(t, m.WriteLog(ctx, srA, "a", text), client.CodeConflict)
+		must(t, m.WriteChangeLog(ctx, srA, "b", text))
+		must(t, m.WriteChangeLog(ctx, srA, "a", []byte("y")))
+		refused(t, m.WriteChangeLog(ctx, srA, "a", text), client.CodeConflict)
 		if got := logs(t, m); got != "a b" {
 			t.Errorf("logs %s", got)
 		}
 		show(t, m, "base:qcow2:64")
-		got, err := m.ReadLog(ctx, srA, "b")
+		got, err := m.ReadChangeLog(ctx, srA, "b")
 		if err != nil || !bytes.Equal(bytes.TrimRight(got, "\x00"), text) || len(got) > 1024 {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
@@ -102,19 +102,19 @@ func TestLogs(t *testing.T) {
 		refused(t, err, client.CodeBadRequest)
 		_, err = m.CopyVolume(ctx, srA, "base", srA, logPrefix+"z", func(float64) {})
 		refused(t, err, client.CodeBadRequest)
-		refused(t, m.WriteLog(ctx, srA, "../x", text), client.CodeBadRequest)
-		refused(t, m.WriteLog(ctx, srA, strings.Repeat("x", maxLogName+1), text), client.CodeBadRequest)
-		refused(t, m.WriteLog(ctx, srA, "c", nil), client.CodeTooLarge)
+		refused(t, m.WriteChangeLog(ctx, srA, "../x", text), client.CodeBadRequest)
+		refused(t, m.WriteChangeLog(ctx, srA, strings.Repeat("x", maxLogName+1), text), client.CodeBadRequest)
+		refused(t, m.WriteChangeLog(ctx, srA, "c", nil), client.CodeTooLarge)
 		must(t, m.Detach(ctx, srA))
 		m = f.manager()
 		_, err = m.Attach(ctx, srA, config)
 		must(t, err)
-		must(t, m.DeleteLog(ctx, srA, "a"))
-		must(t, m.DeleteLog(ctx, srA, "a"))
+		must(t, m.DeleteChangeLog(ctx, srA, "a"))
+		must(t, m.DeleteChangeLog(ctx, srA, "a"))
 		if got := logs(t, m); got != "b" {
 			t.Errorf("logs %s", got)
 		}
-		_, err = m.ReadLog(ctx, srA, "a")
+		_, err = m.ReadChangeLog(ctx, srA, "a")
 		refused(t, err, client.CodeNotFound)
 		must(t, m.Detach(ctx, srA))
 		must(t, m.Erase(ctx, srA, config))
@@ -140,18 +140,18 @@ func TestLogCutOff(t *testing.T) {
 				f.fail["lvm"] = context.Cause(ctx)
 			}
 		}
-		werr := m.WriteLog(ctx, srA, "one", text)
+		werr := m.WriteChangeLog(ctx, srA, "one", text)
 		f.hook, f.fail = nil, map[string]error{}
 		m = f.manager()
 		m.Resume(t.Context())
-		got, err := m.ReadLog(t.Context(), srA, "one")
+		got, err := m.ReadChangeLog(t.Context(), srA, "one")
 		switch {
 		case err == nil && !bytes.Equal(bytes.TrimRight(got, "\x00"), text):
 			t.Fatalf("step %d: another log", step)
 		case err != nil && (werr == nil || !is(err, client.CodeNotFound)):
 			t.Fatalf("step %d: written: %v, read: %v", step, werr, err)
 		case err != nil:
-			must(t, m.WriteLog(t.Context(), srA, "one", text))
+			must(t, m.WriteChangeLog(t.Context(), srA, "one", text))
 		}
 		if n := len(f.groups[f.dir+"/dev/sda"].volumes); n != 1 {
 			t.Fatalf("step %d: %d logical volumes", step, n)

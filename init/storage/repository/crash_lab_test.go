@@ -99,7 +99,7 @@ func workload(m *Manager, dir string) []verb {
 			return err
 		}},
 		{"log", func(ctx context.Context) error {
-			err := m.WriteLog(ctx, srA, "one", crashLog)
+			err := m.WriteChangeLog(ctx, srA, "one", crashLog)
 			if is(err, client.CodeConflict) {
 				return nil // made before
 			}
@@ -114,7 +114,7 @@ var crashLog = bytes.Repeat([]byte("changed "), 32<<10)
 
 // sameLog checks that the log is there as it was written or, before it was, not at all.
 func sameLog(ctx context.Context, m *Manager, must bool) error {
-	text, err := m.ReadLog(ctx, srA, "one")
+	text, err := m.ReadChangeLog(ctx, srA, "one")
 	if is(err, client.CodeNotFound) && !must {
 		return nil
 	}

@@ -51,9 +51,12 @@ type Layer struct {
 	// Attached: a domain has it open, and all beneath it. Running: it is one domain,
 	// which writes to it and could merge it.
 	Attached, Running bool
-	Busy              bool  // an operation has it, or is going to change what it is
-	Step              Kind  // recorded for it
-	Size              int64 // what a merge would move
+	// Tracked: that this layer holds what changed since the one below is on record
+	// nowhere else, so it is not merged into that.
+	Tracked bool
+	Busy    bool  // an operation has it, or is going to change what it is
+	Step    Kind  // recorded for it
+	Size    int64 // what a merge would move
 }
 
 // Step merges Layer into Into. Above are the layers based on Layer that will be
@@ -131,10 +134,10 @@ func (f forest) merge(l Layer, s Step) (Step, bool) {
 		return s, !l.Attached && f.quiet(l.ID)
 	case l.Attached:
 		s.Kind = Live
-		return s, l.Running
+		return s, l.Running && !l.Tracked
 	default:
 		s.Kind = Leaf
-		return s, true
+		return s, !l.Tracked
 	}
 }
 

@@ -27,6 +27,8 @@ func parse(t *testing.T, text string) (all []Layer) {
 				l.Attached, l.Running = true, true
 			case "busy":
 				l.Busy = true
+			case "tracked":
+				l.Tracked = true
 			default:
 				l.Step = Kind(word)
 			}
@@ -65,6 +67,9 @@ func TestPlan(t *testing.T) {
 		{"under a running domain", "p - hidden\na p running", "live a>p"},
 		{"with an operation", "p - hidden\na p busy", ""},
 		{"the layer below with one", "p - hidden busy\na p", ""},
+		{"whose changes are on record", "p - hidden\na p tracked", ""},
+		{"of a running domain whose changes are on record", "p - hidden\na p running tracked", ""},
+		{"hidden layers below one", "p - hidden\nn p hidden\na n tracked", "inner n>p under a"},
 		{"two hidden layers", "p - hidden\nn p hidden\na n\nb n", "inner n>p under a,b"},
 		{"of which one is read by a domain", "p - hidden\nn p hidden\na n running\nb n", ""},
 		{"two under a running domain", "p - hidden\nn p hidden\na n running", "live a>n"},
@@ -121,6 +126,7 @@ func forestOf(r *rand.Rand) (all []Layer) {
 			l.Parent = fmt.Sprint(r.IntN(i))
 		}
 		l.Busy = r.IntN(10) == 0
+		l.Tracked = r.IntN(10) == 0
 		if l.Attached = r.IntN(8) == 0; l.Attached {
 			l.Running = r.IntN(2) == 0
 		}
@@ -168,6 +174,8 @@ func harmless(all []Layer, s Step) error {
 		return fmt.Errorf("a domain has it open")
 	case s.Kind == Live && !l.Running:
 		return fmt.Errorf("no domain could do it")
+	case s.Kind != Inner && s.Kind != Drop && l.Tracked:
+		return fmt.Errorf("its changes are on record nowhere else")
 	case s.Kind != Inner && len(above(all, l.ID)) > 0:
 		return fmt.Errorf("others are based on it")
 	}

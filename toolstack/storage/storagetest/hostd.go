@@ -41,6 +41,7 @@ type medium struct {
 	config     map[string]string
 	size       int64
 	volumes    map[string]*volume
+	logs       map[string][]byte
 }
 
 type volume struct {
@@ -131,7 +132,7 @@ func (h *Hostd) Forget() {
 func (h *Hostd) medium(where string) *medium {
 	m := h.media[where]
 	if m == nil {
-		m = &medium{size: DefaultSize, volumes: map[string]*volume{}}
+		m = &medium{size: DefaultSize, volumes: map[string]*volume{}, logs: map[string][]byte{}}
 		h.media[where] = m
 	}
 	return m
@@ -232,7 +233,7 @@ func (h *Hostd) EraseRepository(ctx context.Context, sr string, c client.Reposit
 	if m := h.medium(at); m.uuid == sr {
 		m.uuid = ""
 		if !found(c) {
-			m.volumes = map[string]*volume{}
+			m.volumes, m.logs = map[string]*volume{}, map[string][]byte{}
 		}
 	}
 	return nil
