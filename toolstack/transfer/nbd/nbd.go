@@ -1,19 +1,21 @@
-// Package nbd is a client of NBD, the protocol in which QEMU's programs lend out the
-// bytes of an image: an export of a server as a disk.Device.
+// Package nbd is both ends of NBD: a client that has an export of a server as a
+// disk.Device, for what QEMU's programs lend out, and a server that lends a disk.Device
+// out to be read, for backups.
 //
-// It speaks what those servers speak (NetworkBlockDevice/nbd, doc/proto.md): the fixed
-// newstyle handshake, NBD_OPT_GO, structured replies, and contexts that say which
-// parts of a disk are zero, changed, or in which layer. Without structured replies a
-// disk is one extent of data.
+// Both speak what QEMU does (NetworkBlockDevice/nbd, doc/proto.md): the fixed newstyle
+// handshake, NBD_OPT_GO, structured replies, and contexts that say which parts of a disk
+// are zero, changed, or in which layer. Without structured replies a disk is one extent
+// of data.
 //
-// What is kept: a request has at most a few MiB and few are under way, so that memory
-// is bounded by what callers bring; bytes go from the connection into the caller's
-// buffer. No length or offset of a reply is believed before it was compared with the
-// request. The first thing that does not fit ends the connection, and every call from
-// then on fails with what that was.
+// What is kept: a request has at most a few MiB in memory and few are under way, so that
+// memory is bounded by the connections there are. No length or offset that comes is
+// believed before it was compared with what was asked, or with the disk. The first thing
+// that does not fit ends the connection, and every call from then on fails with what that
+// was. A server that has TLS hears nothing before it, opens an export only by its name,
+// and tells no names.
 //
-// A Client may be used by many goroutines; one more reads replies until the
-// connection ends.
+// A Client may be used by many goroutines; one more reads replies until the connection
+// ends. A Server has one for each of its clients, and some for that one's requests.
 package nbd
 
 import (
