@@ -3,10 +3,12 @@ package main
 import (
 	"flag"
 	"os"
+	"strconv"
 
 	"cairn/init/hostd/client"
 	"cairn/journal"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/transfer/share"
 	"cairn/toolstack/vm"
 )
 
@@ -19,6 +21,7 @@ func parse(args []string) (config, error) {
 	cfg := config{log: journal.New(os.Stdout, "toolstackd")}
 	f := flag.NewFlagSet("toolstackd", flag.ContinueOnError)
 	f.StringVar(&cfg.listen, "listen", "", "`address` to listen on where no socket is handed over")
+	f.StringVar(&cfg.disks, "disks", ":"+strconv.Itoa(share.Port), "`address` to serve disks on; empty for none")
 	f.StringVar(&cfg.state, "state", "/var/lib/cairn", "`directory` of database and identity")
 	f.StringVar(&cfg.engine, "db", "etcd", "database `engine`: etcd or memory")
 	f.StringVar(&cfg.hostd, "hostd", client.Socket, "hostd's `socket`")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,6 +41,7 @@ import (
 	"cairn/toolstack/storage"
 	"cairn/toolstack/task"
 	"cairn/toolstack/transfer/machine"
+	"cairn/toolstack/transfer/share"
 	"cairn/toolstack/transfer/volume"
 	"cairn/toolstack/vm"
 	"cairn/toolstack/wire"
@@ -47,9 +49,9 @@ import (
 
 // config is what run needs; the zero fields of hypervisor are a host's defaults.
 type config struct {
-	listen, state, engine, hostd, guests string
-	hypervisor                           hypervisor.Config
-	log                                  *slog.Logger
+	listen, disks, state, engine, hostd, guests string
+	hypervisor                                  hypervisor.Config
+	log                                         *slog.Logger
 
 	// pool is further hosts to speak for, simulated ones; nil for the own host only.
 	pool pool
@@ -98,6 +100,7 @@ type toolstack struct {
 	figures  *metrics.Manager
 	guests   *guest.Manager // the agents in them
 	disks    *storage.Manager
+	shared   *share.Manager
 	devices  *device.Manager
 	vms      *vm.Manager
 	consoles *console.Manager
@@ -140,7 +143,7 @@ func run(ctx context.Context, cfg config) error {
 	if err := t.host.Present(ctx, id.HostPEM); err != nil {
 		return err
 	}
-	if err := t.build(); err != nil {
+	if err := t.build(tlsConfig, id); err != nil {
 		return err
 	}
 	defer t.audit.Close()
@@ -230,7 +233,7 @@ func names(h *host.Manager) []string {
 }
 
 // build binds all behaviour.
-func (t *toolstack) build() error {
+func (t *toolstack) build(tlsConfig *tls.Config, id *identity.Identity) error {
 	log := t.cfg.log
 	registry := api.NewRegistry()
 	sessions := session.New(session.Config{
@@ -284,6 +287,11 @@ func (t *toolstack) build() error {
 	t.pool.Register(registry)
 	t.networks.Register(registry)
 	t.disks.Register(registry)
+	t.shared = share.New(share.Config{
+		DB: t.db, Disks: t.disks, Authorize: sessions.Authorize, Check: sessions.Check, ThisHost: t.host.Ref,
+		TLS: tlsConfig, Cert: string(id.HostPEM), Subject: names(t.host)[0], Log: log.With("component", "share"),
+	})
+	t.shared.Register(registry)
 	t.devices.Register(registry)
 	t.memory.Register(registry)
 	t.vms.Register(registry)
@@ -390,6 +398,20 @@ func (t *toolstack) beginWith(l hostconfig.Local) {
 	t.disks.BeginWith(t.host.Ref(), client.RepositoryConfig{Type: string(l.Type), Config: config})
 }
 
+// shareDisks serves disks to those who read them over the network. A port that is taken
+// keeps nothing else from running.
+func (t *toolstack) shareDisks(ctx context.Context) error {
+	if t.cfg.disks == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", t.cfg.disks)
+	if err != nil {
+		t.cfg.log.Error("disks-not-served", "address", t.cfg.disks, "err", err)
+		return nil
+	}
+	return t.shared.Serve(ctx, l)
+}
+
 // serve runs all parts; the first that fails ends the others.
 func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -417,6 +439,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	group.Go(func() error { return t.mail.Run(ctx) })
 	group.Go(func() error { return t.guests.Run(ctx) })
 	group.Go(func() error { return t.runDisks(ctx) })
+	group.Go(func() error { return t.shareDisks(ctx) })
 	if t.cfg.pool != nil {
 		group.Go(func() error { return t.cfg.pool.Run(ctx, t.db) })
 	}

@@ -38,6 +38,7 @@ type haggle struct {
 	s    *Server
 	ctx  context.Context
 	conn net.Conn
+	tls  *tls.Config // to be spoken first; nil for none
 
 	secret     bool // by TLS
 	noZeroes   bool
@@ -112,7 +113,7 @@ func (h *haggle) option(number uint32, data []byte) (chosen bool, err error) {
 	case optStartTLS:
 		return false, h.startTLS(data)
 	}
-	if h.s.TLS != nil && !h.secret {
+	if h.tls != nil && !h.secret {
 		if number == optExportName { // it has no answer that says no
 			return false, broken("an export is asked for without TLS")
 		}
@@ -140,7 +141,7 @@ func (h *haggle) option(number uint32, data []byte) (chosen bool, err error) {
 // startTLS begins anew, in secret: what was asked before may have been another's.
 func (h *haggle) startTLS(data []byte) error {
 	switch {
-	case h.s.TLS == nil:
+	case h.tls == nil:
 		return h.answer(optStartTLS, refusePolicy, nil)
 	case h.secret || len(data) > 0:
 		return h.answer(optStartTLS, refuseInvalid, nil)
@@ -148,7 +149,7 @@ func (h *haggle) startTLS(data []byte) error {
 	if err := h.answer(optStartTLS, ack, nil); err != nil {
 		return err
 	}
-	c := tls.Server(h.conn, h.s.TLS)
+	c := tls.Server(h.conn, h.tls)
 	if err := c.HandshakeContext(h.ctx); err != nil {
 		return err
 	}

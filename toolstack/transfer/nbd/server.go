@@ -24,6 +24,8 @@ type Export struct {
 type Server struct {
 	// TLS must be spoken before anything is asked; nil is that nothing is kept secret.
 	TLS *tls.Config
+	// Admit, if set, decides that for each client, or sends it away with an error.
+	Admit func(net.Conn) (*tls.Config, error)
 	// Open finds the disk that a name means. Its error is in the log, and the client
 	// hears only that there is no such export. The context is that of the connection.
 	Open func(ctx context.Context, name string) (Export, error)
@@ -104,7 +106,13 @@ func (s *Server) Lend(ctx context.Context, conn net.Conn) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	h := &haggle{s: s, ctx: ctx, conn: conn}
+	h := &haggle{s: s, ctx: ctx, conn: conn, tls: s.TLS}
+	if s.Admit != nil {
+		var err error
+		if h.tls, err = s.Admit(conn); err != nil {
+			return err
+		}
+	}
 	defer h.close()
 	if err := conn.SetDeadline(time.Now().Add(serverGreet)); err != nil {
 		return err
