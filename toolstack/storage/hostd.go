@@ -32,13 +32,13 @@ type Hostd interface {
 	CopyVolume(ctx context.Context, sr, name, toSR, toName string, progress func(float64)) error
 	CheckVolume(ctx context.Context, sr, name string) (client.Check, error)
 	NoteVolume(ctx context.Context, sr, name, note string) error
-	ExportVolume(ctx context.Context, sr, name string, req client.ExportRequest) (*client.Lent, error)
 
 	Allocation(ctx context.Context, sr, name string) (client.Allocation, error)
 	ChangeLogs(ctx context.Context, sr string) ([]client.ChangeLog, error)
 	ReadChangeLog(ctx context.Context, sr, name string) ([]byte, error)
 	WriteChangeLog(ctx context.Context, sr, name string, text []byte) error
 	DeleteChangeLog(ctx context.Context, sr, name string) error
+	ExportVolume(ctx context.Context, sr, name string, req client.ExportRequest) (*client.Lent, error)
 }
 
 var _ Hostd = (*client.Client)(nil)

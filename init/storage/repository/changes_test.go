@@ -21,8 +21,8 @@ func (f *machine) bytesOf(t *testing.T, m *Manager, name string) string {
 	return v.Path
 }
 
-// holds makes a layer of 64 MiB hold some of its clusters, as QEMU would.
-func holds(t *testing.T, path string, clusters ...int) {
+// occupy makes a layer of 64 MiB hold some of its clusters, as QEMU would.
+func occupy(t *testing.T, path string, clusters ...int) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	must(t, err)
@@ -45,8 +45,8 @@ func TestAllocation(t *testing.T) {
 	each(t, func(t *testing.T, f *machine, m *Manager, config client.RepositoryConfig) {
 		create(t, m, "base", "")
 		create(t, m, "top", "base")
-		holds(t, f.bytesOf(t, m, "base"), 0, 1)
-		holds(t, f.bytesOf(t, m, "top"), 8, 1023)
+		occupy(t, f.bytesOf(t, m, "base"), 0, 1)
+		occupy(t, f.bytesOf(t, m, "top"), 8, 1023)
 		for name, want := range map[string][2]byte{"base": {0xc0, 0}, "top": {0, 0x80}} {
 			a, err := m.Allocation(t.Context(), srA, name)
 			if err != nil || a.Size != 64*mib || len(a.Bits) != 128 || !bytes.Equal(a.Bits[:2], want[:]) {
