@@ -138,7 +138,11 @@ func (m *Manager) lend(ctx context.Context, chain []client.Volume, writable bool
 		cancel()
 		return errors.Join(err, m.tidy(ctx, chain[0], writable, <-ended))
 	}
-	return m.tidy(ctx, chain[0], writable, <-ended)
+	err = <-ended
+	if ctx.Err() != nil { // then it is no matter how the program took it
+		err = context.Cause(ctx)
+	}
+	return m.tidy(ctx, chain[0], writable, err)
 }
 
 // loan remembers how to end an export, or forgets it.

@@ -284,5 +284,8 @@ func (c *Client) Close() error {
 	c.sending.Unlock()
 	err := c.conn.Close()
 	<-c.gone
+	if errors.Is(err, net.ErrClosed) {
+		return nil // who read the server's own farewell was first
+	}
 	return err
 }
