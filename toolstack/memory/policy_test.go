@@ -340,6 +340,8 @@ func TestComesToRest(t *testing.T) {
 			}
 			share := g.Max
 			switch {
+			case spare < 0 && g.Actual < g.Min: // the stubborn hold it, and what is free has been given
+				share = min(g.Min, g.Actual+max(m.total-Held(m.lines()), 0))
 			case spare < 0:
 				share = g.Min
 			case spare < span:
