@@ -421,7 +421,7 @@ func (l *turn) round(seed uint64, steps int) {
 func (l *turn) rest() string {
 	w := l.db.Watch()
 	defer w.Close()
-	limit := time.After(10 * time.Second)
+	limit := time.After(70 * time.Second) // what failed once the storage does again at its next look, each half minute
 	for {
 		what := l.busy()
 		if what == "" {
