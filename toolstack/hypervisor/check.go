@@ -208,7 +208,7 @@ func checkOverlays(h Hardware, overlays []Overlay) error {
 		d, ok := h.Disk(o.ID)
 		switch {
 		case !ok:
-			return fmt.Errorf("disk %s: %w", o.ID, ErrNotFound)
+			return fmt.Errorf("disk %s: the domain does not have it: %w", o.ID, ErrBadState)
 		case seen[o.ID]:
 			return fmt.Errorf("disk %s: two overlays", o.ID)
 		case d.CD || d.ReadOnly || d.Source == nil:

@@ -125,7 +125,9 @@ type Devices interface {
 	SetMemoryTarget(ctx context.Context, uuid string, bytes int64) error
 	MemoryStats(ctx context.Context, uuid string) (MemoryStats, error)
 
-	// Snapshot switches disks to overlays, all at one instant or none.
+	// Snapshot switches disks to overlays, all at one instant or none. ErrNotFound says
+	// that there is no domain, so that nobody writes to the disks; one that lacks a disk,
+	// or has it elsewhere than the overlay says, is ErrBadState.
 	Snapshot(ctx context.Context, uuid string, o []Overlay) error
 	// Commit writes a disk's top image into its backing while the guest runs, then
 	// makes the backing the disk's source. progress, which may be nil, hears of parts

@@ -2,6 +2,7 @@ package hypervisor
 
 import (
 	"bytes"
+	"errors"
 	"image/color"
 	"reflect"
 	"strings"
@@ -177,6 +178,9 @@ func TestCheckDevices(t *testing.T) {
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
+			if errors.Is(err, ErrNotFound) {
+				t.Errorf("%v says that there is no domain", err)
+			}
 		})
 	}
 }
@@ -196,7 +200,7 @@ func TestCheckOverlays(t *testing.T) {
 		want     string
 	}{
 		{"good", []Overlay{over(0), over(1)}, ""},
-		{"absent", []Overlay{{ID: nicA}}, "not found"},
+		{"absent", []Overlay{{ID: nicA}}, "does not have it"},
 		{"twice", []Overlay{over(0), over(0)}, "two overlays"},
 		{"cd", []Overlay{over(2)}, "not written to"},
 		{"on another image", []Overlay{wrong}, "not on what the disk has"},

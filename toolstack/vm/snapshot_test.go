@@ -1,12 +1,15 @@
 package vm_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/vm"
 	"cairn/toolstack/wire/wiretest"
 )
 
@@ -108,6 +111,46 @@ func TestSnapshotThatFails(t *testing.T) {
 	}
 	if v := r.record(ref); len(v.Snapshots) != 0 || !v.Parent.IsNull() {
 		t.Errorf("snapshots %v", v.Snapshots)
+	}
+}
+
+// thief takes one disk away from a domain that is about to be switched.
+type thief struct {
+	*hypervisor.Fake
+	serial *string
+}
+
+func (h thief) Snapshot(ctx context.Context, uuid string, o []hypervisor.Overlay) error {
+	hw, err := h.Hardware(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	for _, d := range hw.Disks {
+		if d.Serial == *h.serial {
+			err = errors.Join(err, h.DetachDisk(ctx, uuid, d.ID))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return h.Fake.Snapshot(ctx, uuid, o)
+}
+
+// TestSnapshotMeetsUnplug: a domain that lacks a disk is not one that has ended. The
+// disks that it has are those that it writes to, before and after.
+func TestSnapshotMeetsUnplug(t *testing.T) {
+	var second string
+	r := newRigEdit(t, func(c *vm.Config) { c.Hypervisor = thief{c.Hypervisor.(*hypervisor.Fake), &second} })
+	ref := r.install("x")
+	second = r.vdi(r.vdis(ref)[1]).UUID
+	r.bring(ref, api.VMPowerStateRunning)
+	if _, err := r.Call("VM.snapshot", ref, "s"); err == nil {
+		t.Error("the snapshot succeeds")
+	}
+	r.onlyDisks(2)
+	r.guestWrites(ref, 0, 0, 77)
+	if got := r.read(r.vdis(ref)[0], 0); got != 77 {
+		t.Errorf("the disk reads %d", got)
 	}
 }
 

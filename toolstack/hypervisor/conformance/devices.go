@@ -125,6 +125,7 @@ func (s *script) disks() {
 	s.must(s.Hypervisor.DetachDisk(s.ctx, s.id, second.ID))
 	s.wait(hypervisor.Unplugged, "")
 	s.is(s.Hypervisor.DetachDisk(s.ctx, s.id, second.ID), hypervisor.ErrNotFound)
+	s.is(s.Hypervisor.Snapshot(s.ctx, s.id, []hypervisor.Overlay{{ID: second.ID}}), hypervisor.ErrBadState)
 	s.is(s.Hypervisor.ResizeDisk(s.ctx, s.id, second.ID, diskSize), hypervisor.ErrNotFound)
 	s.must(s.Hypervisor.AttachDisk(s.ctx, s.id, second)) // its place is free again
 	s.says(tty, "sum "+second.Serial, s.pattern(2, 16*mib, 2*diskSize))
