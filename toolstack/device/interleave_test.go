@@ -417,11 +417,43 @@ func (l *turn) round(seed uint64, steps int) {
 	clients.Wait()
 }
 
+// die kills a process after a while, unless it is spared before.
+func (l *turn) die(after time.Duration) (spare func()) {
+	spared := make(chan struct{})
+	var killer sync.WaitGroup
+	killer.Go(func() {
+		select {
+		case <-time.After(after):
+			l.dead.Store(true)
+		case <-spared:
+		}
+	})
+	return func() { close(spared); killer.Wait() }
+}
+
+// still is the last of the processes that it takes until all has come to rest: each is
+// ended, because merging would go on, and may have begun to merge again by then.
+func (l *turn) still() *turn {
+	l.t.Helper()
+	for range 10 {
+		what := l.rest()
+		if what != "" {
+			l.t.Fatalf("it does not come to rest: %s", what)
+		}
+		if l.end(); l.busy() == "" {
+			return l
+		}
+		l = l.begin()
+	}
+	l.t.Fatal("it merges whenever it is ended")
+	return nil
+}
+
 // rest waits until nothing goes on, and says what still does.
 func (l *turn) rest() string {
 	w := l.db.Watch()
 	defer w.Close()
-	limit := time.After(70 * time.Second) // what failed once the storage does again at its next look, each half minute
+	limit := time.After(10 * time.Second)
 	for {
 		what := l.busy()
 		if what == "" {
@@ -440,7 +472,7 @@ func (l *turn) rest() string {
 func (l *turn) busy() string {
 	snap := l.db.Snapshot()
 	domains := map[string]bool{}
-	list, err := l.hv.List(l.ctx)
+	list, err := l.hv.List(context.Background())
 	l.fatal(err)
 	for _, d := range list {
 		domains[d.UUID] = true
@@ -531,20 +563,17 @@ func TestClientsDisturbEachOther(t *testing.T) {
 			l := a.begin()
 			l.furnish()
 			for n := range 3 {
+				spare := func() {}
 				if r.IntN(3) > 0 {
-					time.AfterFunc(time.Duration(r.IntN(150))*time.Millisecond, func() { l.dead.Store(true) })
+					spare = l.die(time.Duration(r.IntN(150)) * time.Millisecond)
 				}
 				l.round(seed*10+uint64(n), 20)
-				if l.dead.Load() {
+				if spare(); l.dead.Load() {
 					l.end()
 					a.hostd.Forget()
 					l = a.begin()
 				}
-				if what := l.rest(); what != "" {
-					t.Fatalf("it does not come to rest: %s", what)
-				}
-				l.end() // merging would go on
-				l.check(fmt.Sprintf("round %d", n))
+				l.still().check(fmt.Sprintf("round %d", n))
 				l = a.begin()
 			}
 			l.end()
