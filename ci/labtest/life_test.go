@@ -47,7 +47,7 @@ func TestVMLife(t *testing.T) {
 }
 
 // crowdLimit bounds the life of many guests on a host that is emulated itself.
-const crowdLimit = 40 * time.Minute
+const crowdLimit = 20 * time.Minute
 
 // TestVMCrowd starts 20 guests at once, stops and destroys them: nothing of them is
 // left on the host.
@@ -56,7 +56,7 @@ func TestVMCrowd(t *testing.T) {
 	defer cancel()
 	h, c := ready(ctx, t, blank, func(c *lab.Config) { c.MemoryMiB = 5120 })
 	crowd := life.NewCrowd(ctx, t, c, inside.Booted{Host: h}, "ext", onBlank)
-	crowd.Live(ctx, 4)
+	crowd.Live(ctx, 2)
 	crowd.End(ctx)
 	powerOff(ctx, t, h)
 	clean(ctx, t, h)

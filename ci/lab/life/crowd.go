@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,10 +59,16 @@ func NewCrowd(ctx context.Context, t testing.TB, c *client.Client, host inside.H
 // all does something with every guest at the same time.
 func (w *Crowd) all(ctx context.Context, what string, do func(ctx context.Context, i int, m *member) error) {
 	w.API.T.Helper()
+	w.of(ctx, w.guests, what, do)
+}
+
+// of does something with some guests at the same time.
+func (w *Crowd) of(ctx context.Context, guests []*member, what string, do func(ctx context.Context, i int, m *member) error) {
+	w.API.T.Helper()
 	start := time.Now()
-	failed := make([]error, len(w.guests))
+	failed := make([]error, len(guests))
 	var group sync.WaitGroup
-	for i, m := range w.guests {
+	for i, m := range guests {
 		group.Go(func() {
 			if err := do(ctx, i, m); err != nil {
 				failed[i] = fmt.Errorf("%s: %w", m.Name, err)
@@ -72,7 +77,7 @@ func (w *Crowd) all(ctx context.Context, what string, do func(ctx context.Contex
 	}
 	group.Wait()
 	must(w.API.T, errors.Join(failed...))
-	w.API.T.Logf("%d guests %s after %s", len(w.guests), what, time.Since(start).Round(time.Millisecond))
+	w.API.T.Logf("%d guests %s after %s", len(guests), what, time.Since(start).Round(time.Millisecond))
 }
 
 func (w *Crowd) create(ctx context.Context, _ int, m *member) (err error) {
@@ -93,25 +98,20 @@ func (w *Crowd) create(ctx context.Context, _ int, m *member) (err error) {
 	)
 }
 
-// Live starts all guests, waits until some have greeted, lets those write, and stops
-// all: half of them by the power button, as many as can hear it, the rest by taking
-// their power away.
+// Live starts some guests and waits until they have greeted and written, starts all the
+// others beside them, and stops all: half of them by the power button, as many as can
+// hear it, the rest by taking their power away.
 func (w *Crowd) Live(ctx context.Context, greetings int) {
 	w.API.T.Helper()
-	// Those that boot already would slow down those that are being made.
-	w.all(ctx, "started", func(ctx context.Context, _ int, m *member) error {
-		return w.API.Client.Call(ctx, "VM.start", nil, m.Ref, true, false)
-	})
-	w.all(ctx, "let go", func(ctx context.Context, _ int, m *member) error {
-		return w.API.Client.Call(ctx, "VM.unpause", nil, m.Ref)
-	})
-	w.all(ctx, "running", func(ctx context.Context, _ int, m *member) error { return m.is(ctx, "Running") })
-	w.greet(ctx, greetings)
-	for i, m := range w.guests {
-		if m.awake {
-			Sit(ctx, w.API.T, m.Guest).Ask(ctx, w.API.T, "fill %s %d 1", m.serial, i)
-		}
+	first, others := w.guests[:min(greetings, len(w.guests))], w.guests[min(greetings, len(w.guests)):]
+	w.start(ctx, first)
+	w.of(ctx, first, "heard", func(ctx context.Context, _ int, m *member) error { return m.listen(ctx) })
+	for i, m := range first {
+		m.awake = true
+		Sit(ctx, w.API.T, m.Guest).Ask(ctx, w.API.T, "fill %s %d 1", m.serial, i)
 	}
+	w.start(ctx, others)
+	w.all(ctx, "running", func(ctx context.Context, _ int, m *member) error { return m.is(ctx, "Running") })
 	w.present(ctx)
 	w.stop(ctx)
 	w.all(ctx, "halted", func(ctx context.Context, _ int, m *member) error { return m.is(ctx, "Halted") })
@@ -120,22 +120,14 @@ func (w *Crowd) Live(ctx context.Context, greetings int) {
 	}
 }
 
-// greet waits until so many guests have greeted, whichever they are.
-func (w *Crowd) greet(ctx context.Context, greetings int) {
+// start starts guests. Those that boot already would slow down those that are being made.
+func (w *Crowd) start(ctx context.Context, guests []*member) {
 	w.API.T.Helper()
-	ctx, enough := context.WithCancel(ctx)
-	defer enough()
-	var left atomic.Int64
-	left.Store(int64(min(greetings, len(w.guests))))
-	w.all(ctx, "listened to", func(_ context.Context, _ int, m *member) error {
-		err := m.listen(ctx)
-		if err != nil && left.Load() <= 0 {
-			return nil // others have
-		}
-		if m.awake = err == nil; m.awake && left.Add(-1) == 0 {
-			enough()
-		}
-		return err
+	w.of(ctx, guests, "started", func(ctx context.Context, _ int, m *member) error {
+		return w.API.Client.Call(ctx, "VM.start", nil, m.Ref, true, false)
+	})
+	w.of(ctx, guests, "let go", func(ctx context.Context, _ int, m *member) error {
+		return w.API.Client.Call(ctx, "VM.unpause", nil, m.Ref)
 	})
 }
 
@@ -152,20 +144,17 @@ func (m *member) listen(ctx context.Context) error {
 
 func (w *Crowd) stop(ctx context.Context) {
 	w.API.T.Helper()
-	clean := len(w.guests) / 2
-	asked := map[*member]bool{}
+	var deaf, hearing []*member
 	for _, m := range w.guests {
-		if m.awake && len(asked) < clean {
-			asked[m] = true
+		if m.awake && len(hearing) < len(w.guests)/2 {
+			hearing = append(hearing, m)
+		} else {
+			deaf = append(deaf, m)
 		}
 	}
-	w.API.T.Logf("%d guests are asked to stop", len(asked))
-	w.all(ctx, "stopped", func(ctx context.Context, _ int, m *member) error {
-		if asked[m] {
-			return m.CleanShutdown(ctx)
-		}
-		return m.HardShutdown(ctx)
-	})
+	// Who finds no time to hear beside the others does when they are gone.
+	w.of(ctx, deaf, "stopped hard", func(ctx context.Context, _ int, m *member) error { return m.HardShutdown(ctx) })
+	w.of(ctx, hearing, "stopped", func(ctx context.Context, _ int, m *member) error { return m.CleanShutdown(ctx) })
 }
 
 func (m *member) is(ctx context.Context, want string) error {
