@@ -87,23 +87,32 @@ func holds(v *client.Volume, req client.ExportRequest) error {
 	case req.As != client.Qcow2 || v.Format != client.Raw || req.Writable:
 		return Fail(client.CodeBadRequest, "volume %s cannot be exported as %s", v.Name, req.As)
 	}
-	f, err := os.Open(v.Path)
+	h, damage, err := examine(v.Path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	h, err := qemuimg.ReadHeader(f)
-	if err == nil {
-		err = h.Usable()
+	if damage == nil && h.Backing != "" {
+		damage = fmt.Errorf("it is based on another, %q", h.Backing)
 	}
-	if err == nil && h.Backing != "" {
-		err = fmt.Errorf("it is based on another, %q", h.Backing)
-	}
-	if err != nil {
-		return Fail(client.CodeDamaged, "volume %s: the image in it: %v", v.Name, err)
+	if damage != nil {
+		return Fail(client.CodeDamaged, "volume %s: the image in it: %v", v.Name, damage)
 	}
 	v.Format = req.As
 	return nil
+}
+
+// examine reads an image's header, and says what is wrong with it for QEMU to open it.
+func examine(path string) (h qemuimg.Header, damage, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return h, nil, err
+	}
+	defer f.Close()
+	h, damage = qemuimg.ReadHeader(f)
+	if damage == nil {
+		damage = h.Usable()
+	}
+	return h, damage, nil
 }
 
 // lend runs the program that serves a chain of images.

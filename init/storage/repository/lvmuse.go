@@ -36,24 +36,19 @@ func (g *group) follow(ctx context.Context, v client.Volume) error {
 	if v.Format != client.Qcow2 {
 		return nil
 	}
-	f, err := os.Open(v.Path)
+	h, damage, err := examine(v.Path)
 	if err != nil {
 		return err
-	}
-	defer f.Close()
-	h, err := qemuimg.ReadHeader(f)
-	if err == nil {
-		err = h.Usable()
 	}
 	backing := h.Backing
 	if p := g.path() + "/"; len(backing) > len(p) && backing[:len(p)] == p {
 		backing = backing[len(p):] // as libvirt may write it
 	}
-	if err == nil && backing != "" && checkName(backing) != nil {
-		err = fmt.Errorf("its backing %q is no volume of the repository", backing)
+	if damage == nil && backing != "" && checkName(backing) != nil {
+		damage = fmt.Errorf("its backing %q is no volume of the repository", backing)
 	}
-	if err != nil {
-		return Fail(client.CodeDamaged, "volume %s: %v", v.Name, err)
+	if damage != nil {
+		return Fail(client.CodeDamaged, "volume %s: %v", v.Name, damage)
 	}
 	if h.Size == v.VirtualSize && backing == v.Backing {
 		return nil
