@@ -2,10 +2,14 @@ package metrics
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"cairn/toolstack/metrics/proc"
 	"cairn/toolstack/metrics/rrd"
 )
 
@@ -81,4 +85,40 @@ func mean(values []float64) float64 {
 		return unknown
 	}
 	return sum / float64(n)
+}
+
+// cpuFigures are of CPUs, each by the part of the time it was busy, and of all of them
+// under a name.
+func cpuFigures[T any](before, now map[int]T, busy func(before, now T) float64, one *kind, name string, all *kind) (list []figure) {
+	var each []float64
+	for _, n := range slices.Sorted(maps.Keys(now)) {
+		value := unknown
+		if old, known := before[n]; known {
+			value = busy(old, now[n])
+		}
+		each = append(each, value)
+		id := strconv.Itoa(n)
+		list = append(list, figure{name: "cpu" + id, of: id, value: value, kind: one})
+	}
+	if len(each) > 0 {
+		list = append(list, figure{name: name, value: mean(each), kind: all})
+	}
+	return list
+}
+
+// nicKinds are the sorts of an interface's figures, whose names begin with prefix.
+type nicKinds struct {
+	prefix                        string
+	received, sent, badIn, badOut *kind
+}
+
+// figures are of the interface of a name: what it received, what it sent, and errors.
+func (k *nicKinds) figures(of string, before, now proc.NIC, over time.Duration) []figure {
+	name := k.prefix + of
+	return []figure{
+		{name: name + "_rx", of: of, value: rateOf(before.Received, now.Received, over), kind: k.received},
+		{name: name + "_tx", of: of, value: rateOf(before.Sent, now.Sent, over), kind: k.sent},
+		{name: name + "_rx_errors", of: of, value: rateOf(before.ReceiveErrors, now.ReceiveErrors, over), kind: k.badIn},
+		{name: name + "_tx_errors", of: of, value: rateOf(before.SendErrors, now.SendErrors, over), kind: k.badOut},
+	}
 }

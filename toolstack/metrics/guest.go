@@ -1,36 +1,38 @@
 package metrics
 
 import (
-	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/metrics/proc"
 )
 
 // Sorts of a VM's figures.
 var (
-	vmCPU       = &kind{description: "Use of virtual CPU %s", units: fraction, high: 1}
-	vmCPUs      = &kind{description: "Use of all virtual CPUs on average", units: fraction, high: 1}
-	vmMemory    = &kind{description: "Memory the VM has", units: wholeBytes, high: unbounded}
-	vmTarget    = &kind{description: "Memory the VM should have", units: wholeBytes, high: unbounded}
-	vmFree      = &kind{description: "Memory that the guest's system says is free", units: kibibytes, high: unbounded}
-	vbdRead     = &kind{description: "Read from disk %s", units: byteRate, high: unbounded}
-	vbdWritten  = &kind{description: "Written to disk %s", units: byteRate, high: unbounded}
-	vbdReads    = &kind{description: "Requests to read from disk %s", units: rate, high: unbounded}
-	vbdWrites   = &kind{description: "Requests to write to disk %s", units: rate, high: unbounded}
-	vbdAll      = &kind{description: "Requests to disk %s", units: rate, high: unbounded, optional: true}
-	vbdMiBIn    = &kind{description: "Read from disk %s", units: mibRate, high: unbounded, optional: true}
-	vbdMiBOut   = &kind{description: "Written to disk %s", units: mibRate, high: unbounded, optional: true}
-	vbdMiB      = &kind{description: "Read from and written to disk %s", units: mibRate, high: unbounded, optional: true}
-	vbdSlowIn   = &kind{description: "How long a request to read from disk %s took on average", units: micros, high: unbounded}
-	vbdSlowOut  = &kind{description: "How long a request to write to disk %s took on average", units: micros, high: unbounded}
-	vifReceived = &kind{description: "Received by the VM on interface %s", units: byteRate, high: unbounded}
-	vifSent     = &kind{description: "Sent by the VM on interface %s", units: byteRate, high: unbounded}
-	vifBadIn    = &kind{description: "Errors in what the VM received on interface %s", units: rate, high: unbounded, optional: true}
-	vifBadOut   = &kind{description: "Errors in what the VM sent on interface %s", units: rate, high: unbounded, optional: true}
+	vmCPU      = &kind{description: "Use of virtual CPU %s", units: fraction, high: 1}
+	vmCPUs     = &kind{description: "Use of all virtual CPUs on average", units: fraction, high: 1}
+	vmMemory   = &kind{description: "Memory the VM has", units: wholeBytes, high: unbounded}
+	vmTarget   = &kind{description: "Memory the VM should have", units: wholeBytes, high: unbounded}
+	vmFree     = &kind{description: "Memory that the guest's system says is free", units: kibibytes, high: unbounded}
+	vbdRead    = &kind{description: "Read from disk %s", units: byteRate, high: unbounded}
+	vbdWritten = &kind{description: "Written to disk %s", units: byteRate, high: unbounded}
+	vbdReads   = &kind{description: "Requests to read from disk %s", units: rate, high: unbounded}
+	vbdWrites  = &kind{description: "Requests to write to disk %s", units: rate, high: unbounded}
+	vbdAll     = &kind{description: "Requests to disk %s", units: rate, high: unbounded, optional: true}
+	vbdMiBIn   = &kind{description: "Read from disk %s", units: mibRate, high: unbounded, optional: true}
+	vbdMiBOut  = &kind{description: "Written to disk %s", units: mibRate, high: unbounded, optional: true}
+	vbdMiB     = &kind{description: "Read from and written to disk %s", units: mibRate, high: unbounded, optional: true}
+	vbdSlowIn  = &kind{description: "How long a request to read from disk %s took on average", units: micros, high: unbounded}
+	vbdSlowOut = &kind{description: "How long a request to write to disk %s took on average", units: micros, high: unbounded}
+	vif        = nicKinds{
+		prefix:   "vif_",
+		received: &kind{description: "Received by the VM on interface %s", units: byteRate, high: unbounded},
+		sent:     &kind{description: "Sent by the VM on interface %s", units: byteRate, high: unbounded},
+		badIn:    &kind{description: "Errors in what the VM received on interface %s", units: rate, high: unbounded, optional: true},
+		badOut:   &kind{description: "Errors in what the VM sent on interface %s", units: rate, high: unbounded, optional: true},
+	}
 )
 
 // guestBefore is what the hypervisor said of a VM last.
@@ -52,7 +54,8 @@ func guestFigures(before guestBefore, now time.Time, vm *guest, s hypervisor.Sta
 	if before.at.IsZero() || another(before.stats, s) {
 		before.stats, over = hypervisor.Stats{}, 0
 	}
-	all := vcpuFigures(before.stats.VCPUs, s.VCPUs, over)
+	busy := func(before, now time.Duration) float64 { return share(now-before, over) }
+	all := cpuFigures(before.stats.VCPUs, s.VCPUs, busy, vmCPU, "cpu_usage", vmCPUs)
 	if s.Memory.Actual > 0 {
 		all = append(all, figure{name: "memory", value: float64(s.Memory.Actual), kind: vmMemory})
 	}
@@ -83,23 +86,6 @@ func another(before, now hypervisor.Stats) bool {
 	return false
 }
 
-func vcpuFigures(before, now map[int]time.Duration, over time.Duration) (all []figure) {
-	var each []float64
-	for _, n := range slices.Sorted(maps.Keys(now)) {
-		value := unknown
-		if old, known := before[n]; known {
-			value = share(now[n]-old, over)
-		}
-		each = append(each, value)
-		id := strconv.Itoa(n)
-		all = append(all, figure{name: "cpu" + id, of: id, value: value, kind: vmCPU})
-	}
-	if len(each) > 0 {
-		all = append(all, figure{name: "cpu_usage", value: mean(each), kind: vmCPUs})
-	}
-	return all
-}
-
 // diskName is what clients call a place, whatever bus it is on.
 func diskName(device string) string { return "xvd" + strings.TrimPrefix(device, "sd") }
 
@@ -108,12 +94,7 @@ func vbdFigures(before, now []hypervisor.DiskStats, over time.Duration) (all []f
 		if d.Device == "" {
 			continue
 		}
-		i := slices.IndexFunc(before, func(o hypervisor.DiskStats) bool { return o.Device == d.Device })
-		var old hypervisor.DiskStats
-		since := time.Duration(0)
-		if i >= 0 {
-			old, since = before[i], over
-		}
+		old, since := earlier(before, over, func(o hypervisor.DiskStats) bool { return o.Device == d.Device })
 		r, w := old.Reads, old.Writes
 		k := diskIO{
 			name: diskName(d.Device), read: rateOf(r.Bytes, d.Reads.Bytes, since), written: rateOf(w.Bytes, d.Writes.Bytes, since),
@@ -151,18 +132,22 @@ func vifFigures(before, now []hypervisor.NICStats, over time.Duration, vm *guest
 		if !ours {
 			continue
 		}
-		i := slices.IndexFunc(before, func(o hypervisor.NICStats) bool { return o.Tap == n.Tap })
-		var old hypervisor.NICStats
-		since := time.Duration(0)
-		if i >= 0 {
-			old, since = before[i], over
-		}
-		name := "vif_" + device
-		all = append(all,
-			figure{name: name + "_rx", of: device, value: rateOf(old.Received, n.Received, since), kind: vifReceived},
-			figure{name: name + "_tx", of: device, value: rateOf(old.Sent, n.Sent, since), kind: vifSent},
-			figure{name: name + "_rx_errors", of: device, value: rateOf(old.ReceiveErrors, n.ReceiveErrors, since), kind: vifBadIn},
-			figure{name: name + "_tx_errors", of: device, value: rateOf(old.SendErrors, n.SendErrors, since), kind: vifBadOut})
+		old, since := earlier(before, over, func(o hypervisor.NICStats) bool { return o.Tap == n.Tap })
+		all = append(all, vif.figures(device, counted(old), counted(n), since)...)
 	}
 	return all
+}
+
+// counted is what went through an interface of a VM, as the kernel tells it of others.
+func counted(n hypervisor.NICStats) proc.NIC {
+	return proc.NIC{Received: n.Received, Sent: n.Sent, ReceiveErrors: n.ReceiveErrors, SendErrors: n.SendErrors}
+}
+
+// earlier is what was said of one of many before, and how long ago; nothing at no time
+// where nothing was.
+func earlier[T any](before []T, over time.Duration, same func(T) bool) (old T, since time.Duration) {
+	if i := slices.IndexFunc(before, same); i >= 0 {
+		old, since = before[i], over
+	}
+	return old, since
 }

@@ -3,7 +3,6 @@ package metrics
 import (
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"cairn/toolstack/hypervisor"
@@ -17,14 +16,17 @@ var (
 	hostTotal   = &kind{description: "Memory of the host", units: kibibytes, high: unbounded}
 	hostFree    = &kind{description: "Memory of the host that is free, or free at once when somebody needs it", units: kibibytes, high: unbounded}
 	hostLoad    = &kind{description: "How many wanted to run on the host, on average of a minute", units: fraction, high: unbounded}
-	pifReceived = &kind{description: "Received on the host's interface %s", units: byteRate, high: unbounded}
-	pifSent     = &kind{description: "Sent on the host's interface %s", units: byteRate, high: unbounded}
-	pifBadIn    = &kind{description: "Errors in what was received on the host's interface %s", units: rate, high: unbounded, optional: true}
-	pifBadOut   = &kind{description: "Errors in what was sent on the host's interface %s", units: rate, high: unbounded, optional: true}
 	allReceived = &kind{description: "Received on all of the host's NICs", units: byteRate, high: unbounded}
 	allSent     = &kind{description: "Sent on all of the host's NICs", units: byteRate, high: unbounded}
 	running     = &kind{description: "VMs that run on the host", units: "count", high: unbounded}
 	runningCPUs = &kind{description: "Virtual CPUs of VMs that run on the host", units: "count", high: unbounded}
+	pif         = nicKinds{
+		prefix:   "pif_",
+		received: &kind{description: "Received on the host's interface %s", units: byteRate, high: unbounded},
+		sent:     &kind{description: "Sent on the host's interface %s", units: byteRate, high: unbounded},
+		badIn:    &kind{description: "Errors in what was received on the host's interface %s", units: rate, high: unbounded, optional: true},
+		badOut:   &kind{description: "Errors in what was sent on the host's interface %s", units: rate, high: unbounded, optional: true},
+	}
 )
 
 // hostBefore is what the kernel said last.
@@ -38,7 +40,7 @@ func (b *hostBefore) figures(now time.Time, w *world, h proc.Host) []figure {
 	over := now.Sub(b.at)
 	before := b.host
 	b.at, b.host = now, h
-	all := cpuFigures(before.CPUs, h.CPUs)
+	all := cpuFigures(before.CPUs, h.CPUs, occupied, hostCPU, "cpu_avg", hostCPUs)
 	if h.Memory.Total > 0 {
 		all = append(all,
 			figure{name: "memory_total_kib", value: float64(h.Memory.Total >> 10), kind: hostTotal},
@@ -48,22 +50,10 @@ func (b *hostBefore) figures(now time.Time, w *world, h proc.Host) []figure {
 	return append(all, pifFigures(before.NICs, h.NICs, over, w)...)
 }
 
-func cpuFigures(before, now map[int]proc.CPU) (all []figure) {
-	var each []float64
-	for _, n := range slices.Sorted(maps.Keys(now)) {
-		value := unknown
-		if old, known := before[n]; known {
-			busy, idle := now[n].Busy-old.Busy, max(0, now[n].Idle-old.Idle) // iowait may go back
-			value = share(busy, busy+idle)
-		}
-		each = append(each, value)
-		id := strconv.Itoa(n)
-		all = append(all, figure{name: "cpu" + id, of: id, value: value, kind: hostCPU})
-	}
-	if len(each) > 0 {
-		all = append(all, figure{name: "cpu_avg", value: mean(each), kind: hostCPUs})
-	}
-	return all
+// occupied is the part of a time in which a CPU had something to do.
+func occupied(before, now proc.CPU) float64 {
+	took, idle := now.Busy-before.Busy, max(0, now.Idle-before.Idle) // iowait may go back
+	return share(took, took+idle)
 }
 
 // pifFigures are of the interfaces the host has as PIFs, and the sums of the physical
@@ -80,14 +70,10 @@ func pifFigures(before, now map[string]proc.NIC, over time.Duration, w *world) (
 		if !known {
 			since = 0
 		}
-		received, sent := rateOf(old.Received, n.Received, since), rateOf(old.Sent, n.Sent, since)
-		all = append(all,
-			figure{name: "pif_" + name + "_rx", of: name, value: received, kind: pifReceived},
-			figure{name: "pif_" + name + "_tx", of: name, value: sent, kind: pifSent},
-			figure{name: "pif_" + name + "_rx_errors", of: name, value: rateOf(old.ReceiveErrors, n.ReceiveErrors, since), kind: pifBadIn},
-			figure{name: "pif_" + name + "_tx_errors", of: name, value: rateOf(old.SendErrors, n.SendErrors, since), kind: pifBadOut})
+		figures := pif.figures(name, old, n, since)
+		all = append(all, figures...)
 		if w.pifs[name] {
-			in, out = in+received, out+sent
+			in, out = in+figures[0].value, out+figures[1].value
 		}
 	}
 	if len(all) > 0 {
