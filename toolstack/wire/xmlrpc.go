@@ -43,28 +43,21 @@ func readXMLCall(p *xmlvalue.Reader) (*request, error) {
 	if name != "params" {
 		return nil, fmt.Errorf("unexpected <%s>", name)
 	}
-	for {
-		name, err := p.Child()
-		switch {
-		case err != nil:
-			return nil, err
-		case name == "":
-			return r, p.End()
-		case name != "param":
-			return nil, fmt.Errorf("unexpected <%s>", name)
-		}
+	err = p.Each("param", func() error {
 		if err := p.Start("value"); err != nil {
-			return nil, err
+			return err
 		}
 		v, err := p.Value()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r.args = append(r.args, v)
-		if err := p.End(); err != nil {
-			return nil, err
-		}
+		return p.End()
+	})
+	if err != nil {
+		return nil, err
 	}
+	return r, p.End()
 }
 
 const (

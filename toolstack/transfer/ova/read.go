@@ -39,20 +39,10 @@ func (p *parser) document() error {
 	if err := p.open("value", "struct"); err != nil {
 		return err
 	}
-	for {
-		name, err := p.Child()
-		switch {
-		case err != nil:
-			return err
-		case name == "":
-			return p.End()
-		case name != "member":
-			return malformed("unexpected <%s>", name)
-		}
-		if err := p.part(); err != nil {
-			return err
-		}
+	if err := p.Each("member", p.part); err != nil {
+		return err
 	}
+	return p.End()
 }
 
 func (p *parser) open(names ...string) error {
@@ -93,25 +83,18 @@ func (p *parser) objects() error {
 	if err := p.open("array", "data"); err != nil {
 		return err
 	}
-	for {
-		name, err := p.Child()
-		switch {
-		case err != nil:
-			return err
-		case name == "":
-			return errors.Join(p.End(), p.End()) // of array and value
-		case name != "value":
-			return malformed("unexpected <%s>", name)
-		}
+	err := p.Each("value", func() error {
 		p.Limit(maxValues)
 		v, err := p.Value()
 		if err != nil {
 			return fmt.Errorf("object %d: %w", len(p.ids), err)
 		}
-		if err := p.object(&v); err != nil {
-			return err
-		}
+		return p.object(&v)
+	})
+	if err != nil {
+		return err
 	}
+	return errors.Join(p.End(), p.End()) // of array and value
 }
 
 // object makes a record of a described object, if its class is known.

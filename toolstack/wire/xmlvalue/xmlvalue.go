@@ -87,6 +87,23 @@ func (p *Reader) Child() (string, error) {
 	return "", err
 }
 
+// Each calls f inside each element of a name up to the present one's end; f reads up
+// to the end of its element. No others may come.
+func (p *Reader) Each(name string, f func() error) error {
+	for {
+		child, err := p.Child()
+		switch {
+		case err != nil || child == "":
+			return err
+		case child != name:
+			return fmt.Errorf("unexpected <%s>", child)
+		}
+		if err := f(); err != nil {
+			return err
+		}
+	}
+}
+
 // Text reads character data up to the end of the present element.
 func (p *Reader) Text() (string, error) {
 	t, text, err := p.next()
@@ -187,47 +204,32 @@ func (p *Reader) array() (api.Value, error) {
 	if err := p.Start("data"); err != nil {
 		return v, err
 	}
-	for {
-		name, err := p.Child()
-		switch {
-		case err != nil:
-			return v, err
-		case name == "":
-			return v, p.End()
-		case name != "value":
-			return v, fmt.Errorf("unexpected <%s>", name)
-		}
+	err := p.Each("value", func() error {
 		item, err := p.Value()
-		if err != nil {
-			return v, err
-		}
 		v.Items = append(v.Items, item)
+		return err
+	})
+	if err != nil {
+		return v, err
 	}
+	return v, p.End()
 }
 
 func (p *Reader) structure() (api.Value, error) {
 	v := api.Value{Kind: api.StructValue}
-	for {
-		name, err := p.Child()
-		switch {
-		case err != nil || name == "":
-			return v, err
-		case name != "member":
-			return v, fmt.Errorf("unexpected <%s>", name)
-		}
+	err := p.Each("member", func() error {
 		key, err := p.Key()
 		if err != nil {
-			return v, err
+			return err
 		}
 		item, err := p.Value()
 		if err != nil {
-			return v, err
+			return err
 		}
 		v.Keys, v.Items = append(v.Keys, key), append(v.Items, item)
-		if err := p.End(); err != nil {
-			return v, err
-		}
-	}
+		return p.End()
+	})
+	return v, err
 }
 
 // Key reads a member's name and the start of its value, inside <member>.
