@@ -134,9 +134,9 @@ func (m *Manager) lend(ctx context.Context, chain []client.Volume, writable bool
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	m.loan(out.ID, cancel)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	m.loan(out.ID, func() { cancel(errReturned) })
 	defer m.loan(out.ID, nil)
 	ended := make(chan error, 1)
 	go func() {
@@ -144,15 +144,19 @@ func (m *Manager) lend(ctx context.Context, chain []client.Volume, writable bool
 		ended <- err
 	}()
 	if err := ready(out); err != nil {
-		cancel()
+		cancel(nil)
 		return errors.Join(err, m.tidy(ctx, chain[0], writable, <-ended))
 	}
 	err = <-ended
-	if ctx.Err() != nil { // then it is no matter how the program took it
-		err = context.Cause(ctx)
+	if why := context.Cause(ctx); why != nil && !errors.Is(why, errReturned) {
+		err = why // it is no matter how the program took it
 	}
 	return m.tidy(ctx, chain[0], writable, err)
 }
+
+// errReturned is the end of an export that whoever borrowed asks for: whether it went
+// well, the program says.
+var errReturned = fmt.Errorf("the borrower ends it: %w", context.Canceled)
 
 // loan remembers how to end an export, or forgets it.
 func (m *Manager) loan(id string, end context.CancelFunc) {

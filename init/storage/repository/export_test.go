@@ -13,7 +13,8 @@ import (
 	"cairn/init/hostd/client"
 )
 
-// echo serves as qemu-nbd does, to one that connects, and says what he says.
+// echo serves as qemu-nbd does, to one that connects, and says what he says. It ends well
+// when it is told to while it does so.
 func echo(ctx context.Context, socket *os.File) error {
 	l, err := net.FileListener(socket)
 	if err != nil {
@@ -27,7 +28,9 @@ func echo(ctx context.Context, socket *os.File) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	_, err = io.Copy(conn, conn)
+	if _, err = io.Copy(conn, conn); ctx.Err() != nil {
+		return nil
+	}
 	return err
 }
 
@@ -154,6 +157,24 @@ func TestExportEnds(t *testing.T) {
 	l.Close() // as the end of whoever asked closes it
 	if err := <-l.ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("he went: %v", err)
+	}
+	l = borrow(t, m, "base", client.ExportRequest{Writable: true})
+	l.dial(t)
+	if _, err := l.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(l, make([]byte, 1)); err != nil { // it serves
+		t.Error(err)
+	}
+	m.EndExport(l.ID)
+	if err := <-l.ended; err != nil {
+		t.Errorf("it was given back: %v", err)
+	}
+	l.Close()
+	l = borrow(t, m, "base", client.ExportRequest{})
+	m.EndExport(l.ID)
+	if err := <-l.ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("it was given back, and nobody had come: %v", err)
 	}
 	if err := export(t, m, "base", client.ExportRequest{}); err == nil || !strings.Contains(err.Error(), "export volume base: it was begun") {
 		t.Errorf("an answer that cannot be sent: %v", err)
