@@ -3,7 +3,6 @@
 package devhost
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,25 +15,11 @@ import (
 // TestHostdLendsVolumes: the real qemu-nbd lends out what hostd made, in layers, and
 // what is written to it is there when it is closed.
 func TestHostdLendsVolumes(t *testing.T) {
-	dir, err := os.MkdirTemp("", "lv")
-	must(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	log := &bytes.Buffer{}
-	l, err := Start(t.Context(), Config{Tree: Tree(t), Dir: dir, Daemons: []Daemon{{Name: "hostd", Role: RoleHostd, Socket: client.Socket}}, Output: log})
-	must(t, err)
-	t.Cleanup(func() {
-		l.Close()
-		if t.Failed() {
-			t.Log(log)
-		}
-	})
-	must(t, l.Run("hostd"))
-	c := client.New(dir + client.Socket)
-	t.Cleanup(c.Close)
+	dir, _, c := Hostd(t)
 	const sr = "0ab7a2c5-1c8c-4f2b-9c7a-00000000000b"
 	config := client.RepositoryConfig{Type: client.TypeFile, Config: map[string]string{"location": "/state/sr/lent"}}
 	ctx := t.Context()
-	_, err = c.FormatRepository(ctx, sr, config)
+	_, err := c.FormatRepository(ctx, sr, config)
 	must(t, err)
 	_, err = c.AttachRepository(ctx, sr, config)
 	must(t, err)
