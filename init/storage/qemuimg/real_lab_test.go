@@ -7,30 +7,21 @@ import (
 	"path/filepath"
 	"testing"
 
-	"cairn/image/debian"
+	"cairn/image/debian/debiantest"
 )
 
 // TestAllocatedByQEMU reads the tables of an overlay that QEMU has written to: data,
 // zeros, what was discarded, and what another layer was merged into.
 func TestAllocatedByQEMU(t *testing.T) {
-	tree, err := debian.Open(t.Context(), debian.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	run := func(name string, args ...string) {
-		t.Helper()
-		if out, err := tree.Command(t.Context(), name, args...).CombinedOutput(); err != nil {
-			t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-		}
-	}
+	img, io := debiantest.Program(t, "qemu-img"), debiantest.Program(t, "qemu-io")
 	base, mid, top := filepath.Join(dir, "base"), filepath.Join(dir, "mid"), filepath.Join(dir, "top")
-	run("qemu-img", Create(base, "qcow2", 1<<30+512, Overlay{}).Args...)
-	run("qemu-io", "-f", "qcow2", "-d", "unmap", "-c", "write -P 1 0 4M", base)
-	run("qemu-img", Create(mid, "qcow2", 1<<30+512, Overlay{Backing: "base", Format: "qcow2"}).Args...)
-	run("qemu-io", "-f", "qcow2", "-d", "unmap", "-c", "write -P 2 128k 1", "-c", "write -z 256k 64k", "-c", "discard 448k 64k", "-c", "write -P 3 1G 512", mid)
-	run("qemu-img", Create(top, "qcow2", 1<<30+512, Overlay{Backing: "mid", Format: "qcow2"}).Args...)
-	run("qemu-io", "-f", "qcow2", "-d", "unmap", "-c", "write -P 4 512M 65k", "-c", "write -z -u 640k 64k", top)
+	img(Create(base, "qcow2", 1<<30+512, Overlay{}).Args...)
+	io("-f", "qcow2", "-d", "unmap", "-c", "write -P 1 0 4M", base)
+	img(Create(mid, "qcow2", 1<<30+512, Overlay{Backing: "base", Format: "qcow2"}).Args...)
+	io("-f", "qcow2", "-d", "unmap", "-c", "write -P 2 128k 1", "-c", "write -z 256k 64k", "-c", "discard 448k 64k", "-c", "write -P 3 1G 512", mid)
+	img(Create(top, "qcow2", 1<<30+512, Overlay{Backing: "mid", Format: "qcow2"}).Args...)
+	io("-f", "qcow2", "-d", "unmap", "-c", "write -P 4 512M 65k", "-c", "write -z -u 640k 64k", top)
 	check := func(name, want string) {
 		t.Helper()
 		b, err := os.ReadFile(filepath.Join(dir, name))
@@ -44,6 +35,6 @@ func TestAllocatedByQEMU(t *testing.T) {
 	check("base", "0+64 ")
 	check("mid", "2+1 4+1 7+1 16384+1 ")
 	check("top", "10+1 8192+2 ")
-	run("qemu-img", Commit(top, nil).Args...)
+	img(Commit(top, nil).Args...)
 	check("mid", "2+1 4+1 7+1 10+1 8192+2 16384+1 ")
 }

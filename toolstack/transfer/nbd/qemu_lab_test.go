@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"cairn/image/debian"
+	"cairn/image/debian/debiantest"
 	"cairn/toolstack/transfer/disk/disktest"
 	"cairn/toolstack/transfer/nbd"
 )
@@ -17,16 +17,10 @@ import (
 // TestRealQEMU reads and writes images through qemu-nbd, and asks it which layer their
 // bytes are in and what a bitmap says.
 func TestRealQEMU(t *testing.T) {
-	tree, err := debian.Open(t.Context(), debian.Config{})
-	must(t, err)
+	tree := debiantest.Open(t)
 	dir := t.TempDir()
 	base, top := filepath.Join(dir, "base"), filepath.Join(dir, "top")
-	img := func(args ...string) {
-		t.Helper()
-		if out, err := tree.Command(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
-			t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
-		}
-	}
+	img := debiantest.Program(t, "qemu-img")
 	serve := func(args ...string) (*nbd.Client, *exec.Cmd) {
 		t.Helper()
 		path := filepath.Join(dir, "socket")
@@ -59,7 +53,7 @@ func TestRealQEMU(t *testing.T) {
 	img("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top)
 	img("bitmap", "--add", "-g", "65536", top, "b")
 	c, cmd = serve("-f", "qcow2", "-A", "--discard=unmap", top)
-	_, err = c.WriteAt([]byte("x"), 1<<20)
+	_, err := c.WriteAt([]byte("x"), 1<<20)
 	must(t, err)
 	must(t, c.Zero(2<<20, 1<<20))
 	must(t, c.Close())

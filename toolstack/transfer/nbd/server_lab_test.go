@@ -9,14 +9,13 @@ import (
 	"path/filepath"
 	"testing"
 
-	"cairn/image/debian"
+	"cairn/image/debian/debiantest"
 	"cairn/toolstack/session/identity"
 )
 
 // TestLendToQEMU has qemu-img copy a disk from the server, over TLS and in clear.
 func TestLendToQEMU(t *testing.T) {
-	tree, err := debian.Open(t.Context(), debian.Config{})
-	must(t, err)
+	img := debiantest.Program(t, "qemu-img")
 	dir := t.TempDir()
 	config, id, err := identity.Load(filepath.Join(dir, "id"), identity.Options{Names: []string{"localhost", "127.0.0.1"}})
 	must(t, err)
@@ -40,10 +39,8 @@ func TestLendToQEMU(t *testing.T) {
 		must(t, err)
 		to := filepath.Join(dir, "copy")
 		args = append(args, "--image-opts", "driver=nbd,host=127.0.0.1,port="+port+",export=/disk"+creds, to)
-		out, err := tree.Command(t.Context(), "qemu-img", args...).CombinedOutput()
-		if err != nil {
-			t.Errorf("TLS %v: %v\n%s", secret, err, out)
-		} else if b, err := os.ReadFile(to); err != nil || string(b) != string(m.Bytes()) {
+		img(args...)
+		if b, err := os.ReadFile(to); err != nil || string(b) != string(m.Bytes()) {
 			t.Errorf("TLS %v: the copy is another, %v", secret, err)
 		}
 		cancel()

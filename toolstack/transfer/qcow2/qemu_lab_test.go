@@ -8,22 +8,18 @@ import (
 	"path/filepath"
 	"testing"
 
-	"cairn/image/debian"
+	"cairn/image/debian/debiantest"
 )
 
 // TestRealQEMU has QEMU check and read what is written here.
 func TestRealQEMU(t *testing.T) {
-	tree, err := debian.Open(t.Context(), debian.Config{})
-	must(t, err)
+	qemu := debiantest.Program(t, "qemu-img")
 	image, raw := filepath.Join(t.TempDir(), "image"), filepath.Join(t.TempDir(), "raw")
 	for _, size := range []int64{512, 5*ClusterSize + 512, perTable*ClusterSize + 1024} {
 		b := disk(size)
 		must(t, os.WriteFile(image, write(t, b), 0o600))
-		for _, args := range [][]string{{"check", "-f", "qcow2", image}, {"convert", "-f", "qcow2", "-O", "raw", image, raw}} {
-			if out, err := tree.Command(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
-				t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
-			}
-		}
+		qemu("check", "-f", "qcow2", image)
+		qemu("convert", "-f", "qcow2", "-O", "raw", image, raw)
 		if got, err := os.ReadFile(raw); err != nil || !bytes.Equal(got, b) {
 			t.Errorf("QEMU reads %d bytes as %d others, %v", size, len(got), err)
 		}

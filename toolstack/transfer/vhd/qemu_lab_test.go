@@ -8,20 +8,13 @@ import (
 	"path/filepath"
 	"testing"
 
-	"cairn/image/debian"
+	"cairn/image/debian/debiantest"
 )
 
 // TestRealQEMU has QEMU read what is written here, and reads what QEMU writes.
 func TestRealQEMU(t *testing.T) {
-	tree, err := debian.Open(t.Context(), debian.Config{})
-	must(t, err)
 	dir := t.TempDir()
-	qemu := func(args ...string) {
-		t.Helper()
-		if out, err := tree.Command(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
-			t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
-		}
-	}
+	qemu := debiantest.Program(t, "qemu-img")
 	ours, raw := filepath.Join(dir, "ours.vhd"), filepath.Join(dir, "raw")
 	for _, size := range []int64{3*blockSize + 5*sector, 40 * blockSize} {
 		b := disk(uint64(size), size)

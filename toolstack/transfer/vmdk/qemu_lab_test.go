@@ -8,20 +8,13 @@ import (
 	"path/filepath"
 	"testing"
 
-	"cairn/image/debian"
+	"cairn/image/debian/debiantest"
 )
 
 // TestRealQEMU has QEMU read what is written here, and reads what QEMU writes.
 func TestRealQEMU(t *testing.T) {
-	tree, err := debian.Open(t.Context(), debian.Config{})
-	must(t, err)
 	dir := t.TempDir()
-	qemu := func(args ...string) {
-		t.Helper()
-		if out, err := tree.Command(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
-			t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
-		}
-	}
+	qemu := debiantest.Program(t, "qemu-img")
 	image, raw := filepath.Join(dir, "disk.vmdk"), filepath.Join(dir, "raw")
 	for _, size := range []int64{GrainSize, 1100 * GrainSize} {
 		b := disk(uint64(size), size)

@@ -13,7 +13,7 @@ import (
 	"testing/iotest"
 
 	"cairn/ci/devhost"
-	"cairn/image/debian"
+	"cairn/image/debian/debiantest"
 	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
@@ -37,23 +37,8 @@ type real struct {
 
 func newReal(t *testing.T) *real {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "lv")
-	must(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	tools, err := debian.Open(t.Context(), debian.Config{})
-	must(t, err)
-	log := &bytes.Buffer{}
-	l, err := devhost.Start(t.Context(), devhost.Config{Tree: devhost.Tree(t), Dir: dir, Daemons: []devhost.Daemon{{Name: "hostd", Role: devhost.RoleHostd, Socket: client.Socket}}, Output: log})
-	must(t, err)
-	t.Cleanup(func() {
-		l.Close()
-		if t.Failed() {
-			t.Log(log)
-		}
-	})
-	must(t, l.Run("hostd"))
-	r := &real{hostd: client.New(dir + client.Socket)}
-	t.Cleanup(r.hostd.Close)
+	r := &real{}
+	_, _, r.hostd = devhost.Hostd(t)
 	r.Server = wiretest.New(t, func(reg *api.Registry, d *db.DB) {
 		r.rig.m = storage.New(storage.Config{DB: d, Hostd: func(api.HostRef) storage.Hostd { return r.hostd }})
 		r.rig.m.Register(reg)
@@ -63,14 +48,7 @@ func newReal(t *testing.T) *real {
 	r.rig.host = wiretest.Insert(r.Server, api.NewHost())
 	must(t, r.rig.m.EnsureDrivers(t.Context()))
 	r.Must(&r.rig.sr, "SR.create", r.rig.host, map[string]string{"location": "/state/sr/one"}, 0, "files", "", "file", "", false, noMap)
-	r.img = func(args ...string) string {
-		t.Helper()
-		out, err := tools.Command(t.Context(), "qemu-img", args...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
-		}
-		return string(out)
-	}
+	r.img = debiantest.Program(t, "qemu-img")
 	return r
 }
 
