@@ -131,3 +131,28 @@ func TestEveryEnumDefaultIsAValue(t *testing.T) {
 		}
 	}
 }
+
+// progress counts what it is told.
+type progress struct{ told []float64 }
+
+func (p *progress) Ref() TaskRef   { return "" }
+func (p *progress) Set(at float64) { p.told = append(p.told, at) }
+
+func TestSparingly(t *testing.T) {
+	var p progress
+	tell := Sparingly(&p)
+	for _, at := range []float64{0, 0.009, math.NaN(), 0.01, 0.015, 0.5, 0.5, 0.3, 0.505, -1, 1, 1} {
+		tell(at)
+	}
+	if want := []float64{0.01, 0.5, 1}; !slices.Equal(p.told, want) {
+		t.Errorf("told %v, want %v", p.told, want)
+	}
+	p.told = nil
+	tell = Sparingly(&p)
+	for n := range 1 << 16 {
+		tell(float64(n+1) / (1 << 16))
+	}
+	if n := len(p.told); n < 90 || n > 100 {
+		t.Errorf("%d of 65536 pieces were told", n)
+	}
+}

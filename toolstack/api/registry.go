@@ -17,6 +17,22 @@ type Progress interface {
 	Set(fraction float64)
 }
 
+// sparing is how much more must be done before it is told: a stream has far more
+// pieces than anybody looks at its task.
+const sparing = 0.01
+
+// Sparingly returns what takes a stream's progress, piece by piece, and tells p of it
+// when there is some to be seen. It is for one goroutine.
+func Sparingly(p Progress) func(fraction float64) {
+	told := 0.0
+	return func(fraction float64) {
+		if fraction >= told+sparing { // not so for what is no number
+			told = fraction
+			p.Set(fraction)
+		}
+	}
+}
+
 // Call is one message being served. Its context is cancelled with cause
 // ErrCancelled when a client cancels the task and without a cause when the
 // server stops, but not when the client of a synchronous call goes away: what

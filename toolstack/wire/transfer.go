@@ -75,7 +75,7 @@ func (s *Server) transfer(w http.ResponseWriter, r *Request, t *task.Running, h 
 		close(blocked)
 	})
 	r.Request, r.Task = r.WithContext(ctx), t
-	body := &countedBody{ReadCloser: r.Body, task: t, total: float64(r.ContentLength), ended: r.ContentLength == 0}
+	body := &countedBody{ReadCloser: r.Body, tell: api.Sparingly(t), total: float64(r.ContentLength), ended: r.ContentLength == 0}
 	r.Body = body
 	err := s.runTransfer(h, out, r)
 	if !body.ended && !out.begun {
@@ -162,24 +162,18 @@ func (w *transferWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter 
 // countedBody makes a task's progress of how much of an upload has come.
 type countedBody struct {
 	io.ReadCloser
-	task        api.Progress
-	total       float64 // less than 0 when nobody knows
-	read, shown float64
-	ended       bool
+	tell  func(fraction float64)
+	total float64 // less than 0 when nobody knows
+	read  float64
+	ended bool
 }
-
-// progressStep is how much more must have come before it is told.
-const progressStep = 0.01
 
 // Read implements io.Reader.
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.read += float64(n)
 	b.ended = b.ended || errors.Is(err, io.EOF)
-	if done := b.read / b.total; done >= b.shown+progressStep {
-		b.shown = done
-		b.task.Set(done)
-	}
+	b.tell(b.read / b.total)
 	return n, err
 }
 

@@ -85,22 +85,11 @@ func (m *Manager) hold(r *wire.Request, ref api.VMRef, s scope, op api.VMOperati
 	return release, nil
 }
 
-// sparingly tells progress when there is some to be seen.
-func sparingly(set func(float64)) func(float64) {
-	shown := 0.0
-	return func(done float64) {
-		if done >= shown+0.01 {
-			shown = done
-			set(done)
-		}
-	}
-}
-
 // send streams an archive. The answer begins with its first bytes.
 func (m *Manager) send(w http.ResponseWriter, r *wire.Request, c *collection, pack xva.Compression) error {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	out := bufio.NewWriterSize(w, 64<<10)
-	if err := m.export(r.Context(), c, out, pack, sparingly(r.Task.Set)); err != nil {
+	if err := m.export(r.Context(), c, out, pack, api.Sparingly(r.Task)); err != nil {
 		m.cfg.Log.Warn("export-failed", "err", err)
 		return err
 	}
@@ -140,7 +129,7 @@ func (m *Manager) serveExportMetadata(w http.ResponseWriter, r *wire.Request) er
 // serveImport makes VMs of an archive.
 func (m *Manager) serveImport(w http.ResponseWriter, r *wire.Request) error {
 	q := r.URL.Query()
-	o := order{progress: sparingly(r.Task.Set)}
+	o := order{progress: api.Sparingly(r.Task)}
 	if err := truths(q, map[string]*bool{"restore": &o.Restore, "force": &o.Force}); err != nil {
 		return err
 	}
@@ -166,7 +155,7 @@ func (m *Manager) serveImport(w http.ResponseWriter, r *wire.Request) error {
 // serveImportMetadata makes VMs of a description, around disks that are here.
 func (m *Manager) serveImportMetadata(w http.ResponseWriter, r *wire.Request) error {
 	q := r.URL.Query()
-	o := order{progress: sparingly(r.Task.Set), Options: plan.Options{Metadata: true, Disks: map[string]string{}}}
+	o := order{progress: api.Sparingly(r.Task), Options: plan.Options{Metadata: true, Disks: map[string]string{}}}
 	if err := truths(q, map[string]*bool{"restore": &o.Restore, "force": &o.Force, "dry_run": &o.dryRun}); err != nil {
 		return err
 	}
@@ -262,7 +251,7 @@ func (m *Manager) importFrom(c *api.Call, from string, sr api.SRRef, restore, fo
 		return nil, err
 	}
 	defer in.Close()
-	refs, err := m.receive(c, in, order{Options: plan.Options{SR: sr, Restore: restore, Force: force}, progress: sparingly(c.Task.Set)})
+	refs, err := m.receive(c, in, order{Options: plan.Options{SR: sr, Restore: restore, Force: force}, progress: api.Sparingly(c.Task)})
 	if err != nil && context.Cause(c) == api.ErrCancelled {
 		err = api.ErrTaskCancelled(c.Task.Ref().String())
 	}

@@ -145,11 +145,10 @@ type outgoing struct {
 	context.Context
 	d, from *storage.Disk // from is the base, or nil
 	w       http.ResponseWriter
-	task    api.Progress
+	tell    func(done float64)
 	now     time.Time
 
 	length, sent int64
-	shown        float64
 }
 
 // export serves /export_raw_vdi.
@@ -161,7 +160,7 @@ func (m *Manager) export(w http.ResponseWriter, r *wire.Request) error {
 	if err != nil {
 		return err
 	}
-	o := &outgoing{wanted: want, Context: r.Context(), w: w, task: r.Task, now: m.cfg.Now()}
+	o := &outgoing{wanted: want, Context: r.Context(), w: w, tell: api.Sparingly(r.Task), now: m.cfg.Now()}
 	task := r.Task.Ref().String()
 	if o.d, err = m.cfg.Disks.OpenDisk(o, o.vdi, false, task); err != nil {
 		return err
@@ -213,10 +212,7 @@ func (o *outgoing) Write(p []byte) (int, error) {
 
 // progress tells how much of a whole is done.
 func (o *outgoing) progress(done, whole int64) {
-	if part := float64(done) / float64(whole); part >= o.shown+0.01 {
-		o.shown = part
-		o.task.Set(part)
-	}
+	o.tell(float64(done) / float64(whole))
 }
 
 // aligned are the extents that are not zero, widened to multiples of a unit: what a
@@ -253,8 +249,7 @@ type incoming struct {
 	// know ends his stream by hanging up, or by sending no more.
 	length   int64
 	pretends bool
-	task     api.Progress
-	shown    float64
+	tell     func(done float64)
 }
 
 // pretended is what clients claim that do not know how long their stream is.
@@ -286,7 +281,7 @@ func (m *Manager) load(w http.ResponseWriter, r *wire.Request) error {
 func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err error) {
 	ctx, cancel := wire.Lasting(r.Context())
 	defer cancel(nil)
-	in := &incoming{wanted: want, Context: ctx, disks: m.cfg.Disks, body: body{r.Body}, length: r.ContentLength, task: r.Task}
+	in := &incoming{wanted: want, Context: ctx, disks: m.cfg.Disks, body: body{r.Body}, length: r.ContentLength, tell: api.Sparingly(r.Task)}
 	if in.length >= pretended {
 		in.length, in.pretends = -1, true
 	}
@@ -363,9 +358,8 @@ func (b body) Read(p []byte) (int, error) {
 // progress tells how much of a stream has come where the server cannot, because nobody
 // knows how long it is.
 func (in *incoming) progress(part float64) {
-	if in.length < 0 && part >= in.shown+0.01 {
-		in.shown = part
-		in.task.Set(part)
+	if in.length < 0 {
+		in.tell(part)
 	}
 }
 
