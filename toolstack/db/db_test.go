@@ -82,6 +82,30 @@ func TestInsertEditDeleteSurviveReopening(t *testing.T) {
 	}
 }
 
+func TestFind(t *testing.T) {
+	d := open(t, NewMemory())
+	var vm api.VMRef
+	var sr api.SRRef
+	update(t, d, func(tx *Tx) { vm, sr = Insert(tx, api.NewVM()), Insert(tx, api.NewSR()) })
+	uuid := get(t, d.Snapshot(), vm).UUID
+	for text, want := range map[string]string{
+		string(vm): "", uuid: "",
+		string(sr): "HANDLE_INVALID [VM, " + string(sr) + "]", "OpaqueRef:none": "HANDLE_INVALID [VM, OpaqueRef:none]", api.NullRef: "HANDLE_INVALID [VM, OpaqueRef:NULL]",
+		"none": "UUID_INVALID [VM, none]", get(t, d.Snapshot(), sr).UUID: "UUID_INVALID [VM, " + get(t, d.Snapshot(), sr).UUID + "]", "": "UUID_INVALID [VM, ]",
+	} {
+		ref, record, err := Find[api.VM](d.Snapshot(), text)
+		if want != "" {
+			if err == nil || err.Error() != want {
+				t.Errorf("%q: %v, want %s", text, err, want)
+			}
+			continue
+		}
+		if err != nil || ref != vm || record != get(t, d.Snapshot(), vm) {
+			t.Errorf("%q: %s, %v", text, ref, err)
+		}
+	}
+}
+
 func TestRelationsAreKept(t *testing.T) {
 	engine := NewMemory()
 	d := open(t, engine)

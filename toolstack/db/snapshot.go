@@ -2,6 +2,7 @@ package db
 
 import (
 	"iter"
+	"strings"
 	"sync/atomic"
 
 	"cairn/toolstack/api"
@@ -114,6 +115,19 @@ func ByUUID[T any, P api.RecordPtr[T]](r Reader, uuid string) (api.Ref[T], error
 		return api.Ref[T](ref), nil
 	}
 	return "", api.ErrUUIDInvalid(class.Name, uuid)
+}
+
+// Find returns the object that a text names by reference or uuid. The error is
+// HANDLE_INVALID for a reference to nothing and UUID_INVALID for all else.
+func Find[T any, P api.RecordPtr[T]](r Reader, text string) (api.Ref[T], *T, error) {
+	ref := api.Ref[T](api.ParseRef(text))
+	record, err := Get[T, P](r, ref)
+	if err != nil && !strings.HasPrefix(text, "OpaqueRef:") {
+		if ref, err = ByUUID[T, P](r, text); err == nil {
+			record, err = Get[T, P](r, ref)
+		}
+	}
+	return ref, record, err
 }
 
 // ByName returns the objects with the name_label.

@@ -33,7 +33,7 @@ func (m *Manager) serveExport(w http.ResponseWriter, r *wire.Request) error {
 	if err != nil {
 		return err
 	}
-	ref, err := find[api.VM](m.cfg.DB.Snapshot(), first(q, "ref", "uuid"))
+	ref, _, err := db.Find[api.VM](m.cfg.DB.Snapshot(), first(q, "ref", "uuid"))
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (m *Manager) serveExportMetadata(w http.ResponseWriter, r *wire.Request) er
 	snap := m.cfg.DB.Snapshot()
 	vms := everything(snap)
 	if !all {
-		ref, err := find[api.VM](snap, first(q, "ref", "uuid"))
+		ref, _, err := db.Find[api.VM](snap, first(q, "ref", "uuid"))
 		if err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func (m *Manager) serveImport(w http.ResponseWriter, r *wire.Request) error {
 		return err
 	}
 	if text := first(q, "sr_id", "sr_uuid", "sr"); text != "" && text != api.NullRef {
-		sr, err := find[api.SR](m.cfg.DB.Snapshot(), text)
+		sr, _, err := db.Find[api.SR](m.cfg.DB.Snapshot(), text)
 		if err != nil {
 			return err
 		}

@@ -5,22 +5,8 @@ import (
 	"strings"
 
 	"cairn/toolstack/api"
-	"cairn/toolstack/db"
 	"cairn/toolstack/transfer/xva"
 )
-
-// find reads a parameter that may be a reference or a uuid.
-func find[T any, P api.RecordPtr[T]](r db.Reader, text string) (api.Ref[T], error) {
-	ref := api.Ref[T](api.ParseRef(text))
-	if strings.HasPrefix(text, "OpaqueRef:") {
-		_, err := db.Get[T, P](r, ref)
-		return ref, err
-	}
-	if _, err := db.Get[T, P](r, ref); err == nil {
-		return ref, nil
-	}
-	return db.ByUUID[T, P](r, text)
-}
 
 // first is the first of some parameters that is given.
 func first(q url.Values, names ...string) string {

@@ -107,7 +107,8 @@ func (m *Manager) parse(q url.Values) (w wanted, err error) {
 	if w.format, known = formats[name]; !known {
 		return w, api.ErrInvalidValue("format", name)
 	}
-	if w.vdi, w.disk, err = m.find(q.Get("vdi")); err != nil {
+	snap := m.cfg.DB.Snapshot()
+	if w.vdi, w.disk, err = db.Find[api.VDI](snap, q.Get("vdi")); err != nil {
 		return w, err
 	}
 	w.sr = w.disk.SR
@@ -115,20 +116,9 @@ func (m *Manager) parse(q url.Values) (w wanted, err error) {
 		if !w.differs {
 			return w, api.ErrInvalidValue("base", base)
 		}
-		w.base, w.baseDisk, err = m.find(base)
+		w.base, w.baseDisk, err = db.Find[api.VDI](snap, base)
 	}
 	return w, err
-}
-
-// find is a disk by its reference or uuid.
-func (m *Manager) find(name string) (api.VDIRef, *api.VDI, error) {
-	snap := m.cfg.DB.Snapshot()
-	ref := api.VDIRef(api.ParseRef(name))
-	if byUUID, err := db.ByUUID[api.VDI](snap, name); err == nil {
-		ref = byUUID
-	}
-	disk, err := db.Get(snap, ref)
-	return ref, disk, err
 }
 
 // here refuses what another host must serve.
@@ -312,11 +302,8 @@ func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err
 // loadNew makes a disk of the size of what comes, which must be known.
 func (m *Manager) loadNew(w http.ResponseWriter, r *wire.Request) error {
 	q := r.URL.Query()
-	sr := api.SRRef(api.ParseRef(q.Get("sr_id")))
-	if byUUID, err := db.ByUUID[api.SR](m.cfg.DB.Snapshot(), q.Get("sr_id")); err == nil {
-		sr = byUUID
-	}
-	if _, err := db.Get(m.cfg.DB.Snapshot(), sr); err != nil {
+	sr, _, err := db.Find[api.SR](m.cfg.DB.Snapshot(), q.Get("sr_id"))
+	if err != nil {
 		return err
 	}
 	if name := q.Get("format"); name != "" && name != "raw" || inPieces(q) {

@@ -114,13 +114,13 @@ func TestRefused(t *testing.T) {
 		status        int
 		want          string
 	}{
-		{"GET", "vdi=none", nil, 404, "HANDLE_INVALID"},
-		{"GET", "", nil, 404, "HANDLE_INVALID"},
+		{"GET", "vdi=none", nil, 404, "UUID_INVALID [VDI, none]"},
+		{"GET", "", nil, 404, "UUID_INVALID [VDI, ]"},
 		{"GET", "format=zip&vdi=" + string(ref), nil, 500, "INVALID_VALUE [format, zip]"},
 		{"GET", "base=" + string(snapshot) + "&vdi=" + string(ref), nil, 500, "INVALID_VALUE [base, "},
-		{"GET", "format=vhd&base=none&vdi=" + string(ref), nil, 404, "HANDLE_INVALID"},
+		{"GET", "format=vhd&base=none&vdi=" + string(ref), nil, 404, "UUID_INVALID [VDI, none]"},
 		{"GET", "vdi=" + string(used), nil, 500, "VDI_IN_USE [" + string(used) + ", copy]"},
-		{"PUT", "vdi=none", noise, 404, "HANDLE_INVALID"},
+		{"PUT", "vdi=OpaqueRef:none", noise, 404, "HANDLE_INVALID [VDI, OpaqueRef:none]"},
 		{"PUT", "vdi=" + string(used), noise, 500, "VDI_IN_USE"},
 		{"PUT", "vdi=" + string(snapshot), noise, 500, "VDI_READONLY"},
 		{"PUT", "format=vhd&vdi=" + string(ref), noise, 500, "IMPORT_ERROR"},
@@ -132,7 +132,7 @@ func TestRefused(t *testing.T) {
 		{"PUT", "vdi=" + string(small), want, 500, "VDI_TOO_SMALL [" + string(small) + ", 4194304]"},
 		{"PUT", "vdi=" + string(ref), nil, 200, ""}, // only asks whether it may come
 		{"PUT", "format=vhd&vdi=" + string(ref), nil, 200, ""},
-		{"PUT", "sr_id=none", noise, 404, "HANDLE_INVALID"},
+		{"PUT", "sr_id=none", noise, 404, "UUID_INVALID [SR, none]"},
 		{"PUT", "format=vhd&sr_id=" + string(r.sr), noise, 500, "INVALID_VALUE"},
 	} {
 		path := map[string]string{"GET": "/export_raw_vdi", "PUT": "/import_raw_vdi"}[c.method]
