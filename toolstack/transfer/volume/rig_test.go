@@ -14,6 +14,7 @@ import (
 	"cairn/toolstack/db"
 	"cairn/toolstack/storage"
 	"cairn/toolstack/storage/storagetest"
+	"cairn/toolstack/transfer/vhd"
 	"cairn/toolstack/transfer/volume"
 	"cairn/toolstack/wire/wiretest"
 )
@@ -145,6 +146,55 @@ func (r *rig) clusters(ref api.VDIRef) int {
 		r.T.Fatal(err)
 	}
 	return int(v.Used/storagetest.Cluster) - 4 // its header
+}
+
+// formats are those beside raw.
+var formats = []string{"vhd", "vmdk", "qcow2"}
+
+// images are a new disk, its content, and that in every format.
+func (r *rig) images(size int64) (ref api.VDIRef, want []byte, images map[string][]byte) {
+	r.T.Helper()
+	ref, want = r.disk(size), random("full", size)
+	r.put("vdi="+string(ref), want)
+	images = map[string][]byte{"raw": want}
+	for _, f := range formats {
+		images[f] = r.get("format=" + f + "&vdi=" + string(ref))
+	}
+	return ref, want, images
+}
+
+// chain writes to a disk, and restores each of six states to another from a full image
+// and differences.
+func (r *rig) chain(kind string, size int64) {
+	r.T.Helper()
+	ref := r.disk(size)
+	whole := r.vdi(ref).VirtualSize
+	state, copied := random(kind, whole), r.disk(whole)
+	r.put("vdi="+string(ref), state)
+	var last api.VDIRef
+	for n := range 6 {
+		var snapshot api.VDIRef
+		r.Must(&snapshot, "VDI.snapshot", ref)
+		query := "format=vhd&vdi=" + string(snapshot)
+		if n > 0 {
+			query += "&base=" + string(last)
+		}
+		image := r.get(query)
+		v, err := vhd.NewReader(bytes.NewReader(image), int64(len(image)))
+		if err != nil || (v.Info().Kind == vhd.Differencing) != (n > 0) || n > 0 && v.Info().ParentName != r.vdi(last).UUID+".vhd" {
+			r.T.Fatalf("image %d: %+v, %v", n, v.Info(), err)
+		}
+		if n > 0 && len(image) > 2*(2*mib+512)+64<<10 {
+			r.T.Errorf("difference %d has %d bytes", n, len(image))
+		}
+		r.put("format=vhd&vdi="+string(copied), image)
+		r.holds(fmt.Sprint("state ", n), copied, state)
+		change := bytes.Repeat([]byte{byte(n)}, 70<<10) // zeros over data the first time
+		at := int64(n) * whole / 7
+		copy(state[at:], change)
+		r.write(ref, change, at)
+		last = snapshot
+	}
 }
 
 // free asserts that nobody holds a disk any more, which is so soon after a stream ends.

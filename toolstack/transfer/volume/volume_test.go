@@ -11,12 +11,8 @@ import (
 	"testing/iotest"
 
 	"cairn/toolstack/api"
-	"cairn/toolstack/transfer/vhd"
 	"cairn/toolstack/wire/wiretest"
 )
-
-// formats are those beside raw.
-var formats = []string{"vhd", "vmdk", "qcow2"}
 
 func TestRoundTrip(t *testing.T) {
 	t.Parallel() // they wait for connections to end
@@ -51,40 +47,11 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestChain restores each of five states from a full image and differences.
+// TestChain restores each state from a full image and differences.
 func TestChain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	const size = 5*mib + 512*7
-	ref := r.disk(size)
-	whole := r.vdi(ref).VirtualSize
-	state := random("sparse", whole)
-	r.put("vdi="+string(ref), state)
-	var last api.VDIRef
-	copied := r.disk(whole)
-	for n := range 6 {
-		var snapshot api.VDIRef
-		r.Must(&snapshot, "VDI.snapshot", ref)
-		query := "format=vhd&vdi=" + string(snapshot)
-		if n > 0 {
-			query += "&base=" + string(last)
-		}
-		image := r.get(query)
-		v, err := vhd.NewReader(bytes.NewReader(image), int64(len(image)))
-		if err != nil || (v.Info().Kind == vhd.Differencing) != (n > 0) || n > 0 && v.Info().ParentName != r.vdi(last).UUID+".vhd" {
-			t.Fatalf("image %d: %+v, %v", n, v.Info(), err)
-		}
-		if n > 0 && len(image) > 2*(2*mib+512)+64<<10 {
-			t.Errorf("difference %d has %d bytes", n, len(image))
-		}
-		r.put("format=vhd&vdi="+string(copied), image)
-		r.holds(fmt.Sprint("state ", n), copied, state)
-		change := bytes.Repeat([]byte{byte(n)}, 70<<10) // zeros over data the first time
-		at := int64(n) * whole / 7
-		copy(state[at:], change)
-		r.write(ref, change, at)
-		last = snapshot
-	}
+	r.chain("sparse", 5*mib+512*7)
 	if r.hostd.Lent() != 0 {
 		t.Error("volumes are lent out")
 	}
@@ -153,13 +120,7 @@ func TestRefused(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	ref := r.disk(8 * mib)
-	want := random("full", 8*mib)
-	r.put("vdi="+string(ref), want)
-	images := map[string][]byte{"raw": want}
-	for _, f := range formats {
-		images[f] = r.get("format=" + f + "&vdi=" + string(ref))
-	}
+	ref, want, images := r.images(8 * mib)
 	for format, b := range images {
 		for at := mib - 7; at < len(b); at += mib {
 			task := r.task()
@@ -198,13 +159,7 @@ func TestCutOff(t *testing.T) {
 func TestUnknownLength(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	ref := r.disk(4 * mib)
-	want := random("full", 4*mib)
-	r.put("vdi="+string(ref), want)
-	images := map[string][]byte{"raw": want}
-	for _, f := range formats {
-		images[f] = r.get("format=" + f + "&vdi=" + string(ref))
-	}
+	_, want, images := r.images(4 * mib)
 	delete(images, "qcow2") // all of it must come before any of it is read
 	for format, b := range images {
 		for _, waits := range []bool{false, true} {
