@@ -42,7 +42,8 @@ func NewReader(r io.Reader, length int64) (*Reader, error) {
 	v := &Reader{in: bufio.NewReaderSize(r, 64<<10), endless: length < 0}
 	head, err := v.in.Peek(8)
 	if err != nil {
-		return nil, malformed("it ends after %d bytes", len(head))
+		v.at = int64(len(head))
+		return nil, v.short(err)
 	}
 	if string(head) != footerCookie {
 		return v, v.openFixed(length)

@@ -56,7 +56,10 @@ func readQcow2(in *incoming) error {
 		return api.ErrImportErrorCannotHandleChunked()
 	}
 	head := make([]byte, len(qcow2.Magic))
-	if _, err := io.ReadFull(in.body, head); err != nil || string(head) != qcow2.Magic {
+	switch _, err := io.ReadFull(in.body, head); {
+	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		return refuse(err)
+	case string(head) != qcow2.Magic:
 		return refuse(errors.New("not a qcow2 image"))
 	}
 	in.body = io.MultiReader(bytes.NewReader(head), in.body)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -89,7 +90,12 @@ func (r *rig) put(query string, b []byte) {
 
 func (r *rig) send(method, path, query string, body io.Reader, length int64) (*http.Response, []byte, error) {
 	r.T.Helper()
-	req, err := http.NewRequestWithContext(r.T.Context(), method, r.url(path, query), body)
+	return r.sendWith(r.T.Context(), method, path, query, body, length)
+}
+
+func (r *rig) sendWith(ctx context.Context, method, path, query string, body io.Reader, length int64) (*http.Response, []byte, error) {
+	r.T.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, r.url(path, query), body)
 	if err != nil {
 		r.T.Fatal(err)
 	}
@@ -101,6 +107,30 @@ func (r *rig) send(method, path, query string, body io.Reader, length int64) (*h
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	return resp, b, err
+}
+
+// reset sends the beginning of a stream to a disk, sees that it is taken, and breaks the
+// connection. A length below 0 is one of chunks.
+func (r *rig) reset(query string, into api.VDIRef, b []byte, length int64) {
+	r.T.Helper()
+	conn, err := net.Dial("tcp", r.HTTP.Listener.Addr().String())
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	defer conn.Close()
+	head := fmt.Sprint("Content-Length: ", length)
+	if length < 0 {
+		head = "Transfer-Encoding: chunked\r\n\r\n40000000" // one chunk that nobody sees the end of
+	}
+	fmt.Fprintf(conn, "PUT /import_raw_vdi?session_id=%s&%s HTTP/1.1\r\nHost: h\r\n%s\r\n", r.Session, query+"&vdi="+string(into), head)
+	if length >= 0 {
+		io.WriteString(conn, "\r\n")
+	}
+	conn.Write(b)
+	r.Until("the disk is taken", func() bool { return len(r.vdi(into).CurrentOperations) > 0 })
+	if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+		r.T.Error(err)
+	}
 }
 
 // holds compares a disk with what it is to read as.

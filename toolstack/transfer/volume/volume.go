@@ -162,8 +162,15 @@ func (m *Manager) export(w http.ResponseWriter, r *wire.Request) error {
 		}
 		defer m.close(o.from, o.baseDisk)
 	}
-	return o.d.Failed(o.write(o))
+	err = o.write(o)
+	if errors.Is(err, context.Canceled) { // nobody is there to read it
+		err = errClient(errGone)
+	}
+	return o.d.Failed(err)
 }
+
+// errGone is said of a client that nothing was read from or written to when it went.
+var errGone = errors.New("it has gone")
 
 // close gives a disk back that was read: what goes wrong then harms nobody.
 func (m *Manager) close(d *storage.Disk, row *api.VDI) {
@@ -185,8 +192,8 @@ func (o *outgoing) begin(length int64) {
 }
 
 // errClient is a client that has gone. What the network says of that is not an error of
-// a disk.
-func errClient(err error) error { return fmt.Errorf("the client: %v", err) }
+// the disk, which would be looked into.
+func errClient(err error) error { return api.ErrVDIIOError("the client: " + err.Error()) }
 
 // Write implements io.Writer.
 func (o *outgoing) Write(p []byte) (int, error) {
@@ -271,7 +278,7 @@ func (m *Manager) load(w http.ResponseWriter, r *wire.Request) error {
 func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err error) {
 	ctx, cancel := wire.Lasting(r.Context())
 	defer cancel(nil)
-	in := &incoming{wanted: want, Context: ctx, disks: m.cfg.Disks, body: body{r.Body}, length: r.ContentLength, tell: api.Sparingly(r.Task)}
+	in := &incoming{wanted: want, Context: ctx, disks: m.cfg.Disks, body: &body{Reader: r.Body}, length: r.ContentLength, tell: api.Sparingly(r.Task)}
 	if in.length >= pretended {
 		in.length, in.pretends = -1, true
 	}
@@ -330,14 +337,22 @@ func (m *Manager) loadNew(w http.ResponseWriter, r *wire.Request) error {
 	return nil
 }
 
-// body tells how a stream failed without the network's numbers.
-type body struct{ io.Reader }
+// body tells how a stream failed without the network's numbers, and goes on to tell so:
+// a connection that was reset reads as one that has ended the next time.
+type body struct {
+	io.Reader
+	gone error
+}
 
 // Read implements io.Reader.
-func (b body) Read(p []byte) (int, error) {
+func (b *body) Read(p []byte) (int, error) {
+	if b.gone != nil {
+		return 0, b.gone
+	}
 	n, err := b.Reader.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errClient(err)
+		b.gone = errClient(err)
+		err = b.gone
 	}
 	return n, err
 }
@@ -350,9 +365,14 @@ func (in *incoming) progress(part float64) {
 	}
 }
 
-// refuse is an image that is not one, or one that was cut off.
+// refuse is an image that is not one, or one that was cut off. That its client has gone
+// is no fault of it.
 func refuse(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
+	var known *api.Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		return api.ErrVDIIOError("the stream was cut off")
 	}
 	return api.ErrImportError(err.Error())

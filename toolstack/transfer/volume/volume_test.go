@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -147,7 +148,7 @@ func TestCutOff(t *testing.T) {
 		}
 		io.ReadFull(resp.Body, make([]byte, mib))
 		resp.Body.Close()
-		if got := r.ended(task); !strings.HasPrefix(got, "failure") && !strings.HasPrefix(got, "success") {
+		if got := r.ended(task); !strings.HasPrefix(got, "failure[VDI_IO_ERROR the client: ") && !strings.HasPrefix(got, "success") {
 			t.Errorf("%s: %s", format, got) // what was sent may all have been on its way
 		}
 		r.free(format, ref)
@@ -166,13 +167,15 @@ func TestUnknownLength(t *testing.T) {
 			into := r.disk(4 * mib)
 			task := r.task()
 			body, feed := io.Pipe()
-			answer := make(chan error, 1)
+			answer, heard := make(chan error, 1), make(chan struct{})
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotFirstResponseByte: func() { close(heard) }})
 			go func() {
-				_, _, err := r.send("PUT", "/import_raw_vdi", "task_id="+task+"&format="+format+"&vdi="+string(into), body, 1<<50)
+				_, _, err := r.sendWith(ctx, "PUT", "/import_raw_vdi", "task_id="+task+"&format="+format+"&vdi="+string(into), body, 1<<50)
 				answer <- err
 			}()
 			feed.Write(b)
-			if !waits {
+			if !waits { // what he has not read would be answered with a reset, which takes away what he sent
+				<-heard
 				feed.CloseWithError(errors.New("he hangs up"))
 			}
 			if got := r.ended(task); got != "success[]" {
@@ -200,6 +203,30 @@ func TestUnknownLength(t *testing.T) {
 		t.Errorf("chunks that were cut off: %s", got)
 	}
 	r.free("chunks that were cut off", into)
+}
+
+// TestReset: a client whose connection breaks fails its task with an error of its
+// stream, whatever it sent and however it told its length.
+func TestReset(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, _, images := r.images(4 * mib)
+	for format, b := range images {
+		for _, length := range []int64{1 << 50, int64(len(b)), -1} {
+			if format == "qcow2" && length != int64(len(b)) {
+				continue // its length must be known
+			}
+			for _, at := range []int{0, 3, 700, len(b) / 2} {
+				into, task := r.disk(4*mib), r.task()
+				r.reset("task_id="+task+"&format="+format, into, b[:at], length)
+				if got := r.ended(task); !strings.HasPrefix(got, "failure[VDI_IO_ERROR the client: ") {
+					t.Errorf("%s of %d, reset at %d: %s", format, length, at, got)
+				}
+				r.free(format, into)
+				r.Must(nil, "VDI.destroy", into)
+			}
+		}
+	}
 }
 
 // TestCancel: a cancelled task ends its stream at once.
