@@ -51,20 +51,22 @@ func hostdMain() error {
 	return host.Run(ctx)
 }
 
-// listenAsHostd makes the socket as PID 1 would: for root and the group cairn.
+// listenAsHostd makes the socket as PID 1 would: for root and the group cairn. It is there
+// under its name, which others wait for, once it can be connected to.
 func listenAsHostd() (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(client.Socket), 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(client.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	const early = client.Socket + ".early"
+	if err := os.Remove(early); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	l, err := net.Listen("unix", client.Socket)
+	l, err := net.Listen("unix", early)
 	if err != nil {
 		return nil, err
 	}
-	_ = os.Chown(client.Socket, 0, ToolstackID) // there is one user only where the caller is not root
-	return l, os.Chmod(client.Socket, 0o660)
+	_ = os.Chown(early, 0, ToolstackID) // there is one user only where the caller is not root
+	return l, errors.Join(os.Chmod(early, 0o660), os.Rename(early, client.Socket))
 }
 
 // fenced is the System of a hostd that must not touch the machine: what it would
