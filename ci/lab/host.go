@@ -227,9 +227,16 @@ func (h *Host) Disk(i int) string { return h.machine.Disks[i].Path }
 // Start on the same directory appends.
 func (h *Host) SerialLog() string { return filepath.Join(h.cfg.Dir, "serial.log") }
 
-// Failure puts together what a failing test should print.
+// Failure puts together what a failing test should print. A host that began anew without
+// a word on its console did so for a reason that only QEMU knows.
 func (h *Host) Failure() string {
-	return fmt.Sprintf("--- last lines of %s (%s)\n%s", h.cfg.Name, h.SerialLog(), h.Tail(60))
+	text := fmt.Sprintf("--- last lines of %s (%s)\n%s", h.cfg.Name, h.SerialLog(), h.Tail(60))
+	for _, e := range h.Events() {
+		if e.Name == "RESET" || e.Name == "WATCHDOG" || e.Name == "GUEST_PANICKED" {
+			text += fmt.Sprintf("\n--- QEMU: %s %v", e.Name, e.Data)
+		}
+	}
+	return text
 }
 
 // tail keeps the last bytes QEMU wrote to stderr.

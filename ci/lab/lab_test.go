@@ -112,6 +112,9 @@ func resets(ctx context.Context, t *testing.T, h *lab.Host) {
 	if e, err := h.WaitEvent(ctx, "RESET"); err != nil || e.Data["reason"] != "host-qmp-system-reset" {
 		t.Errorf("reset: %+v, %v", e, err)
 	}
+	if said := h.Failure(); !strings.Contains(said, "QEMU: RESET") {
+		t.Errorf("a failure would not tell of the reset: %s", said)
+	}
 	if _, err := h.Wait(ctx, "host-ready"); err != nil {
 		t.Fatal(err)
 	}
