@@ -57,6 +57,8 @@ func checkVBD(r db.Reader, v *api.VBD) error {
 		return api.ErrVBDNotRemovableMedia("in constructor")
 	case vdi != nil && !vdi.Managed:
 		return api.ErrVDINotManaged(v.VDI.String())
+	case vdi != nil && vdi.Type == api.VDITypeCBTMetadata:
+		return api.ErrVDIIncompatibleType(v.VDI.String(), string(vdi.Type))
 	case vdi != nil && v.Mode == api.VBDModeRW && vdi.ReadOnly:
 		return api.ErrVDIReadonly(v.VDI.String())
 	}

@@ -35,6 +35,7 @@ func TestVBDCreateIsRefused(t *testing.T) {
 	s := newStack(t)
 	s.vbd(drive(s.vm, s.vdi(), "0"))
 	locked, hidden := s.vdi(func(v *api.VDI) { v.ReadOnly = true }), s.vdi(func(v *api.VDI) { v.Managed = false })
+	without := s.vdi(func(v *api.VDI) { v.Type = api.VDITypeCBTMetadata })
 	none := api.VDIRef("OpaqueRef:none")
 	tests := map[string]struct {
 		args map[string]any
@@ -52,6 +53,7 @@ func TestVBDCreateIsRefused(t *testing.T) {
 		"empty disk": {drive(s.vm, "", "1"), nil, api.ErrVBDNotRemovableMedia("in constructor")},
 		"read-only":  {drive(s.vm, locked, "1"), nil, api.ErrVDIReadonly(locked.String())},
 		"unmanaged":  {drive(s.vm, hidden, "1"), nil, api.ErrVDINotManaged(hidden.String())},
+		"no data":    {drive(s.vm, without, "1"), nil, api.ErrVDIIncompatibleType(without.String(), "cbt_metadata")},
 		"no disk":    {drive(s.vm, none, "1"), nil, api.ErrHandleInvalid("VDI", none.String())},
 		"no machine": {drive("OpaqueRef:x", s.vdi(), "1"), nil, api.ErrHandleInvalid("VM", "OpaqueRef:x")},
 	}
