@@ -11,74 +11,85 @@ import (
 // gate keeps what changes layers apart: operations side by side, coalescing alone
 // in its tree. An operation that comes makes a coalesce give way and waits until it
 // has; a coalesce that finds operations is for later.
+//
+// A tree has no name that lasts: a snapshot of the disk at its root puts a layer below
+// it, a merge takes one away. So who is inside is known by a row that he holds, and where
+// that belongs now is looked at whenever somebody comes. Two rows of one tree stay in one
+// tree for as long as they are there.
 type gate struct {
-	mu    sync.Mutex
-	trees map[string]*tree // by the uuid of the row at the root
+	now func() db.Reader
+
+	mu     sync.Mutex
+	inside map[*holder]bool
 }
 
-type tree struct {
-	operations int
-	yield      context.CancelFunc // ends the coalesce in progress
-	ended      chan struct{}      // closed when it has
+// holder is who is inside. The row may go meanwhile; that of the root it had when he
+// came in then stands for it.
+type holder struct {
+	vdi  api.VDIRef
+	root string             // uuid
+	give context.CancelFunc // makes a coalesce give way; nil for an operation
+	left chan struct{}      // closed when it has left
 }
 
-func newGate() *gate { return &gate{trees: map[string]*tree{}} }
+func newGate(now func() db.Reader) *gate { return &gate{now: now, inside: map[*holder]bool{}} }
 
-func (g *gate) tree(root string) *tree {
-	t := g.trees[root]
-	if t == nil {
-		t = &tree{}
-		g.trees[root] = t
+// place is the root of the tree that somebody is in.
+func (h *holder) place(r db.Reader) string {
+	if disk, err := db.Get(r, h.vdi); err == nil {
+		return root(r, disk)
 	}
-	return t
-}
-
-func (g *gate) drop(root string) {
-	if t := g.trees[root]; t != nil && t.operations == 0 && t.ended == nil {
-		delete(g.trees, root)
+	if disk := byUUID(r, h.root); disk != nil {
+		return root(r, disk)
 	}
+	return h.root
 }
 
-// join enters an operation, unless a coalesce is in the way: then it is told to
-// end, and the channel says when it has.
-func (g *gate) join(root string) (wait <-chan struct{}) {
+// enter lets somebody in whom nobody inside is in the way of; who is, is returned.
+func (g *gate) enter(h *holder) (others []*holder) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t := g.tree(root)
-	if t.ended != nil {
-		t.yield()
-		return t.ended
+	r := g.now()
+	h.root = h.place(r)
+	for o := range g.inside {
+		if (h.give != nil || o.give != nil) && o.place(r) == h.root {
+			others = append(others, o)
+		}
 	}
-	t.operations++
-	return nil
+	if len(others) == 0 {
+		g.inside[h] = true
+	}
+	return others
 }
 
-func (g *gate) leave(root string) {
+func (g *gate) leave(h *holder) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.trees[root].operations--
-	g.drop(root)
+	delete(g.inside, h)
+	close(h.left)
 }
 
-// claim gives a tree to a coalesce; the context ends when an operation wants it.
-func (g *gate) claim(ctx context.Context, root string) (context.Context, func(), bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	t := g.tree(root)
-	if t.operations > 0 || t.ended != nil {
+// join enters an operation, unless a coalesce is in the way: then that is told to give
+// way, and the channel says when it has.
+func (g *gate) join(vdi api.VDIRef) (leave func(), wait <-chan struct{}) {
+	h := &holder{vdi: vdi, left: make(chan struct{})}
+	if others := g.enter(h); len(others) > 0 {
+		others[0].give() // it is alone
+		return nil, others[0].left
+	}
+	return func() { g.leave(h) }, nil
+}
+
+// claim gives the tree of a disk to a coalesce; the context ends when an operation
+// wants it.
+func (g *gate) claim(ctx context.Context, vdi api.VDIRef) (context.Context, func(), bool) {
+	ctx, give := context.WithCancel(ctx)
+	h := &holder{vdi: vdi, give: give, left: make(chan struct{})}
+	if len(g.enter(h)) > 0 {
+		give()
 		return nil, nil, false
 	}
-	ctx, t.yield = context.WithCancel(ctx)
-	ended := make(chan struct{})
-	t.ended = ended
-	return ctx, func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		t.yield()
-		t.ended = nil
-		g.drop(root)
-		close(ended)
-	}, true
+	return ctx, func() { give(); g.leave(h) }, true
 }
 
 // root is the uuid of the row at the bottom of a disk's chain.
@@ -97,20 +108,12 @@ func root(r db.Reader, disk *api.VDI) string {
 // consulted once it is held.
 func (m *Manager) enter(ctx context.Context, vdi api.VDIRef) (release func(), err error) {
 	for {
-		snap := m.cfg.DB.Snapshot()
-		disk, err := db.Get(snap, vdi)
-		if err != nil {
+		if _, err := db.Get(m.cfg.DB.Snapshot(), vdi); err != nil {
 			return nil, err
 		}
-		key := root(snap, disk)
-		wait := m.gate.join(key)
+		leave, wait := m.gate.join(vdi)
 		if wait == nil {
-			// The tree may have changed hands before it was joined.
-			if now, err := db.Get(m.cfg.DB.Snapshot(), vdi); err == nil && root(m.cfg.DB.Snapshot(), now) != key {
-				m.gate.leave(key)
-				continue
-			}
-			return func() { m.gate.leave(key) }, nil
+			return leave, nil
 		}
 		select {
 		case <-wait:

@@ -117,12 +117,7 @@ func (s merger) live(r db.Reader, v *api.VDI) bool {
 
 // Claim implements coalesce.Store.
 func (s merger) Claim(ctx context.Context, step coalesce.Step) (context.Context, func(), bool) {
-	snap := s.m.cfg.DB.Snapshot()
-	disk, err := db.Get(snap, api.VDIRef(step.Layer))
-	if err != nil {
-		return nil, nil, false
-	}
-	return s.m.gate.claim(ctx, root(snap, disk))
+	return s.m.gate.claim(ctx, api.VDIRef(step.Layer))
 }
 
 // Begin implements coalesce.Store. The step is planned again in the transaction

@@ -120,11 +120,7 @@ func (m *Manager) pokeLater(ctx context.Context) {
 // settleLater settles a step that nobody in this process is in: an operation or a
 // coalesce that is under way settles its own.
 func (m *Manager) settleLater(ctx context.Context, at repository, vdi api.VDIRef) error {
-	disk, err := db.Get(m.cfg.DB.Snapshot(), vdi)
-	if err != nil {
-		return ignoreGone(err)
-	}
-	_, release, alone := m.gate.claim(ctx, root(m.cfg.DB.Snapshot(), disk))
+	_, release, alone := m.gate.claim(ctx, vdi)
 	if !alone {
 		return nil
 	}

@@ -115,7 +115,7 @@ func New(c Config) *Manager {
 		c.Now = time.Now
 	}
 	return &Manager{
-		cfg: c, gate: newGate(), ready: make(chan struct{}), begun: make(chan struct{}), wake: make(chan struct{}, 1),
+		cfg: c, gate: newGate(func() db.Reader { return c.DB.Snapshot() }), ready: make(chan struct{}), begun: make(chan struct{}), wake: make(chan struct{}, 1),
 		making: map[api.VDIRef]bool{}, full: map[api.SRRef]bool{}, wanted: map[api.PBDRef]time.Time{},
 		strays:  map[api.SRRef]map[string]time.Time{},
 		workers: map[api.SRRef]*coalesce.Worker{},
