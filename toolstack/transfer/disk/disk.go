@@ -82,3 +82,25 @@ func Part(ctx context.Context, d Device, off, n int64) iter.Seq2[Extent, error] 
 		}
 	}
 }
+
+// Aligned are the extents that are not zero, widened to multiples of a unit: what a
+// format writes down that knows only whole ones. The last one ends with the disk.
+func Aligned(extents iter.Seq2[Extent, error], unit, size int64) iter.Seq2[Extent, error] {
+	return func(yield func(Extent, error) bool) {
+		end := int64(0)
+		for e, err := range extents {
+			if err != nil {
+				yield(e, err)
+				return
+			}
+			from, to := max(end, e.Off/unit*unit), min((e.End()+unit-1)/unit*unit, size)
+			if e.Zero || from >= to {
+				continue
+			}
+			end = to
+			if !yield(Extent{Off: from, Len: to - from}, nil) {
+				return
+			}
+		}
+	}
+}

@@ -3,7 +3,6 @@ package machine
 import (
 	"context"
 	"io"
-	"iter"
 	"time"
 
 	"cairn/toolstack/api"
@@ -89,7 +88,7 @@ func (e *exporter) disk(ctx context.Context, folder string, size int64, d disk.D
 		return err
 	}
 	var lost error // of the client, which is none of the disk
-	err := disk.Read(ctx, d, chunks(disk.Part(ctx, d, 0, size), size), func(x disk.Extent, data []byte) error {
+	err := disk.Read(ctx, d, disk.Aligned(disk.Part(ctx, d, 0, size), xva.ChunkSize, size), func(x disk.Extent, data []byte) error {
 		for at := int64(0); at < x.Len && lost == nil; at += xva.ChunkSize {
 			lost = e.chunk(x.Off+at, data[at:min(at+xva.ChunkSize, x.Len)])
 		}
@@ -101,27 +100,6 @@ func (e *exporter) disk(ctx context.Context, folder string, size int64, d disk.D
 		return lost
 	}
 	return told(d, err)
-}
-
-// chunks are the whole chunks of a disk in which extents have data.
-func chunks(extents iter.Seq2[disk.Extent, error], size int64) iter.Seq2[disk.Extent, error] {
-	return func(yield func(disk.Extent, error) bool) {
-		next := int64(0)
-		for x, err := range extents {
-			from := max(next, x.Off/xva.ChunkSize*xva.ChunkSize)
-			to := min((x.End()+xva.ChunkSize-1)/xva.ChunkSize*xva.ChunkSize, size)
-			switch {
-			case err != nil:
-				yield(x, err)
-				return
-			case x.Zero || from >= to:
-				continue
-			case !yield(disk.Extent{Off: from, Len: to - from}, nil):
-				return
-			}
-			next = to
-		}
-	}
 }
 
 func (e *exporter) chunk(at int64, data []byte) error {

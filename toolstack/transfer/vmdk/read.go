@@ -16,6 +16,7 @@ type Reader struct {
 	in      *bufio.Reader
 	at      int64
 	size    int64
+	fit     int64 // how much of it there is room for
 	next    int64 // the lowest sector that may come
 	ended   bool
 	endless bool
@@ -41,7 +42,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.size, v.tablesFirst = size, binary.LittleEndian.Uint64(h[directoryAt:]) != atEnd
+	v.size, v.fit, v.tablesFirst = size, size, binary.LittleEndian.Uint64(h[directoryAt:]) != atEnd
 	first := int64(binary.LittleEndian.Uint64(h[overheadAt:])) * sector
 	if first < sector || first > maxOverhead || length > 0 && (text < sector || text+length > first) {
 		return nil, malformed("grains begin at %d, the descriptor at %d", first, text)
@@ -62,6 +63,16 @@ const maxOverhead = 1 << 20
 // Size is that of the disk in bytes. It is rounded up to a grain by most writers:
 // only an OVF says how large the disk is.
 func (v *Reader) Size() int64 { return v.size }
+
+// Fit says how large the disk really is. What its last grain has behind that is zero and
+// is not handed out, or is ErrTooLarge.
+func (v *Reader) Fit(size int64) error {
+	if v.size >= size+GrainSize {
+		return ErrTooLarge
+	}
+	v.fit = min(size, v.size)
+	return nil
+}
 
 // Next returns the next grain that is not all zero, io.EOF after the last; its bytes
 // are good until the next call. Offsets ascend.
@@ -150,7 +161,11 @@ func (v *Reader) grain(lba uint64, length int64, begin []byte) (int64, []byte, e
 	if err := v.unpack(packed, data); err != nil {
 		return 0, nil, malformed("the grain at sector %d: %v", lba, err)
 	}
-	return offset, data, nil
+	inside := max(0, min(int64(len(data)), v.fit-offset))
+	if !zero(data[inside:]) {
+		return 0, nil, ErrTooLarge
+	}
+	return min(offset, v.fit), data[:inside], nil
 }
 
 // unpack inflates to exactly as much as there is room for, and checks the sum.

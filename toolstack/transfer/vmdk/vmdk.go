@@ -44,6 +44,9 @@ const (
 // contradicts itself.
 var ErrFormat = errors.New("not a stream-optimised VMDK that can be read")
 
+// ErrTooLarge is an image that does not fit.
+var ErrTooLarge = errors.New("the disk of the VMDK is larger than there is room for")
+
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))
 }

@@ -136,6 +136,27 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// TestFit: an image is as large as its grains, a disk may be less. What an image has
+// behind the disk's end must be zero.
+func TestFit(t *testing.T) {
+	const size = 2*GrainSize + sector
+	b := bytes.Repeat([]byte("x"), size)
+	for fit, want := range map[int64]error{GrainSize + sector: ErrTooLarge, size - sector: ErrTooLarge, size: io.EOF, 3 * GrainSize: io.EOF, 9 * GrainSize: io.EOF} {
+		r, err := NewReader(bytes.NewReader(write(t, b)))
+		must(t, err)
+		err = r.Fit(fit)
+		n := 0
+		for err == nil {
+			var data []byte
+			_, data, err = r.Next()
+			n += len(data)
+		}
+		if !errors.Is(err, want) || errors.Is(want, io.EOF) && n != int(min(fit, 3*GrainSize)) {
+			t.Errorf("%d bytes: %d, %v", fit, n, err)
+		}
+	}
+}
+
 func TestRefusedToWrite(t *testing.T) {
 	for _, size := range []int64{0, -1, 513, MaxSize + sector} {
 		if _, err := NewWriter(io.Discard, size, 0); err == nil {

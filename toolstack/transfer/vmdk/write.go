@@ -103,6 +103,18 @@ func (w *Writer) Grain(offset int64, data []byte) error {
 	return w.err
 }
 
+// Run writes grains that follow each other.
+func (w *Writer) Run(offset int64, data []byte) error {
+	for len(data) > 0 {
+		n := min(len(data), GrainSize)
+		if err := w.Grain(offset, data[:n]); err != nil {
+			return err
+		}
+		offset, data = offset+GrainSize, data[n:]
+	}
+	return nil
+}
+
 // land writes the first of those on their way.
 func (w *Writer) land() {
 	j := w.flights[0]

@@ -18,7 +18,7 @@ func writeQcow2(o *outgoing) error {
 	if err != nil {
 		return api.ErrVDITooLarge(o.vdi.String(), strconv.FormatInt(qcow2.MaxSize, 10))
 	}
-	data := aligned(disk.All(o, o.d), qcow2.ClusterSize, o.d.Size())
+	data := disk.Aligned(disk.All(o, o.d), qcow2.ClusterSize, o.d.Size())
 	for e, err := range data {
 		if err != nil {
 			return err

@@ -179,7 +179,7 @@ func (r *rig) clusters(ref api.VDIRef) int {
 }
 
 // formats are those beside raw.
-var formats = []string{"vhd", "vmdk", "qcow2"}
+var formats = []string{"vhd", "vmdk", "qcow2", "tar"}
 
 // images are a new disk, its content, and that in every format.
 func (r *rig) images(size int64) (ref api.VDIRef, want []byte, images map[string][]byte) {

@@ -63,7 +63,7 @@ func (o *outgoing) brought(off, n int64) iter.Seq2[disk.Extent, error] {
 
 // blocks are the numbers of the blocks that have something to bring.
 func (o *outgoing) blocks() (numbers []int64, err error) {
-	for e, err := range aligned(o.brought(0, o.d.Size()), vhd.BlockSize, o.d.Size()) {
+	for e, err := range disk.Aligned(o.brought(0, o.d.Size()), vhd.BlockSize, o.d.Size()) {
 		if err != nil {
 			return nil, err
 		}

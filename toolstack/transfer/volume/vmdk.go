@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"strconv"
@@ -27,16 +26,9 @@ func writeVMDK(o *outgoing) (err error) {
 			err = cerr
 		}
 	}()
-	return disk.Read(o, o.d, aligned(disk.All(o, o.d), vmdk.GrainSize, o.d.Size()), func(e disk.Extent, data []byte) error {
-		for at := e.Off; len(data) > 0; at += vmdk.GrainSize {
-			n := min(len(data), vmdk.GrainSize)
-			if err := w.Grain(at, data[:n]); err != nil {
-				return err
-			}
-			data = data[n:]
-		}
+	return disk.Read(o, o.d, disk.Aligned(disk.All(o, o.d), vmdk.GrainSize, o.d.Size()), func(e disk.Extent, data []byte) error {
 		o.progress(e.End(), o.d.Size())
-		return nil
+		return w.Run(e.Off, data)
 	})
 }
 
@@ -50,11 +42,10 @@ func readVMDK(in *incoming) error {
 	if in.length < 0 {
 		r.Endless()
 	}
-	size := in.d.Size()
-	if r.Size() >= size+vmdk.GrainSize {
-		return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(r.Size(), 10))
+	if err := r.Fit(in.d.Size()); err != nil {
+		return in.tooLarge(r.Size())
 	}
-	if err := in.sink.Zero(0, size); err != nil {
+	if err := in.sink.Zero(0, in.d.Size()); err != nil {
 		return err
 	}
 	for {
@@ -62,19 +53,14 @@ func readVMDK(in *incoming) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
+		case errors.Is(err, vmdk.ErrTooLarge):
+			return in.tooLarge(r.Size())
 		case err != nil:
 			return refuse(err)
 		}
-		if over := off + int64(len(data)) - size; over > 0 {
-			inside := max(0, int64(len(data))-over)
-			if !bytes.Equal(data[inside:], zeros[:int64(len(data))-inside]) {
-				return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(r.Size(), 10))
-			}
-			data = data[:inside]
-		}
-		if err := in.sink.Write(data, min(off, size)); err != nil {
+		if err := in.sink.Write(data, off); err != nil {
 			return err
 		}
-		in.progress(float64(off) / float64(size))
+		in.progress(float64(off) / float64(in.d.Size()))
 	}
 }

@@ -23,7 +23,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -34,7 +33,9 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/storage"
+	"cairn/toolstack/transfer/archive"
 	"cairn/toolstack/transfer/disk"
+	"cairn/toolstack/transfer/xva"
 	"cairn/toolstack/wire"
 )
 
@@ -89,6 +90,7 @@ type format struct {
 var formats = map[string]format{
 	"qcow2": {mime: "application/x-qemu-disk", suffix: "qcow2", write: writeQcow2, read: readQcow2},
 	"raw":   {mime: "application/octet-stream", suffix: "raw", write: writeRaw, read: readRaw},
+	"tar":   {mime: "application/x-tar", suffix: "tar", write: writeTar, read: readTar},
 	"vhd":   {mime: "application/vhd", suffix: "vhd", differs: true, write: writeVHD, read: readVHD},
 	"vmdk":  {mime: "application/x-vmdk", suffix: "vmdk", write: writeVMDK, read: readVMDK},
 }
@@ -210,28 +212,6 @@ func (o *outgoing) Write(p []byte) (int, error) {
 // progress tells how much of a whole is done.
 func (o *outgoing) progress(done, whole int64) {
 	o.tell(float64(done) / float64(whole))
-}
-
-// aligned are the extents that are not zero, widened to multiples of a unit: what a
-// format writes down that knows only whole ones. The last one ends with the disk.
-func aligned(extents iter.Seq2[disk.Extent, error], unit, size int64) iter.Seq2[disk.Extent, error] {
-	return func(yield func(disk.Extent, error) bool) {
-		end := int64(0)
-		for e, err := range extents {
-			if err != nil {
-				yield(e, err)
-				return
-			}
-			from, to := max(end, e.Off/unit*unit), min((e.End()+unit-1)/unit*unit, size)
-			if e.Zero || from >= to {
-				continue
-			}
-			end = to
-			if !yield(disk.Extent{Off: from, Len: to - from}, nil) {
-				return
-			}
-		}
-	}
 }
 
 // incoming is an import under way.
@@ -365,6 +345,11 @@ func (in *incoming) progress(part float64) {
 	}
 }
 
+// tooLarge is an image of a disk that is larger than the one that is there.
+func (in *incoming) tooLarge(size int64) error {
+	return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(size, 10))
+}
+
 // refuse is an image that is not one, or one that was cut off. That its client has gone
 // is no fault of it.
 func refuse(err error) error {
@@ -372,8 +357,10 @@ func refuse(err error) error {
 	switch {
 	case errors.As(err, &known):
 		return known
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, archive.ErrShort):
 		return api.ErrVDIIOError("the stream was cut off")
+	case errors.Is(err, xva.ErrChecksum):
+		return api.ErrImportErrorSomeChecksumsFailed()
 	}
 	return api.ErrImportError(err.Error())
 }

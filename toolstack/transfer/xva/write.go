@@ -31,6 +31,23 @@ type Writer struct {
 
 // NewWriter writes ova.xml.
 func NewWriter(out io.Writer, c Compression, xml []byte) (*Writer, error) {
+	w, err := newWriter(out, c)
+	if err != nil {
+		return nil, err
+	}
+	return w, w.member(xmlName, xml)
+}
+
+// NewDiskWriter begins an archive of one disk without a description.
+func NewDiskWriter(out io.Writer, folder string, size int64) (*Writer, error) {
+	w, err := newWriter(out, None)
+	if err != nil {
+		return nil, err
+	}
+	return w, w.Disk(folder, size)
+}
+
+func newWriter(out io.Writer, c Compression) (*Writer, error) {
 	w := &Writer{gate: &gate{out: out}}
 	switch c {
 	case None:
@@ -49,7 +66,7 @@ func NewWriter(out io.Writer, c Compression, xml []byte) (*Writer, error) {
 		out = w.pack
 	}
 	w.tar = tar.NewWriter(out)
-	return w, w.member(xmlName, xml)
+	return w, nil
 }
 
 // gate keeps packers, which write behind, from what they write to when that is over.
@@ -119,6 +136,18 @@ func (w *Writer) Chunk(offset int64, data []byte) error {
 		return nil
 	}
 	return w.put(number, data)
+}
+
+// Run writes chunks that follow each other.
+func (w *Writer) Run(offset int64, data []byte) error {
+	for len(data) > 0 {
+		n := min(len(data), ChunkSize)
+		if err := w.Chunk(offset, data[:n]); err != nil {
+			return err
+		}
+		offset, data = offset+ChunkSize, data[n:]
+	}
+	return nil
 }
 
 func (w *Writer) put(number int64, data []byte) error {

@@ -2,15 +2,14 @@
 // tar of ova.xml, then for each disk a folder Ref:N of chunks of 1 MiB, numbered from
 // 0, each followed by its checksum. A chunk that is all zero is left out, but for a
 // disk's first and last one. The whole may be packed with gzip or zstd, which a reader
-// sees by itself.
+// sees by itself. A single disk may travel in one folder without ova.xml.
 //
 // This package knows archives, not what ova.xml says: which disks there are and how
 // large they may be is told to the Reader once the caller has read it. Until a chunk's
 // checksum was compared none of it is handed out.
 //
-// What is kept: nothing a name, a size or a checksum claims is believed. Only regular
-// members with expected names in ascending order pass, none larger than a chunk, no
-// sparse ones, whose bytes are not in the archive; a disk ends with its last chunk, so
+// What is kept: nothing a name, a size or a checksum claims is believed. Only members
+// with expected names in ascending order pass, none larger than a chunk; a disk ends with its last chunk, so
 // that one which was cut off is not taken for whole; memory is bounded by ova.xml's
 // limit, a chunk and the packer's window; what inflates to more than the disks it
 // belongs to ends there.
@@ -21,12 +20,13 @@ package xva
 import (
 	"crypto/sha1"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
+
+	"cairn/toolstack/transfer/archive"
 )
 
 const (
@@ -41,9 +41,11 @@ const (
 // ErrFormat is what is not such an archive, or one that contradicts itself; the others
 // are kinds of it.
 var (
-	ErrFormat   = errors.New("not an XVA that can be read")
-	ErrShort    = fmt.Errorf("%w: it ends too early", ErrFormat)
+	ErrFormat   = archive.ErrFormat
+	ErrShort    = archive.ErrShort
 	ErrChecksum = fmt.Errorf("%w: a checksum is wrong", ErrFormat)
+	// ErrTooLarge is a disk without a description that does not fit.
+	ErrTooLarge = fmt.Errorf("%w: more than the disk", ErrFormat)
 )
 
 // UnexpectedError is an archive that begins with something else than ova.xml; it is an
@@ -61,9 +63,7 @@ func (e *UnexpectedError) Expected() string { return xmlName }
 // Unwrap makes it an ErrFormat.
 func (e *UnexpectedError) Unwrap() error { return ErrFormat }
 
-func malformed(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))
-}
+var malformed = archive.Malformed
 
 // Suffixes of checksums: today's, and that of archives before 2020.
 const (

@@ -36,7 +36,7 @@ func disk() []byte {
 	return b
 }
 
-func archive(t testing.TB, c Compression, disks ...string) []byte {
+func packed(t testing.TB, c Compression, disks ...string) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w, err := NewWriter(&out, c, []byte("<value/>"))
@@ -80,12 +80,12 @@ var two = map[string]int64{"Ref:3": size, "Ref:4": size}
 
 func TestRoundTrip(t *testing.T) {
 	for _, c := range []Compression{None, Gzip, Zstd} {
-		disks, xml, err := read(archive(t, c, "Ref:3", "Ref:4"), two)
+		disks, xml, err := read(packed(t, c, "Ref:3", "Ref:4"), two)
 		if err != nil || xml != "<value/>" || len(disks) != 2 || !bytes.Equal(disks["Ref:3"], disk()) || !bytes.Equal(disks["Ref:4"], disk()) {
 			t.Errorf("%q: %q, %d disks, %v", c, xml, len(disks), err)
 		}
 	}
-	if disks, _, err := read(archive(t, None), nil); err != nil || len(disks) != 0 {
+	if disks, _, err := read(packed(t, None), nil); err != nil || len(disks) != 0 {
 		t.Errorf("no disks: %v, %v", disks, err)
 	}
 }
@@ -94,7 +94,7 @@ func TestRoundTrip(t *testing.T) {
 // they hold something, an empty one where there was silence.
 func TestNames(t *testing.T) {
 	var names []string
-	r := tar.NewReader(bytes.NewReader(archive(t, None, "Ref:3")))
+	r := tar.NewReader(bytes.NewReader(packed(t, None, "Ref:3")))
 	for {
 		h, err := r.Next()
 		if err != nil {
@@ -184,7 +184,7 @@ func TestHostile(t *testing.T) {
 		"disk twice": with(chunk("Ref:3/00000000", whole), chunk("Ref:4/00000000", whole), chunk("Ref:3/00000001", whole)),
 		"link":       with([]member{{name: "Ref:3/00000000", kind: tar.TypeSymlink}}), "device": with([]member{{name: "Ref:3/00000000", kind: tar.TypeBlock}}),
 		"half": with(chunk("Ref:3/00000000", whole))[:ChunkSize/2], "bomb": bomb.Bytes(), "no last chunk": with(chunk("Ref:3/00000000", whole)), "no last chunk of the first": with(chunk("Ref:3/00000000", whole), chunk("Ref:4/00000000", whole)),
-		"alive only": with(chunk("Ref:3/00000000", "")), "half of zstd": archive(t, Zstd, "Ref:3")[:3000], "half of gzip": gz.Bytes()[:gz.Len()/2],
+		"alive only": with(chunk("Ref:3/00000000", "")), "half of zstd": packed(t, Zstd, "Ref:3")[:3000], "half of gzip": gz.Bytes()[:gz.Len()/2],
 	} {
 		if _, _, err := read(b, two); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %v", name, err)
@@ -220,7 +220,7 @@ func TestRefusedToWrite(t *testing.T) {
 func TestSourceFails(t *testing.T) {
 	boom := errors.New("boom")
 	for _, c := range []Compression{None, Gzip, Zstd} {
-		b := archive(t, c, "Ref:3")
+		b := packed(t, c, "Ref:3")
 		for _, at := range []int{0, 3, 700, len(b) / 2} {
 			r, err := NewReader(io.MultiReader(bytes.NewReader(b[:at]), iotest.ErrReader(boom)))
 			if err == nil {
@@ -308,6 +308,29 @@ func FuzzReader(f *testing.F) {
 					t.Fatal("more chunks than there are")
 				}
 			}
+		}
+		if !errors.Is(err, io.EOF) && !errors.Is(err, ErrFormat) {
+			t.Error(err)
+		}
+	})
+}
+
+func FuzzDiskReader(f *testing.F) {
+	var out bytes.Buffer
+	w, err := NewDiskWriter(&out, "vdi", 700)
+	must(f, err)
+	must(f, w.Run(0, bytes.Repeat([]byte("vdi"), 234)[:700]))
+	must(f, w.Close())
+	f.Add(out.Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := NewDiskReader(bytes.NewReader(b), 3*ChunkSize)
+		next := int64(0)
+		for err == nil {
+			var c Chunk
+			if c, err = r.Next(); err == nil && (c.Offset < next || c.Offset+int64(len(c.Data)) > 3*ChunkSize) {
+				t.Fatalf("%d bytes at %d after %d", len(c.Data), c.Offset, next)
+			}
+			next = c.Offset + int64(len(c.Data))
 		}
 		if !errors.Is(err, io.EOF) && !errors.Is(err, ErrFormat) {
 			t.Error(err)
