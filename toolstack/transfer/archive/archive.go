@@ -37,7 +37,21 @@ const (
 var (
 	ErrFormat = errors.New("not an archive that can be read")
 	ErrShort  = fmt.Errorf("%w: it ends too early", ErrFormat)
+	// ErrChecksum is one that says so itself.
+	ErrChecksum = fmt.Errorf("%w: a checksum is wrong", ErrFormat)
 )
+
+// UnexpectedError is an archive that begins with another member than it should; it is
+// an ErrFormat, too.
+type UnexpectedError struct{ Want, Found string }
+
+// Error implements error.
+func (e *UnexpectedError) Error() string {
+	return fmt.Sprintf("%v: it begins with %.80q", ErrFormat, e.Found)
+}
+
+// Unwrap makes it an ErrFormat.
+func (e *UnexpectedError) Unwrap() error { return ErrFormat }
 
 // Malformed is an ErrFormat that says what is wrong.
 func Malformed(format string, args ...any) error {

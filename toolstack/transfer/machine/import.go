@@ -9,6 +9,7 @@ import (
 	"cairn/toolstack/db"
 	"cairn/toolstack/network"
 	"cairn/toolstack/storage"
+	"cairn/toolstack/transfer/archive"
 	"cairn/toolstack/transfer/ova"
 	"cairn/toolstack/transfer/plan"
 	"cairn/toolstack/transfer/xva"
@@ -151,12 +152,12 @@ func before(tx *db.Tx, p *plan.Plan, disks []api.VDIRef) error {
 // refusal is the error a client gets for what is wrong with an archive.
 func refusal(err error) error {
 	var known *api.Error
-	var other *xva.UnexpectedError
+	var other *archive.UnexpectedError
 	switch {
 	case errors.As(err, &known):
 		return err
 	case errors.As(err, &other):
-		return api.ErrImportErrorUnexpectedFile(other.Expected(), clip(other.Found))
+		return api.ErrImportErrorUnexpectedFile(other.Want, clip(other.Found))
 	case errors.Is(err, xva.ErrChecksum):
 		return api.ErrImportErrorSomeChecksumsFailed()
 	case errors.Is(err, xva.ErrShort):

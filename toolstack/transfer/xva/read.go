@@ -65,7 +65,7 @@ func (v *Reader) readXML() error {
 	}
 	switch {
 	case h.Name != xmlName:
-		return &UnexpectedError{h.Name}
+		return &archive.UnexpectedError{Want: xmlName, Found: h.Name}
 	case h.Size > MaxXML:
 		return malformed("%s has %d bytes", xmlName, h.Size)
 	}

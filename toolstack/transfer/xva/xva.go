@@ -43,25 +43,10 @@ const (
 var (
 	ErrFormat   = archive.ErrFormat
 	ErrShort    = archive.ErrShort
-	ErrChecksum = fmt.Errorf("%w: a checksum is wrong", ErrFormat)
+	ErrChecksum = archive.ErrChecksum
 	// ErrTooLarge is a disk without a description that does not fit.
 	ErrTooLarge = fmt.Errorf("%w: more than the disk", ErrFormat)
 )
-
-// UnexpectedError is an archive that begins with something else than ova.xml; it is an
-// ErrFormat, too.
-type UnexpectedError struct{ Found string }
-
-// Error implements error.
-func (e *UnexpectedError) Error() string {
-	return fmt.Sprintf("%v: it begins with %.80q", ErrFormat, e.Found)
-}
-
-// Expected is what it should begin with.
-func (e *UnexpectedError) Expected() string { return xmlName }
-
-// Unwrap makes it an ErrFormat.
-func (e *UnexpectedError) Unwrap() error { return ErrFormat }
 
 var malformed = archive.Malformed
 

@@ -1,0 +1,299 @@
+package ovf
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha1"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cairn/toolstack/transfer/archive"
+	"cairn/toolstack/transfer/vhd"
+	"cairn/toolstack/transfer/vmdk"
+)
+
+const capacity = 3<<20 + 512
+
+// content is a disk's: full, sparse or empty.
+func content(kind string) []byte {
+	b, r := make([]byte, capacity), rand.NewChaCha8([32]byte{7})
+	switch kind {
+	case "full":
+		r.Read(b)
+	case "sparse":
+		r.Read(b[1<<20 : 1<<20+700])
+		r.Read(b[capacity-100:])
+	}
+	return b
+}
+
+// written writes a disk down in a format.
+func written(t testing.TB, f Format, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	switch f {
+	case Raw:
+		return b
+	case VMDK:
+		w, err := vmdk.NewWriter(&out, int64(len(b)), 1)
+		must(t, err)
+		must(t, errors.Join(w.Run(0, b), w.Close()))
+	case VHD:
+		var blocks []int64
+		for n := range (int64(len(b)) + vhd.BlockSize - 1) / vhd.BlockSize {
+			blocks = append(blocks, n)
+		}
+		w, err := vhd.NewWriter(&out, vhd.Info{Kind: vhd.Dynamic, Size: int64(len(b)), Made: time.Unix(1<<30, 0)}, blocks)
+		must(t, err)
+		for _, n := range blocks {
+			must(t, w.Block(n, b[n*vhd.BlockSize:min(int64(len(b)), (n+1)*vhd.BlockSize)], nil))
+		}
+		must(t, w.Close())
+	}
+	return out.Bytes()
+}
+
+type member struct {
+	name string
+	body []byte
+}
+
+func pack(t testing.TB, members ...member) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, m := range members {
+		must(t, w.WriteHeader(&tar.Header{Name: m.name, Size: int64(len(m.body)), Mode: 0o600, Typeflag: tar.TypeReg}))
+		_, err := w.Write(m.body)
+		must(t, err)
+	}
+	must(t, w.Close())
+	return out.Bytes()
+}
+
+// descriptor is one of disks of one size in files, and of one disk without any.
+func descriptor(names ...string) member {
+	var files, disks, drives string
+	for n, name := range names {
+		files += fmt.Sprintf(`<File ovf:id="f%d" ovf:href="%s"/>`, n, name)
+		disks += fmt.Sprintf(`<Disk ovf:diskId="d%d" ovf:fileRef="f%d" ovf:capacity="%d"/>`, n, n, capacity)
+		drives += hardwareOf(typeDisk, fmt.Sprintf(`<rasd:HostResource>ovf:/disk/d%d</rasd:HostResource>`, n))
+	}
+	disks += `<Disk ovf:diskId="blank" ovf:capacity="4096"/>`
+	return member{"x.ovf", []byte(describing(files, disks, drives))}
+}
+
+// sums is a manifest as somebody writes it.
+func sums(form string, members ...member) member {
+	var b strings.Builder
+	for _, m := range members {
+		switch {
+		case strings.HasPrefix(form, "SHA1"):
+			s := sha1.Sum(m.body)
+			fmt.Fprintf(&b, form, m.name, hex.EncodeToString(s[:]))
+		case strings.HasPrefix(form, "SHA512"):
+			s := sha512.Sum512(m.body)
+			fmt.Fprintf(&b, form, m.name, strings.ToUpper(hex.EncodeToString(s[:])))
+		default:
+			d := (&manifest{}).begin(m.name)
+			d.Write(m.body)
+			fmt.Fprintf(&b, form, m.name, hex.EncodeToString(d["SHA256"].Sum(nil)))
+		}
+	}
+	return member{"x.mf", []byte(b.String())}
+}
+
+const sha256Line = "SHA256(%s)= %s\n"
+
+// read returns the disks of an archive, and the order in which they began.
+func read(b []byte, wanted ...string) (disks map[string][]byte, order []string, err error) {
+	a, err := archive.Open(bytes.NewReader(b))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer a.Close()
+	v, err := From(a)
+	if err != nil {
+		return nil, nil, err
+	}
+	sizes := map[string]int64{}
+	for _, id := range wanted {
+		sizes[id] = 0
+	}
+	v.Expect(sizes)
+	disks = map[string][]byte{}
+	for {
+		c, err := v.Next()
+		if errors.Is(err, io.EOF) {
+			return disks, order, nil
+		}
+		if err != nil {
+			return disks, order, err
+		}
+		if disks[c.Disk] == nil {
+			disk, ok := v.Descriptor().Find(c.Disk)
+			if !ok || disk.Capacity > 1<<24 {
+				return disks, order, errors.New("a disk that nobody can want")
+			}
+			disks[c.Disk], order = make([]byte, disk.Capacity), append(order, c.Disk)
+		}
+		if c.Offset < 0 || c.Offset+int64(len(c.Data)) > int64(len(disks[c.Disk])) {
+			return disks, order, fmt.Errorf("%d bytes at %d", len(c.Data), c.Offset)
+		}
+		copy(disks[c.Disk][c.Offset:], c.Data)
+	}
+}
+
+var all = []string{"d0", "d1", "d2", "blank"}
+
+// TestFormats reads each kind of disk in each kind of image.
+func TestFormats(t *testing.T) {
+	for _, kind := range []string{"full", "sparse", "empty"} {
+		b := content(kind)
+		d := descriptor("a.vmdk", "b.vhd", "c.raw")
+		files := []member{d, {"a.vmdk", written(t, VMDK, b)}, {"b.vhd", written(t, VHD, b)}, {"c.raw", bytes.TrimRight(b, "\x00")}}
+		disks, order, err := read(pack(t, append(files, sums(sha256Line, files...))...), all...)
+		if err != nil || !slices.Equal(order, all) || len(disks["blank"]) != 4096 {
+			t.Errorf("%s: %v, %v", kind, order, err)
+		}
+		for _, id := range all[:3] {
+			if !bytes.Equal(disks[id], b) {
+				t.Errorf("%s: the disk %s reads as something else", kind, id)
+			}
+		}
+		disks, order, err = read(pack(t, files...), "d1")
+		if err != nil || !slices.Equal(order, []string{"d1"}) || !bytes.Equal(disks["d1"], b) {
+			t.Errorf("%s: the one that is wanted: %v, %v", kind, order, err)
+		}
+	}
+}
+
+// TestOrders: only the descriptor is always in front.
+func TestOrders(t *testing.T) {
+	d, b := descriptor("a.raw", "b.raw"), content("sparse")
+	first, second := member{"a.raw", b}, member{"b.raw", b[:1<<20]}
+	other := member{"x.cert", []byte("-----BEGIN")}
+	for _, form := range []string{sha256Line, "SHA1 (%s) = %s\r\n", "SHA1(%s)=%s\n\n", "SHA512(%s)= %s\n"} {
+		mf := sums(form, d, first, second, other)
+		for _, members := range [][]member{
+			{d, mf, other, first, second}, {d, mf, second, other, first}, {d, second, mf, first, other}, {d, second, first, other, mf}, {{"./x.ovf", d.body}, mf, first, {"./b.raw", second.body}, other},
+		} {
+			at := slices.IndexFunc(members, func(m member) bool { return m.name == "x.mf" })
+			_, order, err := read(pack(t, members...), "d0", "d1")
+			if late := strings.HasPrefix(form, "SHA512") && at > 0; late {
+				if !errors.Is(err, archive.ErrFormat) || errors.Is(err, archive.ErrChecksum) {
+					t.Errorf("%q: a manifest that comes too late: %v", form, err)
+				}
+				continue
+			}
+			if err != nil || len(order) != 2 {
+				t.Errorf("%q, the manifest is member %d: %v, %v", form, at, order, err)
+			}
+		}
+	}
+}
+
+// TestDigests: one bit anywhere is told, wherever the manifest stands.
+func TestDigests(t *testing.T) {
+	d := descriptor("a.raw", "b.raw")
+	files := []member{d, {"a.raw", content("full")}, {"b.raw", content("full")}, {"x.cert", []byte("y")}}
+	for _, form := range []string{sha256Line, "SHA1(%s)= %s\n"} {
+		mf := sums(form, files...)
+		for at := range files {
+			spoilt := slices.Clone(files)
+			spoilt[at].body = bytes.Clone(spoilt[at].body)
+			end := len(spoilt[at].body) - 1
+			spoilt[at].body[end] ^= 1
+			if at == 0 {
+				spoilt[at].body = append(bytes.Clone(d.body), '\n')
+			}
+			for _, members := range [][]member{append(slices.Clone(spoilt), mf), slices.Insert(slices.Clone(spoilt), 1, mf)} {
+				if _, _, err := read(pack(t, members...), "d0", "d1"); !errors.Is(err, archive.ErrChecksum) {
+					t.Errorf("%s is spoilt: %v", files[at].name, err)
+				}
+			}
+		}
+	}
+}
+
+// TestWritten: what is written is what is read, as long as was said.
+func TestWritten(t *testing.T) {
+	d, vmdk := descriptor("a.vmdk"), written(t, VMDK, content("sparse"))
+	var out bytes.Buffer
+	w, err := NewWriter(&out, d.name, d.body)
+	must(t, err)
+	must(t, w.Begin("a.vmdk", int64(len(vmdk))))
+	_, err = w.Write(vmdk)
+	must(t, errors.Join(err, w.Close("x.mf")))
+	if want := Length(File{Name: d.name, Size: int64(len(d.body))}, File{Name: "a.vmdk", Size: int64(len(vmdk))}); int64(out.Len()) != want {
+		t.Errorf("%d bytes, %d were said", out.Len(), want)
+	}
+	disks, _, err := read(out.Bytes(), "d0")
+	if err != nil || !bytes.Equal(disks["d0"], content("sparse")) {
+		t.Error(err)
+	}
+	in := tar.NewReader(&out)
+	for _, want := range []string{"x.ovf", "a.vmdk", "x.mf"} {
+		if h, err := in.Next(); err != nil || h.Name != want || h.Format != tar.FormatUSTAR {
+			t.Errorf("%+v, %v", h, err)
+		}
+	}
+	if h := header("a", 1<<40); h.Format != tar.FormatGNU {
+		t.Error("a TiB in the tar of POSIX")
+	}
+	out.Reset()
+	w, err = NewWriter(&out, d.name, d.body)
+	must(t, err)
+	must(t, w.Begin("a.vmdk", 3))
+	if _, err := w.Write([]byte("four")); err == nil {
+		t.Error("more than was said is written")
+	}
+}
+
+func FuzzReader(f *testing.F) {
+	d, vhdOf := descriptor("a.vmdk", "b.vhd", "c.raw"), written(f, VHD, content("empty")[:4096])
+	files := []member{d, {"a.vmdk", written(f, VMDK, content("sparse"))}, {"b.vhd", vhdOf}, {"c.raw", []byte("raw")}, {"x.cert", nil}}
+	mf := sums(sha256Line, files...)
+	f.Add(pack(f, append(files, mf)...))
+	f.Add(pack(f, slices.Insert(slices.Clone(files), 1, mf)...))
+	f.Add(pack(f, d, member{"c.raw", []byte("raw")}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := archive.Open(bytes.NewReader(b))
+		if err == nil {
+			defer a.Close()
+			var v *Reader
+			if v, err = From(a); err == nil {
+				err = drain(t, v)
+			}
+		}
+		if !errors.Is(err, io.EOF) && !errors.Is(err, archive.ErrFormat) {
+			t.Error(err)
+		}
+	})
+}
+
+// drain reads all there is, and looks whether it lies in its disk.
+func drain(t *testing.T, v *Reader) error {
+	sizes := map[string]int64{}
+	for _, disk := range v.Descriptor().Disks {
+		sizes[disk.ID] = disk.Capacity
+	}
+	v.Expect(sizes)
+	for {
+		c, err := v.Next()
+		if err != nil {
+			return err
+		}
+		if size, ok := sizes[c.Disk]; !ok || c.Offset < 0 || c.Offset+int64(len(c.Data)) > size {
+			t.Fatalf("%d bytes at %d of %q", len(c.Data), c.Offset, c.Disk)
+		}
+	}
+}
