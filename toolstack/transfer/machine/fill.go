@@ -7,9 +7,9 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/storage"
+	"cairn/toolstack/transfer/archive"
 	"cairn/toolstack/transfer/disk"
 	"cairn/toolstack/transfer/plan"
-	"cairn/toolstack/transfer/xva"
 )
 
 // filler makes the disks of a plan as their bytes come.
@@ -29,7 +29,7 @@ type filler struct {
 
 // fill reads all there is. A disk exists from its first bytes on, so a description of
 // thousands makes none.
-func (f *filler) fill(ctx context.Context, r *xva.Reader) (err error) {
+func (f *filler) fill(ctx context.Context, r contents) (err error) {
 	for i, d := range f.p.Disks {
 		f.places[d.ID] = i
 	}
@@ -60,13 +60,13 @@ func (f *filler) fill(ctx context.Context, r *xva.Reader) (err error) {
 	}
 	for _, ref := range f.made {
 		if ref.IsNull() {
-			return xva.ErrShort
+			return archive.ErrShort
 		}
 	}
 	return nil
 }
 
-func (f *filler) chunk(ctx context.Context, c xva.Chunk) error {
+func (f *filler) chunk(ctx context.Context, c archive.Chunk) error {
 	if c.Disk != f.folder {
 		if err := f.next(ctx, c.Disk); err != nil {
 			return err

@@ -30,6 +30,13 @@ func (m *Manager) serveExport(w http.ResponseWriter, r *wire.Request) error {
 	if err == nil {
 		err = truths(q, map[string]*bool{"preserve_power_state": &s.memory, "include_snapshots": &s.snapshots})
 	}
+	format, ferr := formatOf(q)
+	if err == nil {
+		err = ferr
+	}
+	if err == nil && format == formatOVA {
+		err = onlyXVA(q, pack, s)
+	}
 	if err != nil {
 		return err
 	}
@@ -50,6 +57,9 @@ func (m *Manager) serveExport(w http.ResponseWriter, r *wire.Request) error {
 		if err := m.here(d.vdi.SR); err != nil {
 			return err
 		}
+	}
+	if format == formatOVA {
+		return m.sendOVA(w, r, c)
 	}
 	return m.send(w, r, c, pack)
 }
@@ -130,7 +140,11 @@ func (m *Manager) serveExportMetadata(w http.ResponseWriter, r *wire.Request) er
 func (m *Manager) serveImport(w http.ResponseWriter, r *wire.Request) error {
 	q := r.URL.Query()
 	o := order{progress: api.Sparingly(r.Task)}
-	if err := truths(q, map[string]*bool{"restore": &o.Restore, "force": &o.Force}); err != nil {
+	err := truths(q, map[string]*bool{"restore": &o.Restore, "force": &o.Force})
+	if err == nil {
+		o.format, err = formatOf(q)
+	}
+	if err != nil {
 		return err
 	}
 	if text := first(q, "sr_id", "sr_uuid", "sr"); text != "" && text != api.NullRef {

@@ -12,13 +12,13 @@ import (
 	"cairn/toolstack/transfer/archive"
 	"cairn/toolstack/transfer/ova"
 	"cairn/toolstack/transfer/plan"
-	"cairn/toolstack/transfer/xva"
 	"cairn/toolstack/vm"
 )
 
 // order is an import as it was asked for.
 type order struct {
 	plan.Options
+	format   string // "" where the archive is to tell
 	dryRun   bool
 	progress func(float64)
 }
@@ -38,12 +38,12 @@ func (m *Manager) receive(ctx context.Context, in io.Reader, o order) ([]api.VMR
 }
 
 func (m *Manager) take(ctx context.Context, in io.Reader, o order) ([]api.VMRef, error) {
-	r, err := xva.NewReader(in)
+	a, err := archive.Open(in)
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	doc, err := ova.Parse(r.XML())
+	defer a.Close()
+	r, doc, err := m.open(a, o)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (m *Manager) take(ctx context.Context, in io.Reader, o order) ([]api.VMRef,
 }
 
 // disks are those of a plan, by their places in it: made now, or here already.
-func (m *Manager) disks(ctx context.Context, r *xva.Reader, p *plan.Plan, o order) ([]api.VDIRef, error) {
+func (m *Manager) disks(ctx context.Context, r contents, p *plan.Plan, o order) ([]api.VDIRef, error) {
 	refs := make([]api.VDIRef, len(p.Disks))
 	if o.Metadata {
 		for i, d := range p.Disks {
@@ -158,11 +158,11 @@ func refusal(err error) error {
 		return err
 	case errors.As(err, &other):
 		return api.ErrImportErrorUnexpectedFile(other.Want, clip(other.Found))
-	case errors.Is(err, xva.ErrChecksum):
+	case errors.Is(err, archive.ErrChecksum):
 		return api.ErrImportErrorSomeChecksumsFailed()
-	case errors.Is(err, xva.ErrShort):
+	case errors.Is(err, archive.ErrShort):
 		return api.ErrImportErrorPrematureEof()
-	case errors.Is(err, xva.ErrFormat), errors.Is(err, ova.ErrFormat):
+	case errors.Is(err, archive.ErrFormat), errors.Is(err, ova.ErrFormat):
 		return api.ErrImportError(err.Error())
 	}
 	return err

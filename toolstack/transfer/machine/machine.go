@@ -1,5 +1,5 @@
-// Package machine lets VMs leave and arrive with their disks, as archives (package xva)
-// over HTTP: the streams /export, /import, /export_metadata and /import_metadata, and
+// Package machine lets VMs leave and arrive with their disks, as archives (packages xva
+// and ovf) over HTTP: the streams /export, /import, /export_metadata and /import_metadata, and
 // the message VM.import.
 //
 // An import makes disks while their bytes come and rows when all has come: the VMs, their
