@@ -32,7 +32,7 @@ func open(d Disk, r io.Reader, length int64) (image, error) {
 		switch {
 		case err != nil:
 		case v.Info().Kind == vhd.Differencing:
-			err = archive.Malformed("it is based on another image")
+			err = errBased
 		case v.Info().Size > d.Capacity:
 			err = errTooLarge
 		}
@@ -44,18 +44,20 @@ func open(d Disk, r io.Reader, length int64) (image, error) {
 	return &raw{Disk: d, r: r, buf: make([]byte, piece)}, nil
 }
 
-// errTooLarge is an image that does not fit what is described.
-var errTooLarge = archive.Malformed("it is larger than is said")
+// What is wrong with images that are whole.
+var (
+	errTooLarge = errors.New("it is larger than is said")
+	errBased    = errors.New("it is based on another image")
+)
 
 // wrong is an error of an image as one of the archive.
 func (v *Reader) wrong(err error) error {
-	switch {
-	case errors.Is(err, vmdk.ErrTooLarge):
-		err = errTooLarge
-	case !errors.Is(err, vmdk.ErrFormat) && !errors.Is(err, vhd.ErrFormat) && !errors.Is(err, errTooLarge):
-		return err
+	for _, of := range []error{vmdk.ErrTooLarge, vmdk.ErrFormat, vhd.ErrFormat, errTooLarge, errBased} {
+		if errors.Is(err, of) {
+			return archive.Malformed("%.80q: %v", v.name, err)
+		}
 	}
-	return archive.Malformed("%.80q: %v", v.name, err)
+	return err
 }
 
 // sparse is a VMDK.
