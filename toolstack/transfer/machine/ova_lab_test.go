@@ -1,0 +1,64 @@
+//go:build lab
+
+package machine_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"cairn/image/debian"
+	"cairn/toolstack/api"
+	"cairn/toolstack/db"
+	"cairn/toolstack/storage"
+)
+
+// TestRealOVA has QEMU read the images of an OVA that is written here, and takes one with
+// images that QEMU has written.
+func TestRealOVA(t *testing.T) {
+	tree, err := debian.Open(t.Context(), debian.Config{})
+	must(t, err)
+	dir := t.TempDir()
+	qemu := func(args ...string) {
+		t.Helper()
+		if out, err := tree.Command(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
+			t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
+		}
+	}
+	r := newRig(t)
+	from, vdis := r.insert("web", nil)
+	r.full(vdis[0])
+	big, err := r.disks.Create(t.Context(), storage.CreateSpec{SR: r.sr, Size: 300 * mib, Name: "big"})
+	must(t, err)
+	must(t, second(r.disks.memory(big).WriteAt([]byte("here"), 290*mib+5)))
+	vdis = append(vdis, big)
+	r.update(func(tx *db.Tx) {
+		v := api.NewVBD()
+		v.UUID, v.VM, v.VDI, v.Userdevice, v.Type, v.Mode = api.NewUUID(), from, big, "7", api.VBDTypeDisk, api.VBDModeRW
+		db.Insert(tx, v)
+	})
+	members := unpack(t, r.ova(from))
+	if len(members) != 5 {
+		t.Fatalf("%d members", len(members))
+	}
+	theirs := members[:1:1]
+	theirs[0].edit = nil
+	for n, vdi := range vdis {
+		image, raw := filepath.Join(dir, fmt.Sprint(n, ".vmdk")), filepath.Join(dir, fmt.Sprint(n, ".raw"))
+		must(t, os.WriteFile(image, members[n+1].body, 0o600))
+		qemu("convert", "-f", "vmdk", "-O", "raw", image, raw)
+		got, err := os.ReadFile(raw)
+		must(t, err)
+		if !bytes.Equal(got, r.disks.memory(vdi).Bytes()) {
+			t.Errorf("QEMU reads disk %d as something else", n)
+		}
+		qemu("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, image)
+		text, err := os.ReadFile(image)
+		must(t, err)
+		theirs = append(theirs, member{name: members[n+1].name, body: text})
+		theirs[0].body = bytes.Replace(theirs[0].body, fmt.Appendf(nil, `ovf:size="%d"`, len(members[n+1].body)), fmt.Appendf(nil, `ovf:size="%d"`, len(text)), 1)
+	}
+	r.same(vdis, r.vdis(r.mustImport("", pack(theirs...))))
+}
