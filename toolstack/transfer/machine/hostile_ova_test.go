@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"cairn/golden"
+	"cairn/toolstack/api"
 )
 
 // envelope is a descriptor of one VM with one drive for each of its disks.
@@ -159,10 +160,12 @@ func TestOVABombEnds(t *testing.T) {
 func TestOVARefusedRequests(t *testing.T) {
 	r := newRig(t)
 	from, _ := r.insert("web", nil)
+	running, _ := r.insert("busy", func(vm *api.VM) { vm.PowerState = api.VMPowerStateRunning })
 	asOVA, asXVA := r.ova(from), r.get("/export?format=xva&ref="+string(from))
 	before := r.state()
 	for query, want := range map[string]string{
 		"format=zip": "INVALID_VALUE [format zip]", "format=ova&use_compression=zstd": "INVALID_VALUE [use_compression zstd]",
+		"format=ova&ref=" + string(running): "VM_BAD_POWER_STATE [" + string(running) + " halted; suspended running]", "format=ova&ref=OpaqueRef:none": "HANDLE_INVALID [VM OpaqueRef:none]",
 		"format=ova&include_snapshots=true": "INVALID_VALUE [include_snapshots true]", "format=ova&preserve_power_state=true": "INVALID_VALUE [preserve_power_state true]",
 	} {
 		var task string
