@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"cairn/ci/bench/figure"
 )
 
 // config is the command line.
@@ -49,7 +51,7 @@ func run(ctx context.Context, cfg config) error {
 		cfg.Sizes = sizes{1000, 4000}
 	}
 	begin := time.Now()
-	r := report{Load: [2]string{load(), ""}}
+	r := report{Load: [2]string{figure.Load(), ""}}
 	program, err := build(ctx, cfg)
 	if err != nil {
 		return err
@@ -67,7 +69,7 @@ func run(ctx context.Context, cfg config) error {
 			return fmt.Errorf("libvirt: %w", err)
 		}
 	}
-	r.Load[1], r.Took, r.CPUs = load(), time.Since(begin), runtime.NumCPU()
+	r.Load[1], r.Took, r.CPUs = figure.Load(), time.Since(begin), runtime.NumCPU()
 	return r.publish(cfg.Doc)
 }
 
@@ -126,13 +128,3 @@ func measure(ctx context.Context, cfg config, program string, n int) (m measured
 }
 
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench-api: "+format+"\n", args...) }
-
-// load is the machine's load over the last minute.
-func load() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "?"
-	}
-	first, _, _ := strings.Cut(string(b), " ")
-	return first
-}

@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
+	"cairn/ci/bench/figure"
 	"cairn/ci/lab"
 	"cairn/ci/lab/demo"
 	"cairn/image/debian"
@@ -53,7 +53,7 @@ func run(ctx context.Context, cfg config) error {
 	}
 	defer os.RemoveAll(work)
 	var r report
-	r.Load[0] = load()
+	r.Load[0] = figure.Load()
 	for round := range cfg.Rounds {
 		for _, side := range []struct {
 			name string
@@ -66,10 +66,10 @@ func run(ctx context.Context, cfg config) error {
 			}
 			*side.to = append(*side.to, s)
 			fmt.Fprintf(os.Stderr, "bench-boot: round %d %-6s ready after %.1f s, %d MiB in use, load %s\n",
-				round+1, side.name, s.Ready, s.UsedKiB>>10, load())
+				round+1, side.name, s.Ready, s.UsedKiB>>10, figure.Load())
 		}
 	}
-	r.Load[1], r.Took = load(), time.Since(begin)
+	r.Load[1], r.Took = figure.Load(), time.Since(begin)
 	if r.PXEBytes, err = pxeBytes(cfg.Image); err != nil {
 		return err
 	}
@@ -206,14 +206,4 @@ func pxeBytes(image string) (int64, error) {
 		sum += info.Size()
 	}
 	return sum, nil
-}
-
-// load is the machine's load over the last minute.
-func load() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "?"
-	}
-	first, _, _ := strings.Cut(string(b), " ")
-	return first
 }

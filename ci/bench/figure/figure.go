@@ -1,9 +1,12 @@
-// Package figure reads figures of a benchmark that were taken many times.
+// Package figure reads figures of a benchmark that were taken many times, and says how
+// busy the machine was meanwhile.
 package figure
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,6 +18,16 @@ func At(all []time.Duration, share float64) time.Duration {
 	}
 	sorted := slices.Sorted(slices.Values(all))
 	return sorted[min(len(sorted)-1, int(share*float64(len(sorted))))]
+}
+
+// Load is the machine's over the last minute.
+func Load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "?"
+	}
+	first, _, _ := strings.Cut(string(text), " ")
+	return first
 }
 
 // MS is a time in milliseconds.

@@ -11,6 +11,8 @@ import (
 
 	golibvirt "github.com/digitalocean/go-libvirt"
 
+	"cairn/ci/bench/figure"
+	"cairn/ci/bench/host"
 	"cairn/image/debian"
 )
 
@@ -28,37 +30,31 @@ const (
 
 func run(ctx context.Context, cfg config) error {
 	begin := time.Now()
-	r := &report{Rounds: cfg.Rounds, Load: [2]string{load(), ""}}
+	r := &report{Rounds: cfg.Rounds, Load: [2]string{figure.Load(), ""}}
 	tree, err := debian.Open(ctx, debian.Config{})
 	if err != nil {
 		return err
 	}
-	h, err := startHost(ctx, cfg)
+	h, err := host.Start(ctx, cfg.Go)
 	if err != nil {
 		return err
 	}
-	b := &bench{host: h, tree: tree, report: r}
+	b := &bench{Host: h, tree: tree, report: r}
 	for _, step := range []func(context.Context) error{b.prepare, b.starts, b.layers, b.lists} {
 		if err == nil {
 			err = step(ctx)
 		}
 	}
-	if err := errors.Join(err, h.close()); err != nil {
+	if err := errors.Join(err, h.Close()); err != nil {
 		return err
 	}
-	r.Load[1], r.Took = load(), time.Since(begin)
+	r.Load[1], r.Took = figure.Load(), time.Since(begin)
 	return r.publish(cfg.Doc)
-}
-
-func load() string {
-	text, _ := os.ReadFile("/proc/loadavg")
-	first, _, _ := strings.Cut(string(text), " ")
-	return first
 }
 
 // bench is one run.
 type bench struct {
-	*host
+	*host.Host
 	tree   *debian.Tree
 	report *report
 	sr     string
@@ -67,41 +63,31 @@ type bench struct {
 }
 
 // prepare makes a repository, and a machine with a disk on it.
-func (b *bench) prepare(ctx context.Context) error {
-	own, err := b.first(ctx, "host.get_all")
+func (b *bench) prepare(ctx context.Context) (err error) {
+	if b.sr, err = b.Repository(ctx, "bench"); err != nil {
+		return err
+	}
+	original, err := b.First(ctx, "VM.get_by_name_label", template)
 	if err != nil {
 		return err
 	}
-	config := map[string]string{"location": "/state/sr/bench"}
-	if b.sr, err = b.ref(ctx, "SR.create", own, config, "0", "bench", "", "file", "user", false, map[string]string{}); err != nil {
+	if b.vm, err = b.Ref(ctx, "VM.clone", original, "bench"); err != nil {
 		return err
 	}
-	original, err := b.first(ctx, "VM.get_by_name_label", template)
-	if err != nil {
-		return err
-	}
-	if b.vm, err = b.ref(ctx, "VM.clone", original, "bench"); err != nil {
-		return err
-	}
-	if err := b.api.Call(ctx, "VM.provision", nil, b.vm); err != nil {
+	if err := b.API.Call(ctx, "VM.provision", nil, b.vm); err != nil {
 		return err
 	}
 	if b.vdi, err = b.disk(ctx); err != nil {
 		return err
 	}
-	_, err = b.ref(ctx, "VBD.create", map[string]any{
+	_, err = b.Ref(ctx, "VBD.create", map[string]any{
 		"VM": b.vm, "VDI": b.vdi, "userdevice": "0", "bootable": false, "mode": "RW", "type": "Disk", "unpluggable": true, "empty": false,
 		"other_config": map[string]string{}, "qos_algorithm_type": "", "qos_algorithm_params": map[string]string{},
 	})
 	return err
 }
 
-func (b *bench) disk(ctx context.Context) (string, error) {
-	return b.ref(ctx, "VDI.create", map[string]any{
-		"name_label": "bench", "name_description": "", "SR": b.sr, "virtual_size": fmt.Sprint(int64(diskSize)), "type": "user",
-		"sharable": false, "read_only": false, "other_config": map[string]string{},
-	})
-}
+func (b *bench) disk(ctx context.Context) (string, error) { return b.Disk(ctx, b.sr, diskSize) }
 
 // timed measures a piece of work.
 func timed(s *series, f func() error) error {
@@ -116,7 +102,7 @@ func timed(s *series, f func() error) error {
 func (b *bench) starts(ctx context.Context) error {
 	var xml string
 	for n := range b.report.Rounds + 1 {
-		if err := timed(&b.report.Start, func() error { return b.api.Call(ctx, "VM.start", nil, b.vm, false, false) }); err != nil {
+		if err := timed(&b.report.Start, func() error { return b.API.Call(ctx, "VM.start", nil, b.vm, false, false) }); err != nil {
 			return err
 		}
 		if xml == "" {
@@ -125,7 +111,7 @@ func (b *bench) starts(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := b.api.Call(ctx, "VM.hard_shutdown", nil, b.vm); err != nil {
+		if err := b.API.Call(ctx, "VM.hard_shutdown", nil, b.vm); err != nil {
 			return err
 		}
 		if err := b.create(xml); err != nil {
@@ -143,17 +129,17 @@ const twinUUID = "00000000-0000-4000-8000-000000000001"
 
 // twin is the running machine's XML for a domain of another name.
 func (b *bench) twin(ctx context.Context) (string, error) {
-	uuid, err := b.ref(ctx, "VM.get_uuid", b.vm)
+	uuid, err := b.Ref(ctx, "VM.get_uuid", b.vm)
 	if err != nil {
 		return "", err
 	}
-	domains, _, err := b.lv.ConnectListAllDomains(1, 0)
+	domains, _, err := b.Libvirt.ConnectListAllDomains(1, 0)
 	if err != nil {
 		return "", err
 	}
 	for _, d := range domains {
 		if d.Name == uuid {
-			text, err := b.lv.DomainGetXMLDesc(d, golibvirt.DomainXMLSecure)
+			text, err := b.Libvirt.DomainGetXMLDesc(d, golibvirt.DomainXMLSecure)
 			return strings.ReplaceAll(text, uuid, twinUUID), err
 		}
 	}
@@ -163,20 +149,20 @@ func (b *bench) twin(ctx context.Context) (string, error) {
 func (b *bench) create(xml string) error {
 	var d golibvirt.Domain
 	err := timed(&b.report.Create, func() (err error) {
-		d, err = b.lv.DomainCreateXML(xml, 0)
+		d, err = b.Libvirt.DomainCreateXML(xml, 0)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("libvirt's create: %w", err)
 	}
-	return b.lv.DomainDestroy(d)
+	return b.Libvirt.DomainDestroy(d)
 }
 
 // layers alternates snapshot and clone of a disk with qemu-img's overlay. Each round
 // has a disk of its own: one disk's chain would end at its limit before the coalesce
 // finds a quiet moment.
 func (b *bench) layers(ctx context.Context) error {
-	dir := filepath.Join(b.dir, "d/state/sr/plain")
+	dir := b.Path("state/sr/plain")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -215,10 +201,10 @@ func (b *bench) layers(ctx context.Context) error {
 // layer makes a copy of a disk and forgets it.
 func (b *bench) layer(ctx context.Context, vdi string, s *series, method string, args []any) error {
 	var made string
-	if err := timed(s, func() error { return b.api.Call(ctx, method, &made, append([]any{vdi}, args...)...) }); err != nil {
+	if err := timed(s, func() error { return b.API.Call(ctx, method, &made, append([]any{vdi}, args...)...) }); err != nil {
 		return err
 	}
-	return b.api.Call(ctx, "VDI.destroy", nil, made)
+	return b.API.Call(ctx, "VDI.destroy", nil, made)
 }
 
 func (b *bench) image(ctx context.Context, args ...string) error {
@@ -232,21 +218,21 @@ func (b *bench) image(ctx context.Context, args ...string) error {
 // lists compares the records of all machines with libvirt's list and XML of as
 // many defined domains.
 func (b *bench) lists(ctx context.Context) error {
-	original, err := b.first(ctx, "VM.get_by_name_label", template)
+	original, err := b.First(ctx, "VM.get_by_name_label", template)
 	if err != nil {
 		return err
 	}
 	for n := range machines {
-		if _, err := b.ref(ctx, "VM.clone", original, fmt.Sprint("listed ", n)); err != nil {
+		if _, err := b.Ref(ctx, "VM.clone", original, fmt.Sprint("listed ", n)); err != nil {
 			return err
 		}
-		if _, err := b.lv.DomainDefineXML(definition(n)); err != nil {
+		if _, err := b.Libvirt.DomainDefineXML(definition(n)); err != nil {
 			return err
 		}
 	}
 	for range b.report.Rounds {
 		var all map[string]any
-		if err := timed(&b.report.Records, func() error { return b.api.Call(ctx, "VM.get_all_records", &all) }); err != nil {
+		if err := timed(&b.report.Records, func() error { return b.API.Call(ctx, "VM.get_all_records", &all) }); err != nil {
 			return err
 		}
 		b.report.Listed = len(all)
@@ -258,10 +244,10 @@ func (b *bench) lists(ctx context.Context) error {
 }
 
 func (b *bench) domains() error {
-	all, _, err := b.lv.ConnectListAllDomains(1, 0)
+	all, _, err := b.Libvirt.ConnectListAllDomains(1, 0)
 	for _, d := range all {
 		if err == nil {
-			_, err = b.lv.DomainGetXMLDesc(d, 0)
+			_, err = b.Libvirt.DomainGetXMLDesc(d, 0)
 		}
 	}
 	return err
