@@ -132,7 +132,7 @@ func (p plan) writable(root string) error {
 			return err
 		}
 	}
-	if err := errors.Join(p.ownState(), p.graphicsDir()); err != nil {
+	if err := errors.Join(p.ownState(), p.socketDirs()); err != nil {
 		return err
 	}
 	link := filepath.Join(p.Dir, "var/run")
@@ -151,14 +151,21 @@ func (p plan) ownState() error {
 	return os.Chown(dir, ToolstackID, ToolstackID)
 }
 
-// graphicsDir is where QEMU makes the sockets of graphical consoles. They take over
-// the directory's group, which is the toolstack's; on a host PID 1 makes it.
-func (p plan) graphicsDir() error {
-	dir := filepath.Join(p.Dir, "run/libvirt/vnc")
-	if err := os.MkdirAll(dir, 0o755); err != nil || !p.Root {
-		return err
+// socketDirs are where QEMU makes the sockets of graphical consoles, and hostd those of
+// disks that are lent out. They take over the directory's group, which is the
+// toolstack's; on a host PID 1 makes them.
+func (p plan) socketDirs() error {
+	for dir, mode := range map[string]fs.FileMode{"run/libvirt/vnc": 0o770, "run/cairn/exports": 0o750} {
+		dir = filepath.Join(p.Dir, dir)
+		err := os.MkdirAll(dir, 0o755)
+		if err == nil && p.Root {
+			err = errors.Join(os.Chown(dir, 0, ToolstackID), os.Chmod(dir, fs.ModeSetgid|mode))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return errors.Join(os.Chown(dir, 0, ToolstackID), os.Chmod(dir, fs.ModeSetgid|0o770))
+	return nil
 }
 
 // ToolstackID is the user and group cairn, as in the image.
