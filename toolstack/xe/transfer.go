@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"cairn/toolstack/client"
+	"cairn/toolstack/transfer/disk"
 )
 
 // transfer brings a file from the host or takes one there. The first argument
@@ -67,7 +68,7 @@ func streamError(verb, path string, err error) error {
 }
 
 // fetch writes what the host sends into a new file, which only its owner can
-// read. A file that is there is never overwritten.
+// read, and onto its medium. A file that is there is never overwritten.
 func (s *session) fetch(ctx context.Context, path string, query url.Values, param string) error {
 	_, name, err := s.parameter(param)
 	if err != nil {
@@ -86,7 +87,7 @@ func (s *session) fetch(ctx context.Context, path string, query url.Values, para
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, body)
+	err = disk.Save(ctx, f, body)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(name))
 	}

@@ -105,15 +105,24 @@ func fetch(ctx context.Context, d io.ReaderAt, extents iter.Seq2[Extent, error],
 // Sink writes a stream to a disk: several pieces at once, zeros as holes, and nothing
 // where the disk reads as zeros already. What comes must not overlap. It is used by
 // one goroutine.
+//
+// It asks for what it has written to be put onto the medium while more comes, so that
+// the end does not have to wait for all of it and little waits in anybody's cache.
 type Sink struct {
 	ctx  context.Context
 	d    Device
 	free chan []byte
 	all  sync.WaitGroup
 
-	mu  sync.Mutex
-	err error
+	mu        sync.Mutex
+	err       error
+	unsettled int64 // bytes written since the medium was asked
+	settling  bool
 }
+
+// settle is how much is written before the medium is asked: what a slow disk needs a
+// fifth of a second for, so that asking costs little.
+const settle = 32 << 20
 
 // NewSink begins a stream. Finish ends it, whatever went wrong.
 func NewSink(ctx context.Context, d Device) *Sink {
@@ -152,21 +161,51 @@ func (s *Sink) Write(p []byte, off int64) error {
 		if err := s.failed(); err != nil {
 			return err
 		}
-		buf := <-s.free
-		if buf == nil {
-			buf = make([]byte, Piece)
-		}
+		buf := s.buffer()
 		n := copy(buf, p)
-		at := off
-		s.all.Go(func() {
-			if err := s.put(buf[:n], at); err != nil {
-				s.fail(err)
-			}
-			s.free <- buf
-		})
+		s.launch(buf, n, off)
 		p, off = p[n:], off+int64(n)
 	}
 	return nil
+}
+
+// buffer waits for one to be free.
+func (s *Sink) buffer() []byte {
+	buf := <-s.free
+	if buf == nil {
+		buf = make([]byte, Piece)
+	}
+	return buf
+}
+
+// launch writes the first n bytes of a buffer, which is free again after that.
+func (s *Sink) launch(buf []byte, n int, off int64) {
+	s.all.Go(func() {
+		if err := s.put(buf[:n], off); err != nil {
+			s.fail(err)
+		}
+		s.free <- buf
+	})
+}
+
+// wrote counts what the device has in its hands, and begins to bring it onto the medium
+// when it is much.
+func (s *Sink) wrote(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsettled += n; s.unsettled < settle || s.settling {
+		return
+	}
+	s.unsettled, s.settling = 0, true
+	s.all.Go(func() {
+		err := s.d.Flush()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.settling = false
+		if s.err == nil {
+			s.err = err
+		}
+	})
 }
 
 // grain is what a piece is looked through in for zeros: a cluster of what lies below.
@@ -179,8 +218,8 @@ func (s *Sink) put(p []byte, off int64) error {
 		var err error
 		if empty {
 			err = s.Zero(off, n)
-		} else {
-			_, err = s.d.WriteAt(p[:n], off)
+		} else if _, err = s.d.WriteAt(p[:n], off); err == nil {
+			s.wrote(n)
 		}
 		if err != nil {
 			return err
@@ -231,15 +270,18 @@ func (s *Sink) Finish() error {
 // Copy writes a stream of bytes to the disk from its beginning until the stream ends,
 // and returns how many there were. What does not fit is an error, which is ErrTooLong.
 func (s *Sink) Copy(r io.Reader, progress func(written int64)) (n int64, err error) {
-	buf := make([]byte, Piece)
 	for {
+		buf := s.buffer()
 		k, err := fill(r, buf[:min(Piece, s.d.Size()-n+1)])
+		broken := s.failed()
 		if n+int64(k) > s.d.Size() {
-			return n, fmt.Errorf("%w of %d bytes", ErrTooLong, s.d.Size())
+			broken = fmt.Errorf("%w of %d bytes", ErrTooLong, s.d.Size())
 		}
-		if err := s.Write(buf[:k], n); err != nil {
-			return n, err
+		if broken != nil {
+			s.free <- buf
+			return n, broken
 		}
+		s.launch(buf, k, n)
 		n += int64(k)
 		progress(n)
 		switch {
