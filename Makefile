@@ -74,6 +74,9 @@ bench-api: deps ## the API with 1,000 and 4,000 VMs beside libvirt's list, into 
 bench-vm: deps ## start, snapshot, clone and list beside plain libvirt and qemu-img, into docs/benchmarks.md
 	$(GO) run ./ci/bench/vm -go $(GO) -doc docs/benchmarks.md
 
+bench-transfer: deps ## disks out and in, each format, beside cp and qemu-img, into docs/benchmarks.md
+	$(GO) run ./ci/bench/transfer -go $(GO) -doc docs/benchmarks.md $(if $(JSON),-json $(JSON))
+
 image: deps ## build the root image, UKI and disk into .build/image
 	@$(GO) run ./image/cmd/mkimage -out $(BUILD)/image
 
@@ -99,4 +102,4 @@ deps: ## install what this machine lacks
 clean: ## remove build output (caches stay)
 	rm -rf $(BUILD) 2>/dev/null || sudo rm -rf $(BUILD)
 
-.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-storage test-auth chaos-db chaos-coalesce chaos-vm bench-boot bench-api bench-vm image bin lock api-docs api-coverage generate deps clean
+.PHONY: help run dev test unit lint smoke test-image test-boot test-clients test-vm test-net test-storage test-auth chaos-db chaos-coalesce chaos-vm bench-boot bench-api bench-vm bench-transfer image bin lock api-docs api-coverage generate deps clean
