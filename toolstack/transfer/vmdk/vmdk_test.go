@@ -2,10 +2,12 @@ package vmdk
 
 import (
 	"bytes"
+	"compress/zlib"
 	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 )
 
@@ -109,15 +111,13 @@ func TestHostile(t *testing.T) {
 	}
 	length := int(binary.LittleEndian.Uint32(image[first+8:]))
 	bomb := func(n int) []byte {
-		w, err := NewWriter(io.Discard, GrainSize, 0)
-		must(t, err)
-		j := <-w.free
-		j.z.Reset(&j.packed)
-		_, _ = j.z.Write(make([]byte, n))
-		_ = j.z.Close()
+		var packed bytes.Buffer
+		z := zlib.NewWriter(&packed)
+		_, err := z.Write(make([]byte, n))
+		must(t, errors.Join(err, z.Close()))
 		b := binary.LittleEndian.AppendUint64(bytes.Clone(image[:first]), 0)
-		b = binary.LittleEndian.AppendUint32(b, uint32(j.packed.Len()))
-		b = append(b, j.packed.Bytes()...)
+		b = binary.LittleEndian.AppendUint32(b, uint32(packed.Len()))
+		b = append(b, packed.Bytes()...)
 		return append(b, make([]byte, 10*sector)...)
 	}
 	parent := bytes.Replace(image, []byte("parentCID=ffffffff"), []byte("parentCID=12345678"), 1)
@@ -193,6 +193,30 @@ func TestBrokenOutput(t *testing.T) {
 			t.Errorf("%d bytes: %v, %v", left, err, cerr)
 		}
 	}
+}
+
+// TestMemory: what a grain needs is there already, however many there are.
+func TestMemory(t *testing.T) {
+	const size = 64 << 20
+	b := disk(5, size)
+	w, err := NewWriter(io.Discard, size, 0)
+	must(t, err)
+	part := func(from, to int64) (allocated uint64) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for at := from; at < to; at += GrainSize {
+			must(t, w.Grain(at, b[at:at+GrainSize]))
+		}
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	if n, most := part(0, size/4), uint64(runtime.GOMAXPROCS(0))*(4*4*GrainSize+2<<20); n > most {
+		t.Errorf("%d bytes, at most %d are expected", n, most)
+	}
+	if n := part(size/4, size); n > 256<<10 {
+		t.Errorf("%d bytes for %d more grains", n, 3*size/4/GrainSize)
+	}
+	must(t, w.Close())
 }
 
 func FuzzReader(f *testing.F) {

@@ -3,6 +3,7 @@ package vmdk
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -33,13 +34,12 @@ type Writer struct {
 	err    error
 }
 
-// job is a grain on its way.
+// job is a grain on its way; packed is how it stands in the image.
 type job struct {
 	grain  int64
 	data   [GrainSize]byte
 	packed bytes.Buffer
-	z      *zlib.Writer
-	done   chan struct{}
+	done   chan error
 }
 
 // NewWriter writes all that comes before the first grain. cid is any number: it tells
@@ -54,32 +54,51 @@ func NewWriter(out io.Writer, size int64, cid uint32) (*Writer, error) {
 		free: make(chan *job, 4*workers), work: make(chan *job, 4*workers),
 	}
 	for range 4 * workers {
-		z, err := zlib.NewWriterLevel(nil, level)
-		if err != nil {
-			return nil, err
-		}
-		w.free <- &job{z: z, done: make(chan struct{}, 1)}
-	}
-	for range workers {
-		go pack(w.work)
+		w.free <- &job{done: make(chan error, 1)}
 	}
 	head := make([]byte, overhead*sector)
 	copy(head, header(size, atEnd))
 	copy(head[descriptorAt*sector:], descriptor(size, cid))
-	w.write(head)
-	return w, w.err
+	if w.write(head); w.err != nil {
+		return w, w.err
+	}
+	for range workers {
+		go pack(w.work)
+	}
+	return w, nil
 }
 
-// pack deflates grains until there are no more.
+// pack deflates grains until there are no more. The coder is many times a grain large:
+// there is one a processor, not one a grain.
 func pack(work <-chan *job) {
+	z, err := zlib.NewWriterLevel(nil, level)
 	for j := range work {
-		j.packed.Reset()
-		j.z.Reset(&j.packed)
-		_, _ = j.z.Write(j.data[:]) // into memory
-		_ = j.z.Close()
-		j.done <- struct{}{}
+		if err == nil {
+			j.done <- j.pack(z)
+		} else {
+			j.done <- err
+		}
 	}
 }
+
+// grainHead is what stands before a grain: where it belongs, and how long it is.
+const grainHead = 12
+
+func (j *job) pack(z *zlib.Writer) error {
+	j.packed.Reset()
+	j.packed.Write(zeros[:grainHead])
+	z.Reset(&j.packed)
+	_, err := z.Write(j.data[:])
+	err = errors.Join(err, z.Close())
+	length := j.packed.Len() - grainHead
+	j.packed.Write(zeros[:-j.packed.Len()&(sector-1)])
+	head := j.packed.Bytes()
+	binary.LittleEndian.PutUint64(head, uint64(j.grain)*grainSectors)
+	binary.LittleEndian.PutUint32(head[8:], uint32(length))
+	return err
+}
+
+var zeros [sector]byte
 
 // Grain writes the next one; grains come in ascending order, and those left out are
 // zero. One that is all zero is left out. The last one of a disk may be short. data
@@ -119,14 +138,12 @@ func (w *Writer) Run(offset int64, data []byte) error {
 func (w *Writer) land() {
 	j := w.flights[0]
 	w.flights = w.flights[1:]
-	<-j.done
+	if err := <-j.done; w.err == nil {
+		w.err = err
+	}
 	w.begin(j.grain / tableGrains)
 	w.table[j.grain%tableGrains], w.filled = uint32(w.at), true
-	b := make([]byte, 12, 12+j.packed.Len()+sector)
-	binary.LittleEndian.PutUint64(b, uint64(j.grain)*grainSectors)
-	binary.LittleEndian.PutUint32(b[8:], uint32(j.packed.Len()))
-	b = append(b, j.packed.Bytes()...)
-	w.write(append(b, make([]byte, -len(b)&(sector-1))...))
+	w.write(j.packed.Bytes())
 	w.free <- j
 }
 
