@@ -7,11 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"sync"
 
 	"github.com/klauspost/compress/zlib"
 )
 
-// Reader reads an image from front to back.
+// Reader reads an image from front to back. Some grains are read before the first of them
+// is inflated, so that as many can be at once as there are processors; while Next does
+// not run, nothing does.
 type Reader struct {
 	in      *bufio.Reader
 	at      int64
@@ -22,9 +26,21 @@ type Reader struct {
 	endless bool
 	// tablesFirst: they are where the header says, and not at the end.
 	tablesFirst bool
-	inflate     io.ReadCloser
-	packed      []byte
-	data        [GrainSize]byte
+
+	slots []*slot
+	ready []*slot // grains that Next has not returned
+	end   error   // what follows them
+}
+
+// slot is a grain that has come.
+type slot struct {
+	offset  int64
+	room    [maxPacked + sector]byte
+	packed  []byte
+	data    []byte
+	space   [GrainSize]byte
+	inflate io.ReadCloser
+	err     error
 }
 
 // maxPacked is how long a deflated grain may be: what cannot be deflated grows by a
@@ -33,7 +49,7 @@ const maxPacked = GrainSize + GrainSize/8 + sector
 
 // NewReader reads up to the first grain. It refuses with an error of ErrFormat.
 func NewReader(r io.Reader) (*Reader, error) {
-	v := &Reader{in: bufio.NewReaderSize(r, 256<<10), packed: make([]byte, maxPacked+sector)}
+	v := &Reader{in: bufio.NewReaderSize(r, 256<<10)}
 	h, err := v.sectors(1)
 	if err != nil {
 		return nil, err
@@ -77,23 +93,75 @@ func (v *Reader) Fit(size int64) error {
 // Next returns the next grain that is not all zero, io.EOF after the last; its bytes
 // are good until the next call. Offsets ascend.
 func (v *Reader) Next() (offset int64, data []byte, err error) {
+	if len(v.ready) == 0 {
+		v.gather()
+	}
+	if len(v.ready) == 0 {
+		return 0, nil, v.end
+	}
+	s := v.ready[0]
+	v.ready = v.ready[1:]
+	if s.err != nil {
+		v.ready, v.end = nil, malformed("the grain at sector %d: %v", s.offset/sector, s.err)
+		return 0, nil, v.end
+	}
+	inside := max(0, min(int64(len(s.data)), v.fit-s.offset))
+	if !zero(s.data[inside:]) {
+		v.ready, v.end = nil, ErrTooLarge
+		return 0, nil, v.end
+	}
+	return min(s.offset, v.fit), s.data[:inside], nil
+}
+
+// perWorker is how many grains are read for each processor at once.
+const perWorker = 4
+
+// gather reads some grains, or up to the end, and inflates them.
+func (v *Reader) gather() {
+	workers := runtime.GOMAXPROCS(0)
+	for n := 0; n < perWorker*workers && v.end == nil; n++ {
+		if n == len(v.slots) {
+			v.slots = append(v.slots, &slot{})
+		}
+		if v.end = v.take(v.slots[n]); v.end == nil {
+			v.ready = v.slots[:n+1]
+		}
+	}
+	work := make(chan *slot, len(v.ready))
+	for _, s := range v.ready {
+		work <- s
+	}
+	close(work)
+	var all sync.WaitGroup
+	for range min(workers, len(v.ready)) {
+		all.Go(func() {
+			for s := range work {
+				s.err = s.unpack()
+			}
+		})
+	}
+	all.Wait()
+}
+
+// take reads up to the end of the next grain.
+func (v *Reader) take(s *slot) error {
 	for !v.ended {
 		if v.unmarked() {
-			return 0, nil, io.EOF
+			return io.EOF
 		}
 		m, err := v.sectors(1)
 		if err != nil {
-			return 0, nil, err
+			return err
 		}
 		value, length := binary.LittleEndian.Uint64(m), binary.LittleEndian.Uint32(m[8:])
 		if length > 0 {
-			return v.grain(value, int64(length), m[12:])
+			return v.grain(s, value, int64(length), m[12:])
 		}
 		if err := v.skip(binary.LittleEndian.Uint32(m[12:]), value); err != nil {
-			return 0, nil, err
+			return err
 		}
 	}
-	return 0, nil, io.EOF
+	return io.EOF
 }
 
 // skip passes over what is of no use when one reads from the front.
@@ -140,53 +208,45 @@ func (v *Reader) rest() error {
 }
 
 // grain reads one, whose first bytes stand in the marker's sector.
-func (v *Reader) grain(lba uint64, length int64, begin []byte) (int64, []byte, error) {
+func (v *Reader) grain(s *slot, lba uint64, length int64, begin []byte) error {
 	switch {
 	case lba%grainSectors != 0 || lba < uint64(v.next) || lba >= uint64(v.size/sector):
-		return 0, nil, malformed("a grain at sector %d, %d was the least", lba, v.next)
+		return malformed("a grain at sector %d, %d was the least", lba, v.next)
 	case length > maxPacked:
-		return 0, nil, malformed("a grain of %d bytes", length)
+		return malformed("a grain of %d bytes", length)
 	}
-	packed := v.packed[:length]
-	n := copy(packed, begin)
+	s.packed = s.room[:length]
+	n := copy(s.packed, begin)
 	if more := length - int64(n); more > 0 {
-		b := v.packed[n : n+int(more+sector-1)/sector*sector]
+		b := s.room[n : n+int(more+sector-1)/sector*sector]
 		if err := v.fill(b); err != nil {
-			return 0, nil, err
+			return err
 		}
 	}
-	v.next = int64(lba) + grainSectors
-	offset := int64(lba) * sector
-	data := v.data[:min(GrainSize, v.size-offset)]
-	if err := v.unpack(packed, data); err != nil {
-		return 0, nil, malformed("the grain at sector %d: %v", lba, err)
-	}
-	inside := max(0, min(int64(len(data)), v.fit-offset))
-	if !zero(data[inside:]) {
-		return 0, nil, ErrTooLarge
-	}
-	return min(offset, v.fit), data[:inside], nil
+	v.next, s.offset = int64(lba)+grainSectors, int64(lba)*sector
+	s.data = s.space[:min(GrainSize, v.size-s.offset)]
+	return nil
 }
 
 // unpack inflates to exactly as much as there is room for, and checks the sum.
-func (v *Reader) unpack(packed, data []byte) (err error) {
-	in := bytes.NewReader(packed)
-	if v.inflate == nil {
-		v.inflate, err = zlib.NewReader(in)
+func (s *slot) unpack() (err error) {
+	in := bytes.NewReader(s.packed)
+	if s.inflate == nil {
+		s.inflate, err = zlib.NewReader(in)
 	} else {
-		err = v.inflate.(zlib.Resetter).Reset(in, nil)
+		err = s.inflate.(zlib.Resetter).Reset(in, nil)
 	}
 	if err != nil {
 		return err
 	}
-	n, err := io.ReadFull(v.inflate, v.data[:])
+	n, err := io.ReadFull(s.inflate, s.space[:])
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
-	if n < len(data) {
-		return fmt.Errorf("it inflates to %d bytes, want %d", n, len(data))
+	if n < len(s.data) {
+		return fmt.Errorf("it inflates to %d bytes, want %d", n, len(s.data))
 	}
-	if more, err := v.inflate.Read(make([]byte, 1)); more > 0 || !errors.Is(err, io.EOF) {
+	if more, err := s.inflate.Read(make([]byte, 1)); more > 0 || !errors.Is(err, io.EOF) {
 		return fmt.Errorf("it inflates to more than a grain (%w)", errors.Join(err))
 	}
 	return nil

@@ -195,6 +195,36 @@ func TestBrokenOutput(t *testing.T) {
 	}
 }
 
+// TestSpoiltInTheMiddle: grains before a spoilt one are returned, and nothing after it.
+func TestSpoiltInTheMiddle(t *testing.T) {
+	const all, spoilt = 40, 17
+	b := bytes.Repeat([]byte("0123456789abcdef"), all*GrainSize/16)
+	image := write(t, b)
+	at := overhead * sector
+	for range spoilt {
+		at += (grainHead + int(binary.LittleEndian.Uint32(image[at+8:])) + sector - 1) / sector * sector
+	}
+	for name, change := range map[string]func([]byte) []byte{
+		"its bytes": func(b []byte) []byte { b[at+grainHead+9] ^= 0xff; return b },
+		"its place": func(b []byte) []byte { b[at]++; return b },
+		"cut off":   func(b []byte) []byte { return b[:at+grainHead+9] },
+	} {
+		r, err := NewReader(bytes.NewReader(change(bytes.Clone(image))))
+		must(t, err)
+		for n := range int64(spoilt) {
+			off, data, err := r.Next()
+			if err != nil || off != n*GrainSize || !bytes.Equal(data, b[off:off+GrainSize]) {
+				t.Fatalf("%s: grain %d: %d, %v", name, n, off, err)
+			}
+		}
+		for range 2 {
+			if _, _, err := r.Next(); !errors.Is(err, ErrFormat) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
 // TestMemory: what a grain needs is there already, however many there are.
 func TestMemory(t *testing.T) {
 	const size = 64 << 20
@@ -239,6 +269,16 @@ func FuzzReader(f *testing.F) {
 			last = at
 		}
 	})
+}
+
+func BenchmarkRead(b *testing.B) {
+	const size = 64 << 20
+	image := write(b, disk(1, size))
+	b.SetBytes(size)
+	for b.Loop() {
+		_, err := read(image)
+		must(b, err)
+	}
 }
 
 func BenchmarkWrite(b *testing.B) {
