@@ -3,6 +3,7 @@ package nbd
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -54,11 +55,26 @@ const (
 // is the disk's: when it ends the connection does. Contexts that the server does not
 // know are left out; Allocation is always asked for.
 func New(ctx context.Context, conn net.Conn, name string, contexts ...string) (*Client, error) {
+	return begin(ctx, conn, nil, name, contexts)
+}
+
+// Secure is New over TLS, which begins before anything about an export is said.
+func Secure(ctx context.Context, conn net.Conn, config *tls.Config, name string, contexts ...string) (*Client, error) {
+	return begin(ctx, conn, config, name, contexts)
+}
+
+func begin(ctx context.Context, conn net.Conn, config *tls.Config, name string, contexts []string) (*Client, error) {
 	c := &Client{ctx: ctx, conn: conn, slots: make(chan struct{}, inFlight), gone: make(chan struct{}), pending: map[uint64]*call{}}
 	c.cancel = context.AfterFunc(ctx, func() { conn.Close() })
 	err := conn.SetDeadline(time.Now().Add(greetLimit))
 	if err == nil {
-		c.export, err = greet(conn, name, append([]string{Allocation}, contexts...))
+		err = hello(conn)
+	}
+	if err == nil && config != nil {
+		c.conn, err = hide(ctx, conn, config)
+	}
+	if err == nil {
+		c.export, err = greet(c.conn, name, append([]string{Allocation}, contexts...))
 	}
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})

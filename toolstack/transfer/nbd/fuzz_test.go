@@ -125,7 +125,11 @@ func FuzzHandshake(f *testing.F) {
 	add(optGo, ack)
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e, err := greet(script{bytes.NewReader(b)}, "n", []string{Allocation})
+		server := script{bytes.NewReader(b)}
+		if hello(server) != nil {
+			return
+		}
+		e, err := greet(server, "n", []string{Allocation})
 		if err == nil && (e.size < 0 || e.smallest < 1 || e.largest < e.smallest || len(e.contexts) > 1) {
 			t.Fatalf("%+v", e)
 		}

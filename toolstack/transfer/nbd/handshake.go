@@ -1,10 +1,13 @@
 package nbd
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"slices"
 )
 
@@ -18,12 +21,9 @@ type export struct {
 	contexts   map[string]uint32
 }
 
-// greet goes through the handshake and leaves the server waiting for requests.
+// greet goes through the handshake after hello and leaves the server waiting for requests.
 func greet(rw io.ReadWriter, name string, contexts []string) (e export, err error) {
 	e = export{size: -1, smallest: 1, largest: step, contexts: map[string]uint32{}}
-	if err := hello(rw); err != nil {
-		return e, err
-	}
 	if e.structured, err = structured(rw); err != nil {
 		return e, err
 	}
@@ -46,6 +46,27 @@ func hello(rw io.ReadWriter) error {
 	}
 	_, err := rw.Write(binary.BigEndian.AppendUint32(nil, uint32(flags&(fixedNewstyle|noZeroes))))
 	return err
+}
+
+// hide begins TLS. What it returns is conn where that fails.
+func hide(ctx context.Context, conn net.Conn, config *tls.Config) (net.Conn, error) {
+	if err := option(conn, optStartTLS, nil); err != nil {
+		return conn, err
+	}
+	kind, data, err := answer(conn, optStartTLS)
+	switch {
+	case err != nil:
+		return conn, err
+	case kind&errorReply != 0:
+		return conn, refused(kind, data)
+	case kind != ack:
+		return conn, broken("answer %d to the wish for TLS", kind)
+	}
+	secret := tls.Client(conn, config)
+	if err := secret.HandshakeContext(ctx); err != nil {
+		return conn, err
+	}
+	return secret, nil
 }
 
 func option(w io.Writer, number uint32, data []byte) error {

@@ -40,6 +40,7 @@ const (
 	fixedNewstyle = 1
 	noZeroes      = 2
 
+	optStartTLS   = 5
 	optGo         = 7
 	optStructured = 8
 	optSetContext = 10

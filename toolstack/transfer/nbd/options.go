@@ -14,7 +14,6 @@ const (
 	optExportName = 1
 	optAbort      = 2
 	optList       = 3
-	optStartTLS   = 5
 	optInfo       = 6
 	optListMeta   = 9
 

@@ -241,7 +241,7 @@ func TestTLSFirst(t *testing.T) {
 	must(t, <-ended)
 
 	a, ended = l.reader(t)
-	c, err := nbd.New(t.Context(), starttls{t, a, tls.Client(a, &tls.Config{RootCAs: pool, ServerName: "localhost"})}.begin(), "/disk")
+	c, err := nbd.Secure(t.Context(), a, &tls.Config{RootCAs: pool, ServerName: "localhost"}, "/disk")
 	must(t, err)
 	got := make([]byte, 1<<20)
 	_, err = c.ReadAt(got, 0)
@@ -251,6 +251,18 @@ func TestTLSFirst(t *testing.T) {
 	}
 	must(t, c.Close())
 	must(t, <-ended)
+
+	a, ended = l.reader(t)
+	if _, err := nbd.Secure(t.Context(), a, &tls.Config{RootCAs: pool, ServerName: "elsewhere"}, "/disk"); err == nil {
+		t.Error("a disk was opened at a server of another name")
+	}
+	<-ended
+	l.TLS = nil
+	a, ended = l.reader(t)
+	if _, err := nbd.Secure(t.Context(), a, &tls.Config{RootCAs: pool, ServerName: "localhost"}, "/disk"); err == nil {
+		t.Error("a disk was opened in clear by one who asked for TLS")
+	}
+	<-ended
 }
 
 func greet(t testing.TB, c net.Conn) {
@@ -275,45 +287,6 @@ func ask(t testing.TB, c net.Conn, option uint32, data []byte) uint32 {
 	_, err = io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(h[16:])))
 	must(t, err)
 	return binary.BigEndian.Uint32(h[12:])
-}
-
-// starttls goes as far as TLS, and plays the greeting to a client that does not know
-// of it.
-type starttls struct {
-	t      *testing.T
-	plain  net.Conn
-	secret *tls.Conn
-}
-
-func (s starttls) begin() net.Conn {
-	s.t.Helper()
-	greet(s.t, s.plain)
-	if kind := ask(s.t, s.plain, 5, nil); kind != 1 {
-		s.t.Fatalf("TLS: %#x", kind)
-	}
-	hello := append([]byte("NBDMAGICIHAVEOPT"), 0, 3)
-	return &greeted{Conn: s.secret, hello: bytes.NewReader(hello)}
-}
-
-type greeted struct {
-	net.Conn
-	hello *bytes.Reader
-	said  bool
-}
-
-func (g *greeted) Read(b []byte) (int, error) {
-	if g.hello.Len() > 0 {
-		return g.hello.Read(b)
-	}
-	return g.Conn.Read(b)
-}
-
-func (g *greeted) Write(b []byte) (int, error) {
-	if !g.said { // the client's flags, which the server has
-		g.said = true
-		return len(b), nil
-	}
-	return g.Conn.Write(b)
 }
 
 // A client that is one too many is sent away, one that says nothing does not stay, and
