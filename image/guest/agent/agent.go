@@ -8,6 +8,7 @@
 //	disks                            name, serial number, size of each disk
 //	sum DISK                         SHA-256 of a whole disk, read from the device
 //	fill DISK SEED MIB [AT]          write Pattern(SEED) at AT MiB, and flush it
+//	scatter DISK SEED WRITES AT MIB  make Scattered writes to MIB MiB at AT MiB
 //	mount-cd [DISK]                  mount a CD at /cd and list its files
 //	unmount-cd
 //	nics [MAC]                       name, MAC, MTU, link of each NIC
@@ -48,6 +49,7 @@ var commands = map[string]spec{
 	"disks":      {0, nil, disks},
 	"sum":        {1, words(disk), sum},
 	"fill":       {3, words(disk, number(0, 1<<62), number(1, 1<<20), number(0, 1<<30)), fill},
+	"scatter":    {5, words(disk, number(0, 1<<62), number(1, 1<<20), number(0, 1<<30), number(1, 1<<20)), scatter},
 	"mount-cd":   {0, words(disk), mountCD},
 	"unmount-cd": {0, nil, unmountCD},
 	"nics":       {0, words(mac), nics},

@@ -17,6 +17,9 @@ func TestParse(t *testing.T) {
 		{"sum 0f5e2b1c-7c3a-4d11-9d3e-2f6a1b0c9d8e", ""},
 		{"fill sda 7 16", ""},
 		{"fill sda 7 16 32", ""},
+		{"scatter sda 7 64 0 16", ""},
+		{"scatter sda 7 0 0 16", "not a number from 1"},
+		{"scatter sda 7 64 0", "5 to 5 words, not 4"},
 		{"mount-cd", ""},
 		{"mount-cd sr1", ""},
 		{"ip eth0 10.0.0.2/24", ""},
@@ -83,6 +86,34 @@ func TestPattern(t *testing.T) {
 	const want = "7a0b5ad8fe5bfdbbb829a5315c91967e8987c3ae530a292319aa41c41c1b226e"
 	if got := fmt.Sprintf("%x", h.Sum(nil)); got != want {
 		t.Errorf("got %s", got)
+	}
+}
+
+// TestScattered: the writes stay where they should, are repeatable, and do not fall on
+// whole blocks of anything.
+func TestScattered(t *testing.T) {
+	const at, size = 3 << 20, 1 << 20
+	once := func(seed int64) string {
+		h := sha256.New()
+		odd := false
+		err := Scattered(seed, 200, at, size, func(b []byte, off int64) error {
+			if off < at || off+int64(len(b)) > at+size || len(b) == 0 || off%512 != 0 || len(b)%512 != 0 {
+				t.Errorf("%d bytes at %d", len(b), off)
+			}
+			odd = odd || off%4096 != 0 && len(b)%4096 != 0
+			fmt.Fprintf(h, "%d %x\n", off, b)
+			return nil
+		})
+		if err != nil || !odd {
+			t.Errorf("only whole pages: %v, %v", !odd, err)
+		}
+		return fmt.Sprintf("%x", h.Sum(nil))
+	}
+	if once(1) != once(1) || once(1) == once(2) {
+		t.Error("equal seeds make equal writes, others not")
+	}
+	if err := Scattered(1, 2, 0, size, func([]byte, int64) error { return io.ErrShortWrite }); !errors.Is(err, io.ErrShortWrite) {
+		t.Errorf("a write that fails: %v", err)
 	}
 }
 

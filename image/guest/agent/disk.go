@@ -27,6 +27,26 @@ func Pattern(seed int64) io.Reader {
 // chunk is how much is read or written at once.
 const chunk = 1 << 20
 
+// Scattered makes a number of writes in [at, at+size): of 512 bytes to 64 KiB of
+// Pattern, at random places. Equal seeds make equal writes, so a test that makes them
+// too knows what a guest's disk holds. size is 1 MiB at least; b is valid during write.
+func Scattered(seed int64, writes int, at, size int64, write func(b []byte, off int64) error) error {
+	const sector, most = 512, 128
+	data, place := Pattern(seed), rand.New(rand.NewPCG(uint64(seed), 0))
+	b := make([]byte, sector*most)
+	for range writes {
+		n := sector * (1 + place.Int64N(most))
+		off := at + sector*place.Int64N((size-n)/sector+1)
+		if _, err := io.ReadFull(data, b[:n]); err != nil {
+			return err
+		}
+		if err := write(b[:n], off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // device is a disk as the kernel names it.
 type device struct {
 	name, serial string
@@ -143,23 +163,32 @@ func forget(f *os.File) error {
 	return nil
 }
 
+// target opens a disk for writing in [at, at+size).
+func target(what string, at, size int64, flag int) (device, *os.File, error) {
+	d, err := find(what)
+	if err != nil {
+		return d, nil, err
+	}
+	f, err := open(d, os.O_WRONLY|flag)
+	if err != nil {
+		return d, nil, err
+	}
+	if bytes := sizeOf(d.name); at+size > bytes {
+		return d, nil, errors.Join(fmt.Errorf("%s has %d bytes only", d.name, bytes), f.Close())
+	}
+	return d, f, nil
+}
+
 func fill(w io.Writer, words []string) error {
-	d, err := find(words[0])
-	if err != nil {
-		return err
-	}
-	f, err := open(d, os.O_WRONLY)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	size, at := integer(words[2])<<20, int64(0)
 	if len(words) > 3 {
 		at = integer(words[3]) << 20
 	}
-	if bytes := sizeOf(d.name); at+size > bytes {
-		return fmt.Errorf("%s has %d bytes only", d.name, bytes)
+	d, f, err := target(words[0], at, size, 0)
+	if err != nil {
+		return err
 	}
+	defer f.Close()
 	h := sha256.New()
 	to := io.MultiWriter(io.NewOffsetWriter(f, at), h)
 	if _, err := io.CopyBuffer(to, io.LimitReader(Pattern(integer(words[1])), size), make([]byte, chunk)); err != nil {
@@ -169,6 +198,25 @@ func fill(w io.Writer, words []string) error {
 		return err
 	}
 	fmt.Fprintf(w, "fill name=%s serial=%s at=%d bytes=%d sha256=%x\n", d.name, d.serial, at, size, h.Sum(nil))
+	return nil
+}
+
+// scatter has each write reach the device before the next one.
+func scatter(w io.Writer, words []string) error {
+	writes, at, size := integer(words[2]), integer(words[3])<<20, integer(words[4])<<20
+	d, f, err := target(words[0], at, size, os.O_SYNC)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = Scattered(integer(words[1]), int(writes), at, size, func(b []byte, off int64) error {
+		_, err := f.WriteAt(b, off)
+		return err
+	})
+	if err := errors.Join(err, forget(f)); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "scatter name=%s serial=%s writes=%d\n", d.name, d.serial, writes)
 	return nil
 }
 
