@@ -3,7 +3,6 @@ package build
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"cairn/image/disk"
@@ -37,21 +36,11 @@ func (b *builder) guestDisc(ctx context.Context, r *results) error {
 
 // guestLoader is the guest's kernel as firmware starts it.
 func (b *builder) guestLoader(initrd string) ([]byte, error) {
-	sections := []uki.Section{
+	return uki.Assemble(b.tree.Path(stub), []uki.Section{
 		{Name: ".osrel", Data: recipe.OSRelease("cairn-demo", Version)},
 		{Name: ".cmdline", Data: []byte(guestArgs)},
 		{Name: ".uname", Data: []byte(b.kernel)},
-	}
-	for _, part := range []struct{ name, file string }{{".initrd", initrd}, {".linux", b.vmlinuz()}} {
-		data, err := os.ReadFile(part.file)
-		if err != nil {
-			return nil, err
-		}
-		sections = append(sections, uki.Section{Name: part.name, Data: data})
-	}
-	stub, err := os.ReadFile(b.tree.Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub"))
-	if err != nil {
-		return nil, err
-	}
-	return uki.Build(stub, sections)
+		{Name: ".initrd", File: initrd},
+		{Name: ".linux", File: b.vmlinuz()},
+	})
 }

@@ -71,31 +71,19 @@ func (b *builder) publish(ctx context.Context, r *results) error {
 	return b.describe(r)
 }
 
+// stub is what firmware starts of a unified kernel image.
+const stub = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+
 // unified assembles a unified kernel image.
 func (b *builder) unified(r *results, initramfs, cmdline, id string) ([]byte, error) {
-	parts := map[string][]byte{}
-	for name, file := range map[string]string{
-		"stub": b.tree.Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub"), ".ucode": r.microcode,
-		".initrd": initramfs, ".linux": b.vmlinuz(),
-	} {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("unified kernel image: %w", err)
-		}
-		parts[name] = data
-	}
-	out, err := uki.Build(parts["stub"], []uki.Section{
+	return uki.Assemble(b.tree.Path(stub), []uki.Section{
 		{Name: ".osrel", Data: recipe.OSRelease(id, Version)},
 		{Name: ".cmdline", Data: []byte(cmdline)},
 		{Name: ".uname", Data: []byte(b.kernel)},
-		{Name: ".ucode", Data: parts[".ucode"]},
-		{Name: ".initrd", Data: parts[".initrd"]},
-		{Name: ".linux", Data: parts[".linux"]},
+		{Name: ".ucode", File: r.microcode},
+		{Name: ".initrd", File: initramfs},
+		{Name: ".linux", File: b.vmlinuz()},
 	})
-	if err != nil {
-		return nil, fmt.Errorf("unified kernel image: %w", err)
-	}
-	return out, nil
 }
 
 // output puts a result into the output directory: a hard link where the file

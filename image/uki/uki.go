@@ -12,6 +12,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 )
 
 // A Section is one part of a unified kernel image. The names the stub looks for
@@ -19,6 +21,7 @@ import (
 type Section struct {
 	Name string
 	Data []byte
+	File string // where Assemble reads Data, if it is not given
 }
 
 // Offsets of PE fields, from the specification.
@@ -46,6 +49,25 @@ type image struct {
 	sections                   int
 	sectionAlign, fileAlign    uint32
 	sizeOfImage, sizeOfHeaders uint32
+}
+
+// Assemble is Build with a stub and sections of files.
+func Assemble(stub string, sections []Section) ([]byte, error) {
+	all := slices.Clone(sections)
+	data, err := os.ReadFile(stub)
+	for i := range all {
+		if s := &all[i]; err == nil && s.Data == nil {
+			s.Data, err = os.ReadFile(s.File)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unified kernel image: %w", err)
+	}
+	image, err := Build(data, all)
+	if err != nil {
+		return nil, fmt.Errorf("unified kernel image: %w", err)
+	}
+	return image, nil
 }
 
 // Build appends sections to a stub.

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"debug/pe"
 	"encoding/binary"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -35,9 +38,32 @@ func stub(headers int) []byte {
 }
 
 var parts = []Section{
-	{".osrel", []byte("ID=cairn\n")},
-	{".cmdline", []byte("quiet")},
-	{".linux", bytes.Repeat([]byte("kernel"), 5000)},
+	{Name: ".osrel", Data: []byte("ID=cairn\n")},
+	{Name: ".cmdline", Data: []byte("quiet")},
+	{Name: ".linux", Data: bytes.Repeat([]byte("kernel"), 5000)},
+}
+
+// TestAssemble: a file is as good as its content, and one that is missing is named.
+func TestAssemble(t *testing.T) {
+	dir := t.TempDir()
+	from, linux := filepath.Join(dir, "stub"), filepath.Join(dir, "linux")
+	for file, data := range map[string][]byte{from: stub(0x400), linux: parts[2].Data} {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := Build(stub(0x400), parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mixed := []Section{parts[0], parts[1], {Name: ".linux", File: linux}}
+	if got, err := Assemble(from, mixed); err != nil || !bytes.Equal(got, want) || mixed[2].Data != nil {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+	mixed[2].File = filepath.Join(dir, "none")
+	if _, err := Assemble(from, mixed); err == nil || !strings.Contains(err.Error(), "none") {
+		t.Errorf("a missing file: %v", err)
+	}
 }
 
 func TestBuild(t *testing.T) {
@@ -92,8 +118,8 @@ func TestBuildRefuses(t *testing.T) {
 		"no PE file":        {[]byte("#!/bin/sh\n"), parts},
 		"32-bit stub":       {pe32, parts},
 		"no room in table":  {stub(0x1a0), parts},
-		"long section name": {stub(0x400), []Section{{".toolongname", []byte("x")}}},
-		"empty section":     {stub(0x400), []Section{{".linux", nil}}},
+		"long section name": {stub(0x400), []Section{{Name: ".toolongname", Data: []byte("x")}}},
+		"empty section":     {stub(0x400), []Section{{Name: ".linux", Data: nil}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Build(c.stub, c.sections); err == nil {
@@ -106,6 +132,6 @@ func TestBuildRefuses(t *testing.T) {
 func FuzzBuild(f *testing.F) {
 	f.Add(stub(0x400), []byte("x"))
 	f.Fuzz(func(t *testing.T, stub, data []byte) {
-		_, _ = Build(stub, []Section{{".cmdline", data}})
+		_, _ = Build(stub, []Section{{Name: ".cmdline", Data: data}})
 	})
 }
