@@ -109,7 +109,7 @@ func TestScattered(t *testing.T) {
 		}
 		return fmt.Sprintf("%x", h.Sum(nil))
 	}
-	if once(1) != once(1) || once(1) == once(2) {
+	if first := once(1); once(1) != first || once(2) == first {
 		t.Error("equal seeds make equal writes, others not")
 	}
 	if err := Scattered(1, 2, 0, size, func([]byte, int64) error { return io.ErrShortWrite }); !errors.Is(err, io.ErrShortWrite) {

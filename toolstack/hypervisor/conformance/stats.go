@@ -1,7 +1,9 @@
 package conformance
 
 import (
+	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"cairn/toolstack/hypervisor"
@@ -26,6 +28,7 @@ func (s *script) stats() {
 	if d := find(first, "sdb"); d.Reads.Bytes != 0 || d.Writes.Bytes != 0 {
 		s.Errorf("an empty drive has %+v", d)
 	}
+	s.sends(tty, nic)
 	for end := time.Now().Add(s.Limit); ; {
 		s.ask(tty, "sum "+disk.Serial)
 		more, ok := s.used()
@@ -44,6 +47,30 @@ func (s *script) stats() {
 	if gone, ok := s.used(); ok {
 		s.Errorf("after its end there is %+v", gone)
 	}
+}
+
+// sends: what the guest sends counts as sent, and not as received.
+func (s *script) sends(tty net.Conn, nic hypervisor.NIC) {
+	const frames, length = 5, 1000
+	s.ask(tty, "ip eth0 192.0.2.2/24")
+	before := s.traffic(nic)
+	for range frames {
+		s.ask(tty, "send eth0 ffffffffffff"+strings.ReplaceAll(nic.MAC, ":", "")+"88b5"+strings.Repeat("00", length-14))
+	}
+	after := s.traffic(nic)
+	if sent, received := after.Sent-before.Sent, after.Received-before.Received; s.Agent && (sent < frames*length || received >= frames*length) {
+		s.Errorf("the guest has sent %d bytes, and %d and %d are counted as sent and received", frames*length, sent, received)
+	}
+}
+
+func (s *script) traffic(nic hypervisor.NIC) hypervisor.NICStats {
+	used, _ := s.used()
+	for _, n := range used.NICs {
+		if n.Tap == nic.Tap {
+			return n
+		}
+	}
+	return hypervisor.NICStats{}
 }
 
 // used is what the domain reports, if it is there.
