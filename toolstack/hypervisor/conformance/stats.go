@@ -25,7 +25,8 @@ func (s *script) stats() {
 	if d := find(first, "sda"); d.Writes.Bytes == 0 || s.Agent && d.Writes.Bytes < 4*mib || d.Writes.Requests == 0 || d.Writes.Time <= 0 {
 		s.Errorf("the disk has %+v", d)
 	}
-	if d := find(first, "sdb"); d.Reads.Bytes != 0 || d.Writes.Bytes != 0 {
+	// What an empty drive tells about itself counts as read; it is less than a block of a CD.
+	if d := find(first, "sdb"); d.Reads.Bytes >= 2048 || d.Writes.Bytes != 0 {
 		s.Errorf("an empty drive has %+v", d)
 	}
 	s.sends(tty, nic)
