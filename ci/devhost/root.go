@@ -236,8 +236,8 @@ func hostName(string) error { return unix.Sethostname([]byte(Hostname)) }
 // Hostname is what the host inside is called.
 const Hostname = "cairn-dev"
 
-// Management is a NIC without a wire, so that hostd has one to manage; where the
-// kernel has no such NICs the host goes without.
+// Management is a NIC without a wire, so that hostd has one to manage, and the host
+// an address that processes inside reach it by.
 const Management = "mgmt0"
 
 func loopback(string) error {
@@ -245,7 +245,12 @@ func loopback(string) error {
 	if err != nil {
 		return err
 	}
-	_ = netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: Management}})
+	attrs := netlink.LinkAttrs{Name: Management}
+	if netlink.LinkAdd(&netlink.Dummy{LinkAttrs: attrs}) != nil {
+		// Not every kernel has these. The other kind swallows frames as well; where
+		// there is neither the host goes without.
+		_ = netlink.LinkAdd(&netlink.Ifb{LinkAttrs: attrs})
+	}
 	return netlink.LinkSetUp(lo)
 }
 
