@@ -239,6 +239,8 @@ func TestKVM(t *testing.T) {
 	}
 	must(t, l.client.LoadKVM(context.Background()))
 	l.logged("system module", "name=kvm_amd")
+	l.logged("system admit", "device=kvm", "group=991") // before it is said, and in two seconds
+	l.logged("system admit", "device=kvm", "group=991")
 	l.logged("kvm-usable")
 	inv, err = l.client.Inventory(context.Background())
 	must(t, err)

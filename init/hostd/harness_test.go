@@ -105,6 +105,11 @@ func (f *fakeSystem) LoadModule(name string) error {
 	return nil
 }
 
+func (f *fakeSystem) Admit(device string, group int) error {
+	f.log.Info("admit", "device", filepath.Base(device), "group", group)
+	return nil
+}
+
 func (f *fakeSystem) SetHostname(name string) error {
 	f.log.Info("sethostname", "name", name)
 	return nil

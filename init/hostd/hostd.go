@@ -58,6 +58,9 @@ type System interface {
 	Unmount(target string) error
 	// LoadModule loads a kernel module and what it needs.
 	LoadModule(name string) error
+	// Admit gives a device to a group, which may read and write it from then on. The
+	// device is said to have changed even if it was the group's before.
+	Admit(device string, group int) error
 	// LoadNICs loads the drivers of the NICs there are.
 	LoadNICs() error
 	SetHostname(name string) error

@@ -57,11 +57,28 @@ var guestModules = []string{"tun", "vhost_net"}
 // buttonModules make the power button work before udevd gets to it.
 var buttonModules = []string{"evdev", "button"}
 
-func (h *Host) loadKVM() {
+func (h *Host) loadKVM(ctx context.Context) {
 	if module := kvmModule(h.inventory().CPU().Flags); module != "" {
-		h.kvm.err = h.System.LoadModule(module)
+		if h.kvm.err = h.System.LoadModule(module); h.kvm.err == nil {
+			h.kvm.err = h.admitQEMU(ctx)
+		}
 	}
 	close(h.kvm.loaded)
+}
+
+// admitQEMU gives KVM's device to those who run guests, and says so once more in another
+// second. libvirt remembers whether they may use it, by the second in which the device
+// last changed: had it looked between the device's appearance and this, it would believe
+// for ever that no guest can run. udevd, which does the same, comes whenever it has time.
+func (h *Host) admitQEMU(ctx context.Context) error {
+	if err := h.System.Admit(h.Paths.KVM, qemuGroup); err != nil {
+		return err
+	}
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+	}
+	return h.System.Admit(h.Paths.KVM, qemuGroup)
 }
 
 // loadDrivers loads what the host itself needs before udevd has come to it: the
@@ -84,7 +101,7 @@ func (h *Host) loadDrivers(ctx context.Context) {
 			h.Log.Warn("module-missing", "name", module, "err", err)
 		}
 	}
-	h.loadKVM()
+	h.loadKVM(ctx)
 	h.reportKVM()
 }
 

@@ -45,6 +45,11 @@ func (l *linux) LoadModule(name string) error {
 	return tree.LoadName(name)
 }
 
+// Admit implements System.
+func (*linux) Admit(device string, group int) error {
+	return errors.Join(os.Chown(device, 0, group), os.Chmod(device, 0o660))
+}
+
 func (l *linux) modules() (*modules.Tree, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
