@@ -315,6 +315,17 @@ func (s *media) found(ctx context.Context, m *medium) {
 // destroy leaves the disk blank.
 func (s *media) destroy(ctx context.Context, m *medium) {
 	s.T.Helper()
+	var all map[string]struct {
+		SR      string
+		Managed bool
+	}
+	s.Call(ctx, &all, "VDI.get_all_records")
+	for vdi, row := range all {
+		if row.SR == m.sr && row.Managed {
+			s.Call(ctx, nil, "VDI.destroy", vdi)
+		}
+	}
+	s.Empty(ctx, m.sr)
 	s.Call(ctx, nil, "PBD.unplug", s.First(ctx, "SR.get_PBDs", m.sr))
 	s.Call(ctx, nil, "SR.destroy", m.sr)
 	s.probed(ctx, m, false)
