@@ -143,6 +143,9 @@ func (c *Client) end(err error) {
 
 // begin sends a request and what it brings.
 func (c *Client) begin(k *call, data []byte) error {
+	if err := context.Cause(c.ctx); err != nil { // the connection may not have noticed yet
+		return fmt.Errorf("%s: %w", k, err)
+	}
 	k.done = make(chan struct{})
 	select {
 	case c.slots <- struct{}{}:
