@@ -10,8 +10,9 @@ import (
 // grove is rows of layers, and a gate before them.
 type grove struct {
 	*testing.T
-	d *db.DB
-	g *gate
+	d    *db.DB
+	g    *gate
+	told int // that somebody has left who kept a coalesce from its work
 }
 
 func newGrove(t *testing.T) *grove {
@@ -20,7 +21,9 @@ func newGrove(t *testing.T) *grove {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
-	return &grove{t, d, newGate(func() db.Reader { return d.Snapshot() })}
+	g := &grove{T: t, d: d}
+	g.g = newGate(func() db.Reader { return d.Snapshot() }, func() { g.told++ })
+	return g
 }
 
 // plant makes a row, based on another if that is not nil.
@@ -57,7 +60,7 @@ func (g *grove) change(f func(*db.Tx) error) {
 
 func (g *grove) join(vdi api.VDIRef) (leave func()) {
 	g.Helper()
-	leave, wait := g.g.join(vdi)
+	leave, wait := g.g.join(vdi, false)
 	if wait != nil {
 		g.Fatal("an operation has to wait")
 	}
@@ -92,7 +95,7 @@ func TestGate(t *testing.T) {
 		t.Fatal("not alone")
 	}
 	g.claims(base, false, "beside another")
-	_, wait := g.g.join(base)
+	_, wait := g.g.join(base, false)
 	if wait == nil || ctx.Err() == nil {
 		t.Fatal("a coalesce does not give way")
 	}
@@ -101,6 +104,33 @@ func TestGate(t *testing.T) {
 	if g.join(base)(); len(g.g.inside) != 0 {
 		t.Errorf("%d inside", len(g.g.inside))
 	}
+}
+
+// TestGateTells: what kept a coalesce from its work says that it no longer does.
+func TestGateTells(t *testing.T) {
+	g := newGrove(t)
+	vdi, _ := g.plant(nil)
+	told := func(when string, want int) {
+		t.Helper()
+		if g.told != want {
+			t.Errorf("%s: told %d times, not %d", when, g.told, want)
+		}
+	}
+	g.join(vdi)()
+	g.claims(vdi, true, "with nobody inside")
+	told("undisturbed", 0)
+	leave := g.join(vdi)
+	g.claims(vdi, false, "beside an operation")
+	told("refused", 0)
+	leave()
+	told("the operation has left", 1)
+	_, release, _ := g.g.claim(t.Context(), vdi)
+	g.g.join(vdi, false)
+	release()
+	told("the coalesce has given way", 1)
+	again, _ := g.g.join(vdi, true)
+	again()
+	told("the operation it gave way to has left", 2)
 }
 
 // TestGateWhenRootsMove: a tree is the same one when a layer comes below its root, and

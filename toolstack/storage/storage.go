@@ -114,12 +114,14 @@ func New(c Config) *Manager {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Manager{
-		cfg: c, gate: newGate(func() db.Reader { return c.DB.Snapshot() }), ready: make(chan struct{}), begun: make(chan struct{}), wake: make(chan struct{}, 1),
+	m := &Manager{
+		cfg: c, ready: make(chan struct{}), begun: make(chan struct{}), wake: make(chan struct{}, 1),
 		making: map[api.VDIRef]bool{}, full: map[api.SRRef]bool{}, wanted: map[api.PBDRef]time.Time{},
 		strays:  map[api.SRRef]map[string]time.Time{},
 		workers: map[api.SRRef]*coalesce.Worker{},
 	}
+	m.gate = newGate(func() db.Reader { return c.DB.Snapshot() }, m.poke)
+	return m
 }
 
 // Ready is closed when repositories that were attached before a restart have been
