@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"cairn/toolstack/api"
@@ -143,9 +144,12 @@ func (s merger) Begin(ctx context.Context, step coalesce.Step) error {
 	})
 }
 
+// planned reports whether a step is still what there is to do: with the same layers above,
+// which come in order, and may have been exchanged since it was planned, by a snapshot of
+// the disk above.
 func planned(steps []coalesce.Step, want coalesce.Step) bool {
 	for _, s := range steps {
-		if s.Layer == want.Layer && s.Kind == want.Kind && s.Into == want.Into && len(s.Above) == len(want.Above) {
+		if s.Layer == want.Layer && s.Kind == want.Kind && s.Into == want.Into && slices.Equal(s.Above, want.Above) {
 			return true
 		}
 	}
