@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"cairn/image/debian"
+	"cairn/image/debian/debiantest"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/storage"
@@ -18,15 +18,8 @@ import (
 // TestRealOVA has QEMU read the images of an OVA that is written here, and takes one with
 // images that QEMU has written.
 func TestRealOVA(t *testing.T) {
-	tree, err := debian.Open(t.Context(), debian.Config{})
-	must(t, err)
 	dir := t.TempDir()
-	qemu := func(args ...string) {
-		t.Helper()
-		if out, err := tree.Command(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
-			t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
-		}
-	}
+	qemu := debiantest.Program(t, "qemu-img")
 	r := newRig(t)
 	from, vdis := r.insert("web", nil)
 	r.full(vdis[0])
