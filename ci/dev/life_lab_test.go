@@ -67,7 +67,7 @@ func TestDevCrowd(t *testing.T) {
 }
 
 // inside looks in by hostd, which is in all of the host's namespaces.
-func (d *instance) inside() inside.Host {
+func (d *instance) inside() inside.Namespaces {
 	d.Helper()
 	return inside.Namespaces{PID: d.process("hostd").pid}
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -109,25 +110,43 @@ func (n Namespaces) Files(_ context.Context, dirs ...string) ([]string, error) {
 // Hostd implements Host.
 func (n Namespaces) Hostd() *client.Client { return client.New(n.path("root" + client.Socket)) }
 
-// Rules implements Host. The kernel answers for the network of the thread that
-// asks, which comes back from there and must not end: what it has started, such as
-// the host itself, would be told that its parent has died.
+// Rules implements Host.
 func (n Namespaces) Rules(context.Context) (all []string, err error) {
+	err = n.Do(func() (err error) {
+		all, err = port.NewGuard().Contents()
+		return err
+	})
+	return all, err
+}
+
+// Dial connects to an address of the host's own network.
+func (n Namespaces) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = n.Do(func() (err error) {
+		conn, err = new(net.Dialer).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// Do calls a function in the host's network, which programs that it starts stay in.
+// The network is that of a thread, which comes back from there and must not end: what
+// it has started, such as the host itself, would be told that its parent has died.
+func (n Namespaces) Do(f func() error) (err error) {
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		runtime.UnlockOSThread()
-		return nil, err
+		return err
 	}
 	defer home.Close()
 	if err = enter(n.path("ns/net")); err == nil {
-		all, err = port.NewGuard().Contents()
+		err = f()
 		if back := setns(home); back != nil {
 			panic(back) // this thread is in the wrong network for anything else
 		}
 	}
 	runtime.UnlockOSThread()
-	return all, err
+	return err
 }
 
 func enter(ns string) error {

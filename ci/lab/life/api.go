@@ -127,6 +127,25 @@ func (a API) Empty(ctx context.Context, sr string) {
 	a.Until(ctx, "an empty repository", []string{"vdi"}, func() bool { return len(a.vdis(ctx, sr)) == 0 })
 }
 
+// Clear destroys a halted machine with its snapshots, and a repository with all that
+// is in it.
+func (a API) Clear(ctx context.Context, vm, sr string) {
+	a.T.Helper()
+	var machines []string
+	a.Call(ctx, &machines, "VM.get_snapshots", vm)
+	for _, vm := range append(machines, vm) {
+		a.Call(ctx, nil, "VM.destroy", vm)
+	}
+	for _, vdi := range a.vdis(ctx, sr) {
+		if err := a.Client.Call(ctx, "VDI.destroy", nil, vdi); err != nil && !client.IsCode(err, "HANDLE_INVALID") {
+			a.T.Errorf("VDI.destroy: %v", err)
+		}
+	}
+	a.Empty(ctx, sr)
+	a.Call(ctx, nil, "PBD.unplug", a.First(ctx, "SR.get_PBDs", sr))
+	a.Call(ctx, nil, "SR.destroy", sr)
+}
+
 func (a API) vdis(ctx context.Context, sr string) (all []string) {
 	a.T.Helper()
 	a.Call(ctx, &all, "SR.get_VDIs", sr)

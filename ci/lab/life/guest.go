@@ -46,33 +46,51 @@ func (k Keyboard) Ask(ctx context.Context, t testing.TB, format string, args ...
 // else may be asked.
 func (k Keyboard) Type(t testing.TB, format string, args ...any) (answer func(context.Context) []string) {
 	t.Helper()
-	command := fmt.Sprintf(format, args...)
+	wait, err := k.send(fmt.Sprintf(format, args...))
+	must(t, err)
+	return func(ctx context.Context) []string {
+		t.Helper()
+		lines, err := wait(ctx)
+		must(t, err)
+		return lines
+	}
+}
+
+// Tell is Ask for any goroutine.
+func (k Keyboard) Tell(ctx context.Context, format string, args ...any) ([]string, error) {
+	wait, err := k.send(fmt.Sprintf(format, args...))
+	if err != nil {
+		return nil, err
+	}
+	return wait(ctx)
+}
+
+func (k Keyboard) send(command string) (wait func(context.Context) ([]string, error), err error) {
 	name, _, _ := strings.Cut(command, " ")
 	k.Mark()
 	before := len(k.Lines())
-	_, err := io.WriteString(k.keys, command+"\n")
-	must(t, err)
-	ended := func(l string) bool {
-		return strings.HasPrefix(l, name+" ok ms=") || strings.HasPrefix(l, name+" failed err=")
+	if _, err := io.WriteString(k.keys, command+"\n"); err != nil {
+		return nil, err
 	}
-	return func(ctx context.Context) (lines []string) {
-		t.Helper()
-		for {
+	return func(ctx context.Context) (lines []string, err error) {
+		for ended := false; !ended; {
 			l, err := k.Text(ctx, name+" ")
-			must(t, err)
-			if text := strings.TrimSpace(l.Text); ended(text) {
-				if strings.Contains(text, " failed ") {
-					t.Fatalf("%s: %s", command, text)
-				}
-				break
+			if err != nil {
+				return nil, err
 			}
-			k.MarkAfter(l)
+			text := strings.TrimSpace(l.Text)
+			if strings.HasPrefix(text, name+" failed err=") {
+				return nil, fmt.Errorf("%s: %s", command, text)
+			}
+			if ended = strings.HasPrefix(text, name+" ok ms="); !ended {
+				k.MarkAfter(l)
+			}
 		}
 		for _, l := range k.Lines()[before:] {
 			lines = append(lines, strings.TrimSpace(l.Text))
 		}
-		return lines
-	}
+		return lines, nil
+	}, nil
 }
 
 // Word finds key=value in an answer's lines of a kind ("sum").
