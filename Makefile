@@ -86,6 +86,7 @@ bin: deps ## build the command line client
 lock: deps ## refresh the locks of packages from the package mirror
 	$(GO) run ./image/cmd/debian-tree -refresh
 	$(GO) run ./image/cmd/debian-tree -list ci/lab/foreign/packages.list -refresh
+	$(GO) run ./image/cmd/debian-tree -list ci/lab/trixie/packages.list -refresh
 
 api-docs: deps ## write the reference of the management API into .build/api-docs
 	@$(GO) run ./toolstack/datamodel/cmd/apidocs -out $(BUILD)/api-docs

@@ -102,7 +102,7 @@ func FuzzParseLock(f *testing.F) {
 
 // TestShippedListsAndLocks keeps the files of the tree readable and in step.
 func TestShippedListsAndLocks(t *testing.T) {
-	for dir, header := range map[string]string{"..": treeHeader, "../../ci/lab/foreign": otherHeader} {
+	for dir, header := range map[string]string{"..": treeHeader, "../../ci/lab/foreign": otherHeader, "../../ci/lab/trixie": otherHeader} {
 		t.Run(dir, func(t *testing.T) { inStep(t, dir+"/packages", header) })
 	}
 }
