@@ -85,6 +85,7 @@ func (fenced) Mount(_, _, _ string, _ []storage.Option) error { return errFenced
 func (fenced) Unmount(string) error                           { return errFenced }
 func (fenced) Bind(_, _ string) error                         { return errFenced }
 func (fenced) LoadModule(string) error                        { return nil }
+func (fenced) Admit(string, int) error                        { return errFenced }
 func (fenced) LoadNICs() error                                { return nil }
 func (fenced) SetHostname(name string) error                  { return unix.Sethostname([]byte(name)) }
 func (fenced) Notify(string) error                            { return nil }
