@@ -15,7 +15,7 @@ import (
 	"cairn/toolstack/client"
 )
 
-const diskSize = 64 << 20
+const diskSize = 24 << 20
 
 // Life is one guest, its disk and what its disk holds.
 type Life struct {
