@@ -3,6 +3,7 @@ package storage_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"testing"
 
 	"cairn/toolstack/api"
@@ -208,6 +209,34 @@ func TestLostAnswers(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestMergeLeftBehind: a merge that a former process began, and that the disk's snapshots
+// forbid by now, is forgotten: its mark would keep the layers beside it apart for ever.
+func TestMergeLeftBehind(t *testing.T) {
+	r := newRig(t)
+	sr := r.sr("ext", "/dev/sdb")
+	ref := r.disk(sr, "root", 8*mib)
+	s := r.snapshots(ref, 1)[0]
+	want := r.content(ref)
+	if err := db.Modify(t.Context(), r.DB, ref, func(_ *db.Tx, v *api.VDI) error {
+		v.SMConfig = maps.Clone(v.SMConfig)
+		v.SMConfig["cairn:coalesce"] = "leaf"
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.restart()
+	if key := r.vdi(ref).SMConfig["cairn:coalesce"]; key != "" {
+		t.Errorf("the step is still recorded: %s", key)
+	}
+	r.reads("the disk", ref, want)
+	r.Must(nil, "VDI.destroy", s)
+	r.coalesce(sr)
+	r.reads("the disk, merged", ref, want)
+	if n := r.volumes(sr); n != 1 {
+		t.Errorf("%d volumes, want one", n)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/storage/coalesce"
 )
 
 // stepKey of a row's sm_config is the step of a coalesce its volume is in.
@@ -60,6 +61,28 @@ func (m *Manager) settleCommit(ctx context.Context, at repository, vdi api.VDIRe
 		return err
 	}
 	return m.letGo(ctx, u)
+}
+
+// forgetLeaves drops the steps of a former process that it need not have finished: the
+// disk reads as it did, through its top layer. What has happened to the disk since may
+// forbid the step, and a step that is recorded keeps its neighbours from merging.
+func (m *Manager) forgetLeaves(ctx context.Context) error {
+	leaf := func(v *api.VDI) bool { return v.SMConfig[stepKey] == string(coalesce.Leaf) }
+	for ref, v := range db.All[api.VDI](m.cfg.DB.Snapshot()) {
+		if !leaf(v) {
+			continue
+		}
+		err := db.Modify(ctx, m.cfg.DB, ref, func(_ *db.Tx, v *api.VDI) error {
+			if leaf(v) {
+				v.SMConfig = amend(v.SMConfig, stepKey, "")
+			}
+			return nil
+		})
+		if err := ignoreGone(err); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // activate counts a layer as in use by itself, before the one above it is let go.
