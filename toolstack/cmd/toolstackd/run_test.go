@@ -60,8 +60,12 @@ func (d *instance) start() {
 	d.cfg.log = journal.New(d.log, "toolstackd")
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel, d.done = cancel, make(chan error, 1)
-	go func() { d.done <- run(ctx, d.cfg) }()
-	d.t.Cleanup(cancel)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		d.done <- run(ctx, d.cfg)
+	}()
+	d.t.Cleanup(func() { cancel(); <-ended }) // which writes to its directory up to its end
 }
 
 func (d *instance) stop() {
