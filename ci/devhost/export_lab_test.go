@@ -17,12 +17,8 @@ import (
 func TestHostdLendsVolumes(t *testing.T) {
 	dir, _, c := Hostd(t)
 	const sr = "0ab7a2c5-1c8c-4f2b-9c7a-00000000000b"
-	config := client.RepositoryConfig{Type: client.TypeFile, Config: map[string]string{"location": "/state/sr/lent"}}
 	ctx := t.Context()
-	_, err := c.FormatRepository(ctx, sr, config)
-	must(t, err)
-	_, err = c.AttachRepository(ctx, sr, config)
-	must(t, err)
+	directory(t, c, sr, "/state/sr/lent")
 	borrow := func(name string, r client.ExportRequest) *nbd.Client {
 		t.Helper()
 		lent, err := c.ExportVolume(ctx, sr, name, r)
@@ -32,13 +28,13 @@ func TestHostdLendsVolumes(t *testing.T) {
 		return d
 	}
 	for name, spec := range map[string]client.VolumeSpec{"raw": {Size: 5 << 20, Format: client.Raw}, "base": {Size: 5 << 20, Format: client.Qcow2}} {
-		_, err = c.CreateVolume(ctx, sr, name, spec)
+		_, err := c.CreateVolume(ctx, sr, name, spec)
 		must(t, err)
 		d := borrow(name, client.ExportRequest{Writable: true})
 		disktest.Keeps(t, d)
 		must(t, d.Close())
 	}
-	_, err = c.CreateVolume(ctx, sr, "top", client.VolumeSpec{Format: client.Qcow2, Backing: "base"})
+	_, err := c.CreateVolume(ctx, sr, "top", client.VolumeSpec{Format: client.Qcow2, Backing: "base"})
 	must(t, err)
 	below := []string{"base"}
 	d := borrow("top", client.ExportRequest{Layers: below, Writable: true})

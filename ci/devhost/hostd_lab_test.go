@@ -15,13 +15,9 @@ import (
 func TestHostdKeepsVolumes(t *testing.T) {
 	dir, l, c := Hostd(t)
 	const sr = "0ab7a2c5-1c8c-4f2b-9c7a-00000000000a"
-	config := client.RepositoryConfig{Type: client.TypeFile, Config: map[string]string{"location": "/state/sr/one"}}
 	ctx := t.Context()
-	_, err := c.FormatRepository(ctx, sr, config)
-	must(t, err)
-	_, err = c.AttachRepository(ctx, sr, config)
-	must(t, err)
-	_, err = c.CreateVolume(ctx, sr, "base", client.VolumeSpec{Size: 1 << 30, Format: client.Qcow2})
+	directory(t, c, sr, "/state/sr/one")
+	_, err := c.CreateVolume(ctx, sr, "base", client.VolumeSpec{Size: 1 << 30, Format: client.Qcow2})
 	must(t, err)
 	_, err = c.CreateVolume(ctx, sr, "top", client.VolumeSpec{Format: client.Qcow2, Backing: "base"})
 	must(t, err)
@@ -56,4 +52,14 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// directory is a repository in a directory, made and attached.
+func directory(t *testing.T, c *client.Client, sr, where string) {
+	t.Helper()
+	config := client.RepositoryConfig{Type: client.TypeFile, Config: map[string]string{"location": where}}
+	_, err := c.FormatRepository(t.Context(), sr, config)
+	must(t, err)
+	_, err = c.AttachRepository(t.Context(), sr, config)
+	must(t, err)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 )
 
 // StatusError is a transfer the host refused.
@@ -37,6 +38,20 @@ func (c *Client) Put(ctx context.Context, path string, query url.Values, body io
 	defer r.Close()
 	_, err = io.Copy(io.Discard, r)
 	return err
+}
+
+// PutFile is Put of a file's content.
+func (c *Client) PutFile(ctx context.Context, path string, query url.Values, file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return c.Put(ctx, path, query, f, info.Size())
 }
 
 // transfer names the session in a cookie, so that it stays out of logs.

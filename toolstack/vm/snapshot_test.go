@@ -95,6 +95,17 @@ func TestSnapshotLeavesOutWhatIsIgnored(t *testing.T) {
 	}
 }
 
+// goesOn asserts that a guest writes to its first disk where that is, and that no other
+// disk has come of what was tried.
+func (r *rig) goesOn(ref string) {
+	r.T.Helper()
+	r.onlyDisks(2)
+	r.guestWrites(ref, 0, 0, 77)
+	if got := r.read(r.vdis(ref)[0], 0); got != 77 {
+		r.T.Errorf("the disk reads %d", got)
+	}
+}
+
 // TestSnapshotThatFails: the guest goes on with its disks as they were.
 func TestSnapshotThatFails(t *testing.T) {
 	r := newRig(t)
@@ -104,11 +115,7 @@ func TestSnapshotThatFails(t *testing.T) {
 	if _, err := r.Call("VM.snapshot", ref, "s"); err == nil {
 		t.Fatal("the snapshot succeeds")
 	}
-	r.onlyDisks(2)
-	r.guestWrites(ref, 0, 0, 77)
-	if got := r.read(r.vdis(ref)[0], 0); got != 77 {
-		t.Errorf("the disk reads %d", got)
-	}
+	r.goesOn(ref)
 	if v := r.record(ref); len(v.Snapshots) != 0 || !v.Parent.IsNull() {
 		t.Errorf("snapshots %v", v.Snapshots)
 	}
@@ -147,11 +154,7 @@ func TestSnapshotMeetsUnplug(t *testing.T) {
 	if _, err := r.Call("VM.snapshot", ref, "s"); err == nil {
 		t.Error("the snapshot succeeds")
 	}
-	r.onlyDisks(2)
-	r.guestWrites(ref, 0, 0, 77)
-	if got := r.read(r.vdis(ref)[0], 0); got != 77 {
-		t.Errorf("the disk reads %d", got)
-	}
+	r.goesOn(ref)
 }
 
 func TestRevert(t *testing.T) {

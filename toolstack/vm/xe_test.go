@@ -38,8 +38,8 @@ func (xeAPI) Console(context.Context, string) (io.ReadWriteCloser, error) { retu
 func (xeAPI) Get(context.Context, string, url.Values) (io.ReadCloser, error) {
 	return nil, errNoTransfer
 }
-func (xeAPI) Put(context.Context, string, url.Values, io.Reader, int64) error { return errNoTransfer }
-func (a xeAPI) Session() string                                               { return a.rig.Server.Session }
+func (xeAPI) PutFile(context.Context, string, url.Values, string) error { return errNoTransfer }
+func (a xeAPI) Session() string                                         { return a.rig.Server.Session }
 
 // xe runs a command, which must succeed, and returns what it prints.
 func (r *rig) xe(args ...string) string {

@@ -94,10 +94,10 @@ func (t *traced) Get(ctx context.Context, path string, query url.Values) (io.Rea
 	return r, err
 }
 
-// Put implements API.
-func (t *traced) Put(ctx context.Context, path string, query url.Values, body io.Reader, size int64) error {
+// PutFile implements API.
+func (t *traced) PutFile(ctx context.Context, path string, query url.Values, file string) error {
 	start := time.Now()
-	err := t.API.Put(ctx, path, query, body, size)
+	err := t.API.PutFile(ctx, path, query, file)
 	t.line("PUT "+path, start, err)
 	return err
 }

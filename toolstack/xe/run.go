@@ -13,7 +13,7 @@ type API interface {
 	Call(ctx context.Context, method string, out any, args ...any) error
 	Console(ctx context.Context, ref string) (io.ReadWriteCloser, error)
 	Get(ctx context.Context, path string, query url.Values) (io.ReadCloser, error)
-	Put(ctx context.Context, path string, query url.Values, body io.Reader, size int64) error
+	PutFile(ctx context.Context, path string, query url.Values, file string) error
 	Session() string
 }
 

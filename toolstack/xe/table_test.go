@@ -91,10 +91,10 @@ func (a *strictAPI) Get(_ context.Context, path string, _ url.Values) (io.ReadCl
 	return io.NopCloser(strings.NewReader("text")), nil
 }
 
-// Put implements API.
-func (a *strictAPI) Put(_ context.Context, path string, _ url.Values, body io.Reader, _ int64) error {
+// PutFile implements API.
+func (a *strictAPI) PutFile(_ context.Context, path string, _ url.Values, file string) error {
 	a.stream(path)
-	_, err := io.Copy(io.Discard, body)
+	_, err := os.Stat(file)
 	return err
 }
 

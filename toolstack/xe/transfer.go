@@ -101,14 +101,8 @@ func (s *session) bring(ctx context.Context, path string, query url.Values, st s
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
+	if _, err := os.Stat(name); err != nil {
+		return err // before there is a task of it
 	}
 	task := ""
 	if st.answer != "" {
@@ -117,7 +111,7 @@ func (s *session) bring(ctx context.Context, path string, query url.Values, st s
 		}
 		query.Set("task_id", task)
 	}
-	if err := s.api.Put(ctx, path, query, f, info.Size()); err != nil || task == "" {
+	if err := s.api.PutFile(ctx, path, query, name); err != nil || task == "" {
 		return err
 	}
 	result, err := s.await(ctx, task, s.Command)

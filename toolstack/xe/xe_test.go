@@ -73,10 +73,10 @@ func (f *fakeAPI) Get(_ context.Context, path string, query url.Values) (io.Read
 	return nil, &client.StatusError{Code: 404}
 }
 
-// Put implements API.
-func (f *fakeAPI) Put(_ context.Context, path string, query url.Values, body io.Reader, size int64) error {
-	text, err := io.ReadAll(body)
-	f.calls = append(f.calls, fmt.Sprintf("PUT %s %s %d %s", path, query.Encode(), size, text))
+// PutFile implements API.
+func (f *fakeAPI) PutFile(_ context.Context, path string, query url.Values, file string) error {
+	text, err := os.ReadFile(file)
+	f.calls = append(f.calls, fmt.Sprintf("PUT %s %s %d %s", path, query.Encode(), len(text), text))
 	if _, ok := f.files[path]; !ok {
 		return &client.StatusError{Code: 404}
 	}

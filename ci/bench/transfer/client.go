@@ -49,7 +49,7 @@ func beClient(ctx context.Context, args []string, in io.Reader, out io.Writer) e
 	if args[0] == "get" {
 		err = get(ctx, api, query, args[3])
 	} else {
-		err = put(ctx, api, query, args[3])
+		err = api.PutFile(ctx, "/import_raw_vdi", query, args[3])
 	}
 	if err != nil {
 		return err
@@ -79,19 +79,6 @@ func get(ctx context.Context, api *client.Client, query url.Values, file string)
 	}
 	err = disk.Save(ctx, f, body)
 	return errors.Join(err, f.Close())
-}
-
-func put(ctx context.Context, api *client.Client, query url.Values, file string) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	return api.Put(ctx, "/import_raw_vdi", query, f, info.Size())
 }
 
 // stream runs a client, with a look at the host before and after.

@@ -368,3 +368,25 @@ func (r *rig) unchanged(what, before string) {
 		r.T.Errorf("%s: %d disks are open", what, r.disks.open)
 	}
 }
+
+// cancelled asserts that a task was cancelled.
+func (r *rig) cancelled(task string) {
+	r.T.Helper()
+	if _, err := r.outcome(task); code(err) != "TASK_CANCELLED ["+task+"]" {
+		r.T.Error(err)
+	}
+}
+
+// cancelsAtRead is a task that is cancelled when a disk is read next.
+func (r *rig) cancelsAtRead(label string) (task string) {
+	r.T.Helper()
+	r.Must(&task, "task.create", label, "")
+	r.disks.fail = func(what string, _ int64) error {
+		if what == "read" {
+			r.disks.fail = nil
+			r.Must(nil, "task.cancel", task)
+		}
+		return nil
+	}
+	return task
+}
