@@ -184,15 +184,15 @@ func openSteps(r db.Reader, sr api.SRRef) map[string]bool {
 		if v.SMConfig[stateKey] == stateSwitching {
 			open[v.SMConfig[parentKey]] = true
 		}
-		if moving(v) {
+		if moving(v) || sinking(v) {
 			open[v.UUID] = true
 		}
 	}
 	return open
 }
 
-// settle ends an open step of a disk by looking at what the domain has. A disk
-// without an open step is left alone.
+// settle ends an open step of a disk by looking at what the domain has, or forgets one
+// that need not be finished. A disk without an open step is left alone.
 func (m *Manager) settle(ctx context.Context, at repository, vdi api.VDIRef) error {
 	snap := m.cfg.DB.Snapshot()
 	disk, err := db.Get(snap, vdi)
@@ -202,8 +202,11 @@ func (m *Manager) settle(ctx context.Context, at repository, vdi api.VDIRef) err
 	if ref, layer := switchingOf(snap, disk); layer != nil {
 		return m.settleSwitch(ctx, at, vdi, ref, layer)
 	}
-	if moving(disk) {
+	switch {
+	case moving(disk):
 		return m.settleCommit(ctx, at, vdi, disk)
+	case sinking(disk):
+		return m.forgetLeaf(ctx, vdi)
 	}
 	return nil
 }

@@ -328,10 +328,7 @@ func (s merger) Yield(ctx context.Context, step coalesce.Step) error {
 		}
 		return s.m.sweep(ctx, at, s.m.garbage(s.m.cfg.DB.Snapshot(), s.sr)...)
 	case coalesce.Leaf:
-		return ignoreGone(db.Modify(ctx, s.m.cfg.DB, api.VDIRef(step.Layer), func(_ *db.Tx, v *api.VDI) error {
-			v.SMConfig = amend(v.SMConfig, stepKey, "")
-			return nil
-		}))
+		return s.m.forgetLeaf(ctx, api.VDIRef(step.Layer))
 	}
 	return nil
 }

@@ -238,9 +238,6 @@ const again = 15 * time.Second
 // reattach attaches what was attached before this process began. What cannot be
 // reached now is tried again later; meanwhile its row says so.
 func (m *Manager) reattach(ctx context.Context) error {
-	if err := m.forgetLeaves(ctx); err != nil {
-		return err
-	}
 	for ref, pbd := range db.All[api.PBD](m.cfg.DB.Snapshot()) {
 		if !pbd.CurrentlyAttached && pbd.OtherConfig[pluggedKey] == "" || m.cfg.Hostd(pbd.Host) == nil {
 			continue

@@ -63,26 +63,19 @@ func (m *Manager) settleCommit(ctx context.Context, at repository, vdi api.VDIRe
 	return m.letGo(ctx, u)
 }
 
-// forgetLeaves drops the steps of a former process that it need not have finished: the
-// disk reads as it did, through its top layer. What has happened to the disk since may
-// forbid the step, and a step that is recorded keeps its neighbours from merging.
-func (m *Manager) forgetLeaves(ctx context.Context) error {
-	leaf := func(v *api.VDI) bool { return v.SMConfig[stepKey] == string(coalesce.Leaf) }
-	for ref, v := range db.All[api.VDI](m.cfg.DB.Snapshot()) {
-		if !leaf(v) {
-			continue
+// sinking reports whether a disk that no domain has is being merged into the layer below.
+func sinking(disk *api.VDI) bool { return disk.SMConfig[stepKey] == string(coalesce.Leaf) }
+
+// forgetLeaf drops the step of a merge that did not come to its end. It need not: the disk
+// reads as it did, through its top layer. What has happened to the disk since may forbid
+// the step, and one that is recorded keeps its neighbours from merging.
+func (m *Manager) forgetLeaf(ctx context.Context, vdi api.VDIRef) error {
+	return ignoreGone(db.Modify(ctx, m.cfg.DB, vdi, func(_ *db.Tx, v *api.VDI) error {
+		if sinking(v) {
+			v.SMConfig = amend(v.SMConfig, stepKey, "")
 		}
-		err := db.Modify(ctx, m.cfg.DB, ref, func(_ *db.Tx, v *api.VDI) error {
-			if leaf(v) {
-				v.SMConfig = amend(v.SMConfig, stepKey, "")
-			}
-			return nil
-		})
-		if err := ignoreGone(err); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	}))
 }
 
 // activate counts a layer as in use by itself, before the one above it is let go.
