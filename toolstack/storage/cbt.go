@@ -33,11 +33,7 @@ func (m *Manager) registerChanges(r *api.Registry) {
 	})
 }
 
-// Track makes changes of a disk known from its next snapshot on, or no longer.
-func (m *Manager) Track(ctx context.Context, vdi api.VDIRef, on bool) error {
-	return m.track(ctx, vdi, on, "")
-}
-
+// track makes changes of a disk known from its next snapshot on, or no longer.
 func (m *Manager) track(ctx context.Context, vdi api.VDIRef, on bool, task string) error {
 	op := api.VDIOperationsDisableCBT
 	if on {
@@ -57,11 +53,10 @@ func (m *Manager) track(ctx context.Context, vdi api.VDIRef, on bool, task strin
 		if disk.CBTEnabled == on {
 			return nil
 		}
-		if disk.CBTEnabled = on; on {
-			return nil
+		if !on {
+			logs = logsOf(disk)
 		}
-		logs = logsOf(disk)
-		return cut(tx, disk)
+		return setCBTEnabled(tx, disk, on)
 	})
 	if err != nil {
 		return err
@@ -71,11 +66,7 @@ func (m *Manager) track(ctx context.Context, vdi api.VDIRef, on bool, task strin
 	return nil
 }
 
-// DataDestroy lets the bytes of a snapshot go and keeps the record of its changes.
-func (m *Manager) DataDestroy(ctx context.Context, vdi api.VDIRef) error {
-	return m.dataDestroy(ctx, vdi, "")
-}
-
+// dataDestroy lets the bytes of a snapshot go and keeps the record of its changes.
 func (m *Manager) dataDestroy(ctx context.Context, vdi api.VDIRef, task string) error {
 	at, err := m.reachDisk(vdi, "")
 	if err != nil {
@@ -122,15 +113,11 @@ func unrelated(why string) *api.Error {
 	return backend(backendUnrelated, "Failed to calculate changed blocks for given VDIs. [opterr="+why+"]")
 }
 
-// ListChangedBlocks tells what changed in a disk from one of its snapshots to a later
-// one, or to what it is now while nobody writes to it.
-func (m *Manager) ListChangedBlocks(ctx context.Context, from, to api.VDIRef) (*changes.Map, error) {
-	return m.listChanged(ctx, from, to, "")
-}
-
 // listTries bounds how often a record is read that moves meanwhile.
 const listTries = 5
 
+// listChanged tells what changed in a disk from one of its snapshots to a later one, or
+// to what it is now while nobody writes to it.
 func (m *Manager) listChanged(ctx context.Context, from, to api.VDIRef, task string) (*changes.Map, error) {
 	if from == to {
 		return nil, unrelated("Source and target VDI are same")

@@ -5,6 +5,7 @@ import (
 
 	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
+	"cairn/toolstack/storage/changes"
 )
 
 // DriverConfig is what hostd is told of a repository.
@@ -26,4 +27,19 @@ func (m *Manager) SweepLogs(ctx context.Context, sr api.SRRef) error {
 		return err
 	}
 	return m.sweepLogs(ctx, at)
+}
+
+// Track is VDI.enable_cbt and VDI.disable_cbt.
+func (m *Manager) Track(ctx context.Context, vdi api.VDIRef, on bool) error {
+	return m.track(ctx, vdi, on, "")
+}
+
+// DataDestroy is VDI.data_destroy.
+func (m *Manager) DataDestroy(ctx context.Context, vdi api.VDIRef) error {
+	return m.dataDestroy(ctx, vdi, "")
+}
+
+// ListChangedBlocks is VDI.list_changed_blocks.
+func (m *Manager) ListChangedBlocks(ctx context.Context, from, to api.VDIRef) (*changes.Map, error) {
+	return m.listChanged(ctx, from, to, "")
 }
