@@ -3,6 +3,7 @@ package device
 import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/operation"
 )
 
 // Check says why a machine's devices cannot be had on a host.
@@ -37,25 +38,11 @@ func checkDisk(r db.Reader, host api.HostRef, ref api.VMRef, v *api.VBD) error {
 		return nil
 	case err != nil || vdi.Missing:
 		return api.ErrVMRequiresVDI(ref.String(), v.VDI.String())
-	case !pluggedOn(r, host, vdi.SR):
+	case !operation.Attached(r, host, vdi.SR):
 		return api.ErrVMRequiresSR(ref.String(), vdi.SR.String())
 	default:
 		return nil
 	}
-}
-
-// pluggedOn reports whether a host has a repository attached.
-func pluggedOn(r db.Reader, host api.HostRef, ref api.SRRef) bool {
-	sr, err := db.Get(r, ref)
-	if err != nil {
-		return false
-	}
-	for _, pbd := range sr.PBDs {
-		if p, err := db.Get(r, pbd); err == nil && p.Host == host && p.CurrentlyAttached {
-			return true
-		}
-	}
-	return false
 }
 
 // reachable: a network with physical interfaces needs one on the host; one with

@@ -86,7 +86,7 @@ func (r vdiRule) supported(s *subject[api.VDI]) error {
 	if r.op == api.VDIOperationsForget {
 		return nil // it is about the record only
 	}
-	if !srAttached(s.r, sr) {
+	if !attachedTo(s.r, sr, "") {
 		return api.ErrSRNotAttached(s.rec.SR.String())
 	}
 	return able(s.r, s.rec.SR, sr, r.feature)
@@ -165,14 +165,18 @@ func (r vdiRule) destructible(s *subject[api.VDI]) error {
 	return nil
 }
 
-// srAttached reports whether any host has the repository attached.
-func srAttached(r db.Reader, sr *api.SR) bool {
-	for _, ref := range sr.PBDs {
-		if pbd, err := db.Get(r, ref); err == nil && pbd.CurrentlyAttached {
-			return true
-		}
-	}
-	return false
+// Attached reports whether a host has a repository attached.
+func Attached(r db.Reader, host api.HostRef, ref api.SRRef) bool {
+	sr, err := db.Get(r, ref)
+	return err == nil && attachedTo(r, sr, host)
+}
+
+// attachedTo is Attached; no host is any.
+func attachedTo(r db.Reader, sr *api.SR, host api.HostRef) bool {
+	return slices.ContainsFunc(sr.PBDs, func(ref api.PBDRef) bool {
+		pbd, err := db.Get(r, ref)
+		return err == nil && pbd.CurrentlyAttached && (host == "" || pbd.Host == host)
+	})
 }
 
 // able asks for a feature of the repository's driver; "" is none.
@@ -294,7 +298,7 @@ func hasPBD(s *subject[api.SR]) error {
 }
 
 func noneAttached(s *subject[api.SR]) error {
-	if srAttached(s.r, s.rec) {
+	if attachedTo(s.r, s.rec, "") {
 		return api.ErrSRHasPBD(s.ref.String())
 	}
 	return nil

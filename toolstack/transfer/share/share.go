@@ -23,6 +23,7 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/operation"
 	"cairn/toolstack/transfer/disk"
 	"cairn/toolstack/transfer/nbd"
 )
@@ -81,7 +82,7 @@ func (m *Manager) info(c *api.Call, vdi api.VDIRef) ([]*api.VDINBDServerInfo, er
 		return nil, api.ErrVDIIncompatibleType(vdi.String(), string(disk.Type))
 	}
 	all := []*api.VDINBDServerInfo{}
-	if !reachable(snap, disk.SR, m.cfg.ThisHost()) {
+	if !operation.Attached(snap, m.cfg.ThisHost(), disk.SR) {
 		return all, nil
 	}
 	for _, address := range m.addresses(snap) {
@@ -90,17 +91,6 @@ func (m *Manager) info(c *api.Call, vdi api.VDIRef) ([]*api.VDINBDServerInfo, er
 		})
 	}
 	return all, nil
-}
-
-func reachable(r db.Reader, ref api.SRRef, host api.HostRef) bool {
-	sr, err := db.Get(r, ref)
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(sr.PBDs, func(p api.PBDRef) bool {
-		pbd, err := db.Get(r, p)
-		return err == nil && pbd.Host == host && pbd.CurrentlyAttached
-	})
 }
 
 // addresses are those of this host that disks are served on, in order.
