@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"image/color"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -272,4 +273,26 @@ func FuzzReadPPM(f *testing.F) {
 			t.Errorf("%v out of %d bytes", screen.Bounds(), len(b))
 		}
 	})
+}
+
+func TestRemoveScreen(t *testing.T) {
+	c := Config{GraphicsDir: t.TempDir()}
+	for _, uuid := range []string{diskA, diskB} {
+		if err := os.WriteFile(c.graphicsPath(uuid), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // also where there is none
+		if err := c.removeScreen(diskA); err != nil {
+			t.Error(err)
+		}
+	}
+	left, err := os.ReadDir(c.GraphicsDir)
+	if err != nil || len(left) != 1 || left[0].Name() != diskB+".vnc" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	c.GraphicsDir += "/" + diskB + ".vnc"
+	if err := c.removeScreen(diskA); err == nil || !strings.Contains(err.Error(), diskA) {
+		t.Errorf("a directory that is none: %v", err)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -296,7 +297,7 @@ func (l *Libvirt) Erase(ctx context.Context, uuid string) error {
 	if err != nil {
 		return err
 	}
-	return l.owner.call(ctx, l.work(), "erase "+uuid, func(c *golibvirt.Libvirt) error {
+	err = l.owner.call(ctx, l.work(), "erase "+uuid, func(c *golibvirt.Libvirt) error {
 		state, _, err := c.DomainGetState(ref, 0)
 		if err == nil && stateOf(golibvirt.DomainState(state)) != "" && golibvirt.DomainState(state) != golibvirt.DomainShutoff {
 			return golibvirt.Error{Code: uint32(golibvirt.ErrOperationInvalid), Message: "the domain runs"}
@@ -307,6 +308,18 @@ func (l *Libvirt) Erase(ctx context.Context, uuid string) error {
 		}
 		return c.DomainUndefineFlags(d, golibvirt.DomainUndefineNvram|golibvirt.DomainUndefineTpm)
 	})
+	if err != nil {
+		return err
+	}
+	return l.cfg.removeScreen(uuid)
+}
+
+// removeScreen takes away the socket of a machine's screen: QEMU leaves it when it ends.
+func (c Config) removeScreen(uuid string) error {
+	if err := os.Remove(c.graphicsPath(uuid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("screen of domain %s: %w", uuid, err)
+	}
+	return nil
 }
 
 // shellXML is a domain with nothing but what outlives a run.

@@ -25,7 +25,7 @@ var guestClasses = []string{
 // process numbers, consoles, saved memory, images, firmware's variables, logs,
 // control groups. One of them may itself come with the first guest, and stay.
 var guestDirs = []string{
-	"/run/libvirt", "/run/cairn", "/run/sr-mount", "/var/lib/libvirt", "/var/log/libvirt", "/var/log/swtpm", "/etc/libvirt", "/sys/fs/cgroup",
+	"/run/libvirt", "/run/cairn", "/run/sr-mount", "/var/lib/libvirt", "/var/log/libvirt", "/var/log/swtpm", "/etc/libvirt", "/etc/libvirt/qemu", "/sys/fs/cgroup",
 	"/sys/class/net", "/dev/mapper", "/state/sr",
 }
 
