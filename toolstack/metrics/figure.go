@@ -24,7 +24,7 @@ type kind struct {
 // figure is the value of a source at an instant.
 type figure struct {
 	name  string
-	of    string // whose it is, for the description
+	of    string // whose it is, where there are several
 	value float64
 	kind  *kind
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,12 +16,12 @@ import (
 // expositionType is what scrapers call the text form.
 const expositionType = "text/plain; version=0.0.4; charset=utf-8"
 
-// family is a metric as scrapers name it, made of the figures whose names fit.
+// family is a metric as scrapers name it, made of the figures of a kind. One with two
+// directions is there twice.
 type family struct {
 	name, help string
-	of         Kind
-	figure     *regexp.Regexp // its one group, if any, is the value of label
-	label      string
+	kind       *kind
+	label      string // of whose figure it is, where there are several
 	factor     float64
 	only       string // value of a further label, "direction"
 }
@@ -34,35 +33,33 @@ type line struct {
 	value  float64
 }
 
-func named(pattern string) *regexp.Regexp { return regexp.MustCompile("^" + pattern + "$") }
-
 // families are an interface: names and labels stay.
 var families = []family{
-	{"cairn_host_cpu_usage_ratio", "Use of a CPU of the host, 0 to 1.", HostKind, named(`cpu(\d+)`), "cpu", 1, ""},
-	{"cairn_host_load", "How many wanted to run, on average of a minute.", HostKind, named("loadavg"), "", 1, ""},
-	{"cairn_host_memory_bytes", "Memory of the host.", HostKind, named("memory_total_kib"), "", 1024, ""},
-	{"cairn_host_memory_free_bytes", "Memory of the host that is free, or free at once.", HostKind, named("memory_free_kib"), "", 1024, ""},
-	{"cairn_host_network_bytes_per_second", "Traffic of an interface of the host.", HostKind, named(`pif_(.+)_rx`), "interface", 1, "receive"},
-	{"cairn_host_network_bytes_per_second", "", HostKind, named(`pif_(.+)_tx`), "interface", 1, "transmit"},
-	{"cairn_host_running_vms", "VMs that run on the host.", HostKind, named("running_domains"), "", 1, ""},
-	{"cairn_host_running_vcpus", "Virtual CPUs of VMs that run on the host.", HostKind, named("running_vcpus"), "", 1, ""},
-	{"cairn_vm_cpu_usage_ratio", "Use of a virtual CPU, 0 to 1.", VMKind, named(`cpu(\d+)`), "cpu", 1, ""},
-	{"cairn_vm_memory_bytes", "Memory the VM has.", VMKind, named("memory"), "", 1, ""},
-	{"cairn_vm_memory_target_bytes", "Memory the VM should have.", VMKind, named("memory_target"), "", 1, ""},
-	{"cairn_vm_memory_free_bytes", "Memory the guest's system says is free.", VMKind, named("memory_internal_free"), "", 1024, ""},
-	{"cairn_vm_disk_bytes_per_second", "Traffic of a disk.", VMKind, named(`vbd_(xvd[a-z]+)_read`), "disk", 1, "read"},
-	{"cairn_vm_disk_bytes_per_second", "", VMKind, named(`vbd_(xvd[a-z]+)_write`), "disk", 1, "write"},
-	{"cairn_vm_disk_requests_per_second", "Requests to a disk.", VMKind, named(`vbd_(xvd[a-z]+)_iops_read`), "disk", 1, "read"},
-	{"cairn_vm_disk_requests_per_second", "", VMKind, named(`vbd_(xvd[a-z]+)_iops_write`), "disk", 1, "write"},
-	{"cairn_vm_disk_latency_seconds", "How long a request took on average.", VMKind, named(`vbd_(xvd[a-z]+)_read_latency`), "disk", 1e-6, "read"},
-	{"cairn_vm_disk_latency_seconds", "", VMKind, named(`vbd_(xvd[a-z]+)_write_latency`), "disk", 1e-6, "write"},
-	{"cairn_vm_network_bytes_per_second", "Traffic of an interface of the VM.", VMKind, named(`vif_(\d+)_rx`), "interface", 1, "receive"},
-	{"cairn_vm_network_bytes_per_second", "", VMKind, named(`vif_(\d+)_tx`), "interface", 1, "transmit"},
-	{"cairn_sr_size_bytes", "Size of a storage repository.", SRKind, named("size"), "", 1, ""},
-	{"cairn_sr_used_bytes", "How much of a storage repository is in use.", SRKind, named("physical_utilisation"), "", 1, ""},
-	{"cairn_sr_allocated_bytes", "Size of all disks in a storage repository together.", SRKind, named("virtual_allocation"), "", 1, ""},
-	{"cairn_sr_bytes_per_second", "Traffic of a storage repository, of VMs of this host.", SRKind, named("io_throughput_read"), "", mib, "read"},
-	{"cairn_sr_bytes_per_second", "", SRKind, named("io_throughput_write"), "", mib, "write"},
+	{"cairn_host_cpu_usage_ratio", "Use of a CPU of the host, 0 to 1.", hostCPU, "cpu", 1, ""},
+	{"cairn_host_load", "How many wanted to run, on average of a minute.", hostLoad, "", 1, ""},
+	{"cairn_host_memory_bytes", "Memory of the host.", hostTotal, "", 1024, ""},
+	{"cairn_host_memory_free_bytes", "Memory of the host that is free, or free at once.", hostFree, "", 1024, ""},
+	{"cairn_host_network_bytes_per_second", "Traffic of an interface of the host.", pif.received, "interface", 1, "receive"},
+	{"cairn_host_network_bytes_per_second", "", pif.sent, "interface", 1, "transmit"},
+	{"cairn_host_running_vms", "VMs that run on the host.", running, "", 1, ""},
+	{"cairn_host_running_vcpus", "Virtual CPUs of VMs that run on the host.", runningCPUs, "", 1, ""},
+	{"cairn_vm_cpu_usage_ratio", "Use of a virtual CPU, 0 to 1.", vmCPU, "cpu", 1, ""},
+	{"cairn_vm_memory_bytes", "Memory the VM has.", vmMemory, "", 1, ""},
+	{"cairn_vm_memory_target_bytes", "Memory the VM should have.", vmTarget, "", 1, ""},
+	{"cairn_vm_memory_free_bytes", "Memory the guest's system says is free.", vmFree, "", 1024, ""},
+	{"cairn_vm_disk_bytes_per_second", "Traffic of a disk.", vbdRead, "disk", 1, "read"},
+	{"cairn_vm_disk_bytes_per_second", "", vbdWritten, "disk", 1, "write"},
+	{"cairn_vm_disk_requests_per_second", "Requests to a disk.", vbdReads, "disk", 1, "read"},
+	{"cairn_vm_disk_requests_per_second", "", vbdWrites, "disk", 1, "write"},
+	{"cairn_vm_disk_latency_seconds", "How long a request took on average.", vbdSlowIn, "disk", 1e-6, "read"},
+	{"cairn_vm_disk_latency_seconds", "", vbdSlowOut, "disk", 1e-6, "write"},
+	{"cairn_vm_network_bytes_per_second", "Traffic of an interface of the VM.", vif.received, "interface", 1, "receive"},
+	{"cairn_vm_network_bytes_per_second", "", vif.sent, "interface", 1, "transmit"},
+	{"cairn_sr_size_bytes", "Size of a storage repository.", srSize, "", 1, ""},
+	{"cairn_sr_used_bytes", "How much of a storage repository is in use.", srUsed, "", 1, ""},
+	{"cairn_sr_allocated_bytes", "Size of all disks in a storage repository together.", srPromised, "", 1, ""},
+	{"cairn_sr_bytes_per_second", "Traffic of a storage repository, of VMs of this host.", srRead, "", mib, "read"},
+	{"cairn_sr_bytes_per_second", "", srWritten, "", mib, "write"},
 }
 
 // exposition answers /metrics: the newest figures, for scrapers that keep them
@@ -79,33 +76,39 @@ func (m *Manager) exposition(r *wire.Request) (text, error) {
 func (m *Manager) lines() (all []line) {
 	owners, snap := m.owners(), m.cfg.DB.Snapshot()
 	for _, o := range owners {
-		name, figures := db.NameOf(snap, o.class(), o.UUID), m.now(o)
-		for i := range families {
-			if f := &families[i]; f.of == o.Kind {
-				all = append(all, f.lines(o, name, figures)...)
-			}
-		}
+		labels := label(string(o.Kind), o.UUID) + "," + label("name", db.NameOf(snap, o.class(), o.UUID))
+		all = append(all, linesOf(labels, m.now(o))...)
 	}
 	slices.SortStableFunc(all, func(a, b line) int { return strings.Compare(a.family.name, b.family.name) })
 	return all
 }
 
-func (f *family) lines(o Owner, name string, figures []figure) (all []line) {
+// linesOf are the samples of one owner, whom labels name.
+func linesOf(labels string, figures []figure) (all []line) {
+	known := map[*kind][]figure{}
 	for _, x := range figures {
-		parts := f.figure.FindStringSubmatch(x.name)
-		if parts == nil || math.IsNaN(x.value) || parts[len(parts)-1] == "aggr" {
-			continue
+		if !math.IsNaN(x.value) {
+			known[x.kind] = append(known[x.kind], x)
 		}
-		labels := []string{label(string(o.Kind), o.UUID), label("name", name)}
-		if f.label != "" {
-			labels = append(labels, label(f.label, parts[1]))
+	}
+	for i := range families {
+		f := &families[i]
+		for _, x := range known[f.kind] {
+			all = append(all, line{f, labels + f.labels(x), x.value * f.factor})
 		}
-		if f.only != "" {
-			labels = append(labels, label("direction", f.only))
-		}
-		all = append(all, line{f, strings.Join(labels, ","), x.value * f.factor})
 	}
 	return all
+}
+
+// labels are those of a figure beside its owner's.
+func (f *family) labels(x figure) (more string) {
+	if f.label != "" {
+		more = "," + label(f.label, x.of)
+	}
+	if f.only != "" {
+		more += "," + label("direction", f.only)
+	}
+	return more
 }
 
 // escapes are those of label values.
