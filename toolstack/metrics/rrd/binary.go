@@ -12,6 +12,10 @@ import (
 // and a third of the room that the document for clients takes.
 const magic = "cairn-rrd-1\n"
 
+// maxSources bounds what is read: a VM with all disks, NICs and CPUs there can be has
+// some 3,000.
+const maxSources = 1 << 14
+
 // Clone is a copy that shares nothing that changes.
 func (d *Database) Clone() *Database {
 	c := &Database{last: d.last}

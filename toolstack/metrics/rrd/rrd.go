@@ -1,6 +1,6 @@
 // Package rrd keeps figures over time in a space that does not grow: a round-robin
-// database of four archives, from 5 s for ten minutes to a day for a year, as clients
-// of this API read them.
+// database of ten archives in four resolutions, from 5 s for ten minutes to a day for a
+// year, as clients of this API read them.
 //
 // Time goes in steps of 5 s, counted from the Unix epoch. A sample says what a source
 // was since the sample before; what it says of a step is weighted by how much of the
@@ -13,7 +13,7 @@
 // any length costs at most one turn of each archive.
 //
 // Values are kept as float32 (24 bits of mantissa): 1 part in 16 million, for half the
-// memory. One source takes 8.3 KiB.
+// memory. A source has 2,082 of them, 8.1 KiB.
 //
 // A Database is used by one goroutine at a time.
 package rrd
@@ -120,14 +120,6 @@ var ErrTime = errors.New("time stands still")
 
 // New returns a database without sources.
 func New() *Database { return &Database{} }
-
-// Sources are those there are, in the order they came.
-func (d *Database) Sources() (all []Source) {
-	for _, s := range d.sources {
-		all = append(all, s.Source)
-	}
-	return all
-}
 
 // Last is when the last sample was taken; the zero time before the first.
 func (d *Database) Last() time.Time {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 )
@@ -33,7 +34,7 @@ func same(a, b float64) bool {
 	return math.IsNaN(a) && math.IsNaN(b) || math.Abs(a-b) <= 1e-5*max(1, math.Abs(b))
 }
 
-func column(s Series, n int) (out []float64) {
+func column(s table, n int) (out []float64) {
 	for _, r := range s.Rows {
 		out = append(out, r[n])
 	}
@@ -69,8 +70,8 @@ func TestKinds(t *testing.T) {
 	equal(t, "derive", column(s, 1), 10, nan, 20, 0)
 	equal(t, "absolute", column(s, 2), 1, nan, 2, 0)
 	equal(t, "bounded", column(s, 3), 0.5, nan, nan, 1)
-	if !s.Start.Equal(begin.Add(Step)) || !s.End.Equal(begin.Add(4*Step)) || s.Step != Step || d.Newest("g") != 7 || !math.IsNaN(d.Newest("x")) {
-		t.Errorf("%+v, %v", s, d.Newest("g"))
+	if !s.Start.Equal(begin.Add(Step)) || !s.End.Equal(begin.Add(4*Step)) || s.Step != Step {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -94,7 +95,7 @@ func TestArchives(t *testing.T) {
 		must(t, d.Update(begin.Add(time.Duration(i)*Step), map[string]float64{"g": float64(i)}))
 	}
 	minutes := d.Fetch("", begin.Add(178*time.Minute), time.Minute)
-	if len(minutes.Functions) != 3 || len(minutes.Rows) != 2 || minutes.Step != time.Minute {
+	if len(minutes.Rows) != 2 || minutes.Step != time.Minute {
 		t.Fatalf("%+v", minutes)
 	}
 	last := float64(3 * 12 * 60)
@@ -175,9 +176,10 @@ func TestSources(t *testing.T) {
 	minute := d.Fetch(Average, begin, time.Minute)
 	equal(t, "one that came late", minute.Rows[0], 1, nan)
 	d.Remove("a")
-	if all := d.Sources(); len(all) != 1 || all[0].Name != "b" || d.Newest("b") != 2 {
+	if all := d.names(); len(all) != 1 || all[0] != "b" {
 		t.Errorf("%v", all)
 	}
+	equal(t, "the one that stays", column(d.Fetch(Average, begin.Add(50*time.Second), 0), 0), 2, 2)
 	for _, s := range []Source{{}, {"x", "COUNTER", 0, 1}, {"x", Gauge, 1, 0}, {"x", Gauge, nan, 1}} {
 		if d.Add(s) == nil {
 			t.Errorf("%+v is taken", s)
@@ -191,12 +193,9 @@ func TestPrune(t *testing.T) {
 	d := database(t, gauge("old"), gauge("here"))
 	at := begin
 	keep := func(name string) bool { return name == "new" }
-	names := func() (all string) {
+	names := func() string {
 		d.Prune(keep)
-		for _, s := range d.Sources() {
-			all += s.Name + " "
-		}
-		return all
+		return strings.Join(d.names(), " ")
 	}
 	for i := range 200 {
 		v := map[string]float64{"here": 1}
@@ -207,14 +206,14 @@ func TestPrune(t *testing.T) {
 		must(t, d.Update(at, v))
 	}
 	must(t, d.Add(gauge("new")))
-	if got := names(); got != "old here new " {
+	if got := names(); got != "old here new" {
 		t.Errorf("there are %s", got)
 	}
 	for range 7 * 24 * 60 / 4 {
 		at = at.Add(4 * time.Minute)
 		must(t, d.Update(at, map[string]float64{"here": 1}))
 	}
-	if got := names(); got != "here new " {
+	if got := names(); got != "here new" {
 		t.Errorf("after a week there are %s", got)
 	}
 }

@@ -77,11 +77,46 @@ func (u *Updates) fill(members []Member, columns []int, start int64, last float6
 	}
 }
 
-// Len is how many rows there are.
-func (u *Updates) Len() int { return len(u.rows) }
+// archives are those of the rows asked for, one for each function, of databases whose
+// last sample is of an instant; none where no function of that name is kept.
+func archives(last float64, f Function, start time.Time, interval time.Duration) (columns []int) {
+	best := choose(last, f, start, interval)
+	for i, o := range shapes {
+		if best >= 0 && o.steps == shapes[best].steps && (f == "" || o.function == f) {
+			columns = append(columns, i)
+		}
+	}
+	return columns
+}
 
-// Row is the time of a row, of which 0 is the newest, and its values in the legend's order.
-func (u *Updates) Row(i int) (at int64, values []float32) { return u.End - int64(i)*u.Step, u.rows[i] }
+// choose picks the finest archive that is at least as coarse as interval and reaches back
+// to start; where none does, the coarsest. It is -1 where no function of that name is kept.
+func choose(last float64, f Function, start time.Time, interval time.Duration) int {
+	best := -1
+	for i, a := range shapes {
+		if f != "" && a.function != f {
+			continue
+		}
+		fine := time.Duration(a.steps)*Step >= interval
+		if best >= 0 && shapes[best].steps == a.steps {
+			continue // its first function
+		}
+		best = i
+		if newest := a.newest(last); fine && start.Unix() >= (newest-int64(a.rows))*a.steps*step {
+			return i
+		}
+	}
+	return best
+}
+
+// newest is the number of the newest row of an archive.
+func (d *Database) newest(a shape) int64 { return a.newest(d.last) }
+
+// newest is the number of the row that ended last at an instant.
+func (a shape) newest(last float64) int64 { return int64(last) / (a.steps * step) }
+
+// at is the time of a row, of which 0 is the newest.
+func (u *Updates) at(i int) int64 { return u.End - int64(i)*u.Step }
 
 // WriteXML writes the answer as rrdtool's xport does.
 func (u *Updates) WriteXML(w io.Writer) error {
@@ -104,11 +139,10 @@ func (u *Updates) WriteXML(w io.Writer) error {
 	}
 	o.text("</legend></meta><data>")
 	for i := range u.rows {
-		at, values := u.Row(i)
 		o.text("<row><t>")
-		o.int(at)
+		o.int(u.at(i))
 		o.text("</t>")
-		for _, v := range values {
+		for _, v := range u.rows[i] {
 			o.text("<v>")
 			o.b = appendFloat(o.b, float64(v), 32)
 			o.text("</v>")
@@ -144,11 +178,10 @@ func (u *Updates) WriteJSON(w io.Writer) error {
 	o.text(`]},"data":[`)
 	for i := range u.rows {
 		o.comma(i)
-		at, values := u.Row(i)
 		o.text(`{"t":`)
-		o.int(at)
+		o.int(u.at(i))
 		o.text(`,"values":[`)
-		for k, v := range values {
+		for k, v := range u.rows[i] {
 			o.comma(k)
 			o.value(float64(v), 32)
 		}

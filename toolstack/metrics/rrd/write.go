@@ -7,6 +7,9 @@ import (
 	"strconv"
 )
 
+// format is the version of the documents, which rrdtool knows too.
+const format = "0003"
+
 // piece is how much is gathered before it is written: a database of many sources is
 // far larger than what should be held at once.
 const piece = 64 << 10
@@ -65,7 +68,7 @@ func appendFloat(b []byte, v float64, bits int) []byte {
 	return strconv.AppendFloat(b, v, 'f', -1, bits)
 }
 
-// WriteXML writes all there is.
+// WriteXML writes all there is, as clients read a database whole (/vm_rrd and its like).
 func (d *Database) WriteXML(w io.Writer) error {
 	o := &output{w: w}
 	o.text(xml.Header + "<rrd><version>" + format + "</version><step>")
