@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"cairn/toolstack/metrics/perfmon"
 	"cairn/toolstack/metrics/proc"
 	"cairn/toolstack/metrics/rrd"
 )
@@ -73,19 +74,8 @@ func share(took, over time.Duration) float64 {
 	return min(1, took.Seconds()/over.Seconds())
 }
 
-// mean of those that are known.
-func mean(values []float64) float64 {
-	sum, n := 0.0, 0
-	for _, v := range values {
-		if !math.IsNaN(v) {
-			sum, n = sum+v, n+1
-		}
-	}
-	if n == 0 {
-		return unknown
-	}
-	return sum / float64(n)
-}
+// average makes one value of those that are known, as rules do.
+var average = perfmon.Rule{Average: true}
 
 // cpuFigures are of CPUs, each by the part of the time it was busy, and of all of them
 // under a name.
@@ -101,7 +91,7 @@ func cpuFigures[T any](before, now map[int]T, busy func(before, now T) float64, 
 		list = append(list, figure{name: "cpu" + id, of: id, value: value, kind: one})
 	}
 	if len(each) > 0 {
-		list = append(list, figure{name: name, value: mean(each), kind: all})
+		list = append(list, figure{name: name, value: average.Value(each), kind: all})
 	}
 	return list
 }
