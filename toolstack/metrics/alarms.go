@@ -20,7 +20,6 @@ type Alerts interface {
 
 const (
 	perfmonKey  = "perfmon" // of other_config
-	alarm       = "ALARM"
 	perHost     = perfmon.SRThroughput + "per_host"
 	utilisation = "physical_utilisation"
 )
@@ -118,7 +117,7 @@ func (m *Manager) watching(old *watch, s subject, w *world) *watch {
 // lastAlarm is when there was such an alarm, perhaps before this process began.
 func lastAlarm(r db.Reader, cls api.Cls, uuid, rule string) (last time.Time) {
 	for _, x := range db.All[api.Message](r) {
-		if x.Name == alarm && x.Cls == cls && x.ObjUUID == uuid && x.Timestamp.After(last) && strings.Contains(x.Body, rule) {
+		if x.Name == perfmon.Alarm && x.Cls == cls && x.ObjUUID == uuid && x.Timestamp.After(last) && strings.Contains(x.Body, rule) {
 			last = x.Timestamp
 		}
 	}
@@ -147,7 +146,7 @@ func (m *Manager) raise(ctx context.Context, w *world, s subject, r perfmon.Rule
 	quoted.Text = s.quoted(r)
 	ctx, cancel := context.WithTimeout(ctx, statsLimit)
 	defer cancel()
-	_, err := m.cfg.Alerts.RaiseAt(ctx, alarm, r.Priority, cls, uuid, quoted.Body(value))
+	_, err := m.cfg.Alerts.RaiseAt(ctx, perfmon.Alarm, r.Priority, cls, uuid, quoted.Body(value))
 	m.trouble("alerts", err)
 	return err == nil
 }

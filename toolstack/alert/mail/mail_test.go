@@ -147,6 +147,10 @@ func TestMail(t *testing.T) {
 			t.Errorf("no %q in\n%s", part, text)
 		}
 	}
+	b.raise(3, "ALARM", "a disk is full") // has no rule
+	if _, msg, text = b.letter(); msg.Header.Get("Subject") != "[home] Cairn Message: Host "+b.host+" ALARM" || !strings.HasPrefix(text, "Name: ALARM\n") {
+		t.Errorf("%+v\n%s", msg.Header, text)
+	}
 	b.raise(1, "HELLO", "one\r\n.\r\nMAIL FROM:<x@example.org>\nzwölf "+strings.Repeat("long ", 1000))
 	_, msg, text = b.letter()
 	if s := msg.Header.Get("Subject"); s != "[home] Cairn Message: Host "+b.host+" HELLO" || !strings.Contains(text, "\n.\nMAIL FROM:<x@example.org>\nzwölf long long") {

@@ -125,16 +125,11 @@ func describe(s *db.Snapshot, x *api.Message) description {
 		}
 	}
 	d.subject = fmt.Sprintf("Cairn Message: %s %s %s", x.Cls, x.ObjUUID, x.Name)
-	var value float64
-	_, config, ok := strings.Cut(x.Body, "config:\n")
-	if _, err := fmt.Sscanf(x.Body, "value: %g\n", &value); err != nil || !ok || x.Name != "ALARM" {
+	r, value, err := perfmon.ReadBody(x.Body)
+	if err != nil || x.Name != perfmon.Alarm {
 		return d
 	}
-	rules, err := perfmon.Parse("<config>" + config + "</config>")
-	if err != nil || len(rules) != 1 {
-		return d
-	}
-	r, beyond := rules[0], "more"
+	beyond := "more"
 	if r.Low {
 		beyond = "less"
 	}

@@ -184,19 +184,6 @@ func pattern(name, expr string) (*regexp.Regexp, error) {
 	return re, nil
 }
 
-// quote writes a variable as alarms have it in their text.
-func quote(elements []element) string {
-	var b strings.Builder
-	b.WriteString("<variable>\n")
-	for _, e := range elements {
-		fmt.Fprintf(&b, "\t<%s value=\"", e.XMLName.Local)
-		_ = xml.EscapeText(&b, []byte(e.Value)) // a Builder takes all
-		b.WriteString("\"/>\n")
-	}
-	b.WriteString("</variable>")
-	return b.String()
-}
-
 // Value makes one of the values of the figures that match; NaN where none is known.
 func (r Rule) Value(values []float64) float64 {
 	sum, n := 0.0, 0
@@ -220,9 +207,4 @@ func (r Rule) bad(value float64) bool {
 		return value < r.Level
 	}
 	return value > r.Level
-}
-
-// Body is the text of an alarm, which clients parse.
-func (r Rule) Body(value float64) string {
-	return fmt.Sprintf("value: %f\nconfig:\n%s\n", value, r.Text)
 }
