@@ -267,7 +267,21 @@ func TestSettings(t *testing.T) {
 	if err != nil || s.from != "c@example.org" || s.least != 3 {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if _, err := parseSettings(map[string]string{destinationKey: strings.Repeat("a@b,", 99) + "a@b"}); err == nil {
-		t.Error("a hundred get mail")
+}
+
+// TestSettingsRefused: the log's line names the key, what it is and what is wrong.
+func TestSettingsRefused(t *testing.T) {
+	for _, tt := range []struct{ key, value, want string }{
+		{destinationKey, strings.Repeat("a@b,", 50) + "a@b", `mail-destination is "` + strings.Repeat("a@b,", 20) + `": 51 addresses are more than 50`},
+		{destinationKey, "nobody", `mail-destination is "nobody": mail: missing '@' or angle-addr`},
+		{senderKey, "me", `mail-sender is "me": mail: missing '@' or angle-addr`},
+		{priorityKey, "high", `mail-min-priority is "high"`},
+	} {
+		if s, err := parseSettings(map[string]string{tt.key: tt.value}); err == nil || err.Error() != tt.want || len(s.to) > 0 {
+			t.Errorf("%s: %v, want %s", tt.key, err, tt.want)
+		}
+	}
+	if s, err := parseSettings(map[string]string{destinationKey: strings.Repeat("a@b,", 49) + "a@b"}); err != nil || len(s.to) != 50 {
+		t.Errorf("%d get mail, %v", len(s.to), err)
 	}
 }

@@ -48,7 +48,10 @@ func parseSettings(config map[string]string) (s settings, err error) {
 	}
 	if text := config[destinationKey]; text != "" {
 		list, err := netmail.ParseAddressList(text)
-		if err != nil || len(list) > maxReceivers {
+		if err == nil && len(list) > maxReceivers {
+			err = fmt.Errorf("%d addresses are more than %d", len(list), maxReceivers)
+		}
+		if err != nil {
 			return settings{}, fmt.Errorf("%s is %.80q: %w", destinationKey, text, err)
 		}
 		for _, a := range list {
