@@ -97,7 +97,7 @@ func measure(ctx context.Context, cfg config, program string, n int) (m measured
 	}
 	defer s.close()
 	m.VMs = n
-	if m.RSS, _, err = s.memory(); err != nil {
+	if m.RSS, _, err = figure.Memory(s.pid()); err != nil {
 		return m, err
 	}
 	api, err := login(ctx, s.addr)
@@ -123,7 +123,7 @@ func measure(ctx context.Context, cfg config, program string, n int) (m measured
 			return m, fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
-	_, m.Peak, err = s.memory()
+	_, m.Peak, err = figure.Memory(s.pid())
 	return m, err
 }
 

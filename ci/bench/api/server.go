@@ -122,32 +122,12 @@ func await(ctx context.Context, log io.Reader) error {
 	}
 }
 
+func (s *server) pid() int { return s.cmd.Process.Pid }
+
 func (s *server) close() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	_ = s.cmd.Wait()
 	_ = os.RemoveAll(s.state)
-}
-
-// memory is the process's resident set, now and at its largest.
-func (s *server) memory() (now, peak int64, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		return 0, 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		if len(f) != 3 {
-			continue
-		}
-		kib, _ := strconv.ParseInt(f[1], 10, 64)
-		switch f[0] {
-		case "VmRSS:":
-			now = kib << 10
-		case "VmHWM:":
-			peak = kib << 10
-		}
-	}
-	return now, peak, nil
 }
 
 // profile records what the server's processors do until stop is called.

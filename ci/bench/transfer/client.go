@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cairn/ci/bench/figure"
 	"cairn/ci/bench/host"
 	"cairn/toolstack/client"
 	"cairn/toolstack/transfer/disk"
@@ -55,7 +56,7 @@ func beClient(ctx context.Context, args []string, in io.Reader, out io.Writer) e
 		return err
 	}
 	t := told{Wall: time.Since(begin), CPU: ownCPU() - used}
-	if t.Peak, err = peak("/proc/self"); err != nil {
+	if _, t.Peak, err = figure.Memory(os.Getpid()); err != nil {
 		return err
 	}
 	return errors.Join(json.NewEncoder(out).Encode(t), api.Close(ctx))

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"cairn/ci/bench/figure"
 )
 
 // Programs whose work is counted.
@@ -84,22 +86,6 @@ func processes(root int) (all []process, err error) {
 	}), nil
 }
 
-// peak is the largest resident memory of a process, from its directory.
-func peak(dir string) (int64, error) {
-	text, err := os.ReadFile(dir + "/status")
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(text), "VmHWM:")
-	var kib int64
-	if _, err := fmt.Sscan(rest, &kib); err != nil {
-		return 0, fmt.Errorf("%s/status: no VmHWM: %w", dir, err)
-	}
-	return kib << 10, nil
-}
-
-func dir(pid int) string { return fmt.Sprint("/proc/", pid) }
-
 // watched is the host at one moment.
 type watched struct {
 	root           int
@@ -147,7 +133,7 @@ const glance = 50 * time.Millisecond
 // follow reads the peak of a process, once find has found it, until stop is called.
 func (w *watched) follow(find func() int) (stop func() int64) {
 	if w != nil { // the server's peak is that of this work; a user that may not ask has it since the start
-		_ = os.WriteFile(dir(w.server.pid)+"/clear_refs", []byte("5"), 0)
+		_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", w.server.pid), []byte("5"), 0)
 	}
 	done, most := make(chan struct{}), make(chan int64)
 	go func() {
@@ -156,7 +142,7 @@ func (w *watched) follow(find func() int) (stop func() int64) {
 			if pid == 0 {
 				pid = find()
 			}
-			if n, err := peak(dir(pid)); err == nil {
+			if _, n, err := figure.Memory(pid); err == nil {
 				got = max(got, n)
 			}
 			select {
@@ -189,7 +175,7 @@ func (w *watched) used(ctx context.Context, again func() (*watched, error)) (c c
 	if err != nil {
 		return c, err
 	}
-	most, err := peak(dir(now.server.pid))
+	_, most, err := figure.Memory(now.server.pid)
 	return cost{
 		CPU: map[string]time.Duration{
 			server: now.server.own - w.server.own, keeper: now.keeper.own - w.keeper.own, lender: now.keeper.children - w.keeper.children,
