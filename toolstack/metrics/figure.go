@@ -31,7 +31,7 @@ type figure struct {
 }
 
 func (f figure) source() rrd.Source {
-	return rrd.Source{Name: f.name, Kind: rrd.Gauge, Low: f.kind.low, High: f.kind.high}
+	return rrd.Source{Name: f.name, Low: f.kind.low, High: f.kind.high}
 }
 
 func (f figure) description() string {

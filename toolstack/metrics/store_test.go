@@ -13,7 +13,7 @@ func FuzzReadSeries(f *testing.F) {
 	d := rrd.New()
 	must(f, d.Update(begin, nil))
 	f.Add(d.AppendBinary([]byte("{\"chosen\":{\"cpu0\":false}}\n")))
-	must(f, d.Add(rrd.Source{Name: "g", Kind: rrd.Gauge, High: 1}))
+	must(f, d.Add(rrd.Source{Name: "g", High: 1}))
 	f.Add(d.AppendBinary([]byte("{}\n"))[:1000])
 	f.Fuzz(func(t *testing.T, plain []byte) {
 		var packed bytes.Buffer

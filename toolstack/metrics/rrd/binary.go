@@ -38,8 +38,8 @@ func (d *Database) AppendBinary(b []byte) []byte {
 	for _, s := range d.sources {
 		b = binary.AppendUvarint(b, uint64(len(s.Name)))
 		b = append(b, s.Name...)
-		b = binary.AppendUvarint(b, uint64(len(s.Kind)))
-		b = append(b, s.Kind...)
+		b = binary.AppendUvarint(b, uint64(len(gauge)))
+		b = append(b, gauge...)
 		for _, v := range []float64{s.Low, s.High, s.sample, s.sum, s.seconds} {
 			b = appendFloat64(b, v)
 		}
@@ -83,10 +83,13 @@ func ReadBinary(b []byte) (*Database, error) {
 }
 
 func (d *Database) readSource(in *input) error {
-	name, kind := string(in.take(in.uint())), Kind(in.take(in.uint()))
-	one := Source{Name: name, Kind: kind, Low: in.float(), High: in.float()}
-	if in.short {
+	name, kind := string(in.take(in.uint())), string(in.take(in.uint()))
+	one := Source{Name: name, Low: in.float(), High: in.float()}
+	switch {
+	case in.short:
 		return errShort
+	case kind != gauge:
+		return fmt.Errorf("figures: source %.80q is of kind %.80q", name, kind)
 	}
 	before := len(d.sources)
 	if err := d.Add(one); err != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 func filled(t testing.TB) *Database {
-	d := database(t, gauge("g"), Source{"d", Derive, 0, math.Inf(1)})
+	d := database(t, free("g"), Source{"d", 0, math.Inf(1)})
 	for i := range 500 {
 		must(t, d.Update(begin.Add(time.Duration(i)*4700*time.Millisecond), map[string]float64{"g": 1 / float64(i+1), "d": float64(i * i)}))
 	}
@@ -47,8 +47,8 @@ func TestBadBinary(t *testing.T) {
 	if _, err := ReadBinary(append(good, 0)); err == nil {
 		t.Error("more than all is read")
 	}
-	twice := bytes.Replace(good, []byte("\x01d\x06DERIVE"), []byte("\x01g\x06DERIVE"), 1)
-	other := bytes.Replace(good, []byte("DERIVE"), []byte("COUNTE"), 1)
+	twice := bytes.Replace(good, []byte("\x01d\x05GAUGE"), []byte("\x01g\x05GAUGE"), 1)
+	other := bytes.Replace(good, []byte("GAUGE"), []byte("COUNT"), 1)
 	for _, b := range [][]byte{twice, other} {
 		if bytes.Equal(b, good) {
 			t.Fatal("nothing was replaced")
@@ -60,7 +60,7 @@ func TestBadBinary(t *testing.T) {
 }
 
 func FuzzReadBinary(f *testing.F) {
-	d := database(f, gauge("g"))
+	d := database(f, free("g"))
 	must(f, d.Update(begin, map[string]float64{"g": 1}))
 	f.Add(d.AppendBinary(nil))
 	f.Add([]byte(magic))

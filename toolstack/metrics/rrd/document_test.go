@@ -19,7 +19,7 @@ type document struct {
 
 type sourceXML struct {
 	Name      string `xml:"name"`
-	Kind      Kind   `xml:"type"`
+	Kind      string `xml:"type"`
 	Heartbeat number `xml:"minimal_heartbeat"`
 	Low       number `xml:"min"`
 	High      number `xml:"max"`
@@ -67,7 +67,7 @@ func read(t testing.TB, text string) *Database {
 	must(t, xml.Unmarshal([]byte(text), &doc))
 	d := &Database{last: float64(doc.Last)}
 	for i, s := range doc.Sources {
-		must(t, d.Add(Source{s.Name, s.Kind, float64(s.Low), float64(s.High)}))
+		must(t, d.Add(Source{s.Name, float64(s.Low), float64(s.High)}))
 		n := d.sources[i]
 		n.sample, n.sum, n.seconds = float64(s.Sample), float64(s.Sum), d.intoStep()-float64(s.Unknown)
 		for k, a := range shapes {

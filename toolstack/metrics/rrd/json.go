@@ -14,7 +14,7 @@ func (d *Database) WriteJSON(w io.Writer) error {
 		o.comma(i)
 		o.text(`{"name":`)
 		o.string(s.Name)
-		o.text(`,"type":"` + string(s.Kind) + `"`)
+		o.text(`,"type":"` + gauge + `"`)
 		o.field("minimal_heartbeat", heartbeat)
 		o.field("min", s.Low)
 		o.field("max", s.High)

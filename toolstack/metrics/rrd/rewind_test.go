@@ -9,7 +9,7 @@ import (
 // TestRewind: a clock that was two hours ahead costs what was said in those, and the
 // rows they took the place of; the rest stays where it was.
 func TestRewind(t *testing.T) {
-	d := database(t, gauge("g"))
+	d := database(t, free("g"))
 	at := begin
 	feed := func(n int) {
 		for range n {

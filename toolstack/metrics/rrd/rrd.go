@@ -40,14 +40,9 @@ const (
 	Max     Function = "MAX"
 )
 
-// Kind is how samples of a source become a value.
-type Kind string
-
-const (
-	Gauge    Kind = "GAUGE"    // the sample is the value
-	Derive   Kind = "DERIVE"   // a counter: its growth a second
-	Absolute Kind = "ABSOLUTE" // a counter that begins anew at each sample
-)
+// gauge is what documents call sources whose samples are values, as all here are: what
+// counters say is made rates before.
+const gauge = "GAUGE"
 
 // heartbeat is how long a source may be silent and still be known in between, in
 // seconds.
@@ -56,7 +51,6 @@ const heartbeat = 300
 // Source is one figure.
 type Source struct {
 	Name string
-	Kind Kind
 	// Low and High bound what is believed; beyond it a value is unknown.
 	Low, High float64
 }
@@ -66,8 +60,6 @@ func (s Source) Check() error {
 	switch {
 	case s.Name == "" || len(s.Name) > 255:
 		return fmt.Errorf("a source has the name %.80q", s.Name)
-	case s.Kind != Gauge && s.Kind != Derive && s.Kind != Absolute:
-		return fmt.Errorf("source %s is of kind %q", s.Name, string(s.Kind))
 	case !(s.Low <= s.High):
 		return fmt.Errorf("source %s lies between %v and %v", s.Name, s.Low, s.High)
 	}
@@ -102,7 +94,7 @@ type Database struct {
 // source is a Source with what is known of it.
 type source struct {
 	Source
-	sample  float64 // the last one, of counters
+	sample  float64 // the last one
 	sum     float64 // of the step under way: value times seconds
 	seconds float64 // of the step under way that are known
 	rows    []*row  // of each archive
@@ -212,19 +204,11 @@ func sampleOf(samples map[string]float64, name string) float64 {
 
 // since makes of a sample what the source was since the last.
 func (s *source) since(sample, seconds float64) float64 {
-	last := s.sample
 	s.sample = sample
-	v := sample
-	switch s.Kind {
-	case Derive:
-		v = (sample - last) / seconds
-	case Absolute:
-		v = sample / seconds
-	}
-	if v < s.Low || v > s.High || seconds > heartbeat || math.IsInf(v, 0) {
+	if sample < s.Low || sample > s.High || seconds > heartbeat || math.IsInf(sample, 0) {
 		return math.NaN()
 	}
-	return v
+	return sample
 }
 
 // fill adds a value to the steps from before to now, and ends those that are full.

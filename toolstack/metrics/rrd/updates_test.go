@@ -13,7 +13,7 @@ import (
 
 // two is a host and a VM that came later and stopped before.
 func two(t testing.TB) []Member {
-	host, vm := database(t, gauge("cpu0"), gauge("memory_free_kib")), database(t, gauge("cpu0"))
+	host, vm := database(t, free("cpu0"), free("memory_free_kib")), database(t, free("cpu0"))
 	for i := range 40 {
 		at := begin.Add(time.Duration(i) * Step)
 		must(t, host.Update(at, map[string]float64{"cpu0": float64(i) / 40, "memory_free_kib": 1 << 20}))
@@ -108,7 +108,7 @@ func agrees(t *testing.T, all, alone *Updates, column, same int) {
 
 func TestJoinNothing(t *testing.T) {
 	for name, u := range map[string]*Updates{
-		"no database": Join(nil, Query{}), "no sample": Join([]Member{{"vm:x", database(t, gauge("g"))}}, Query{}),
+		"no database": Join(nil, Query{}), "no sample": Join([]Member{{"vm:x", database(t, free("g"))}}, Query{}),
 		"no function": Join(two(t), Query{Function: "LAST"}), "the future": Join(two(t), Query{Start: begin.AddDate(1, 0, 0)}),
 	} {
 		var b bytes.Buffer
@@ -125,7 +125,7 @@ func BenchmarkJoin(b *testing.B) {
 	for range 100 {
 		d := New()
 		for i := range 25 {
-			must(b, d.Add(gauge(string(rune('a'+i)))))
+			must(b, d.Add(free(string(rune('a'+i)))))
 		}
 		for i := range 130 {
 			must(b, d.Update(begin.Add(time.Duration(i)*Step), map[string]float64{"a": float64(i), "b": 1 / float64(i+1)}))

@@ -90,7 +90,7 @@ func (d *Database) WriteXML(w io.Writer) error {
 func (d *Database) source(o *output, s *source) {
 	o.text("<ds><name>")
 	o.quote(s.Name)
-	o.text("</name><type>" + string(s.Kind) + "</type>")
+	o.text("</name><type>" + gauge + "</type>")
 	o.element("minimal_heartbeat", heartbeat)
 	o.element("min", s.Low)
 	o.element("max", s.High)

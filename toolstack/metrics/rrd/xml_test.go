@@ -23,7 +23,7 @@ func written(t testing.TB, d *Database) string {
 // TestXML: what was written and read again goes on as if nothing had been.
 func TestXML(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	d := database(t, gauge("g"), Source{"d", Derive, 0, math.Inf(1)})
+	d := database(t, free("g"), Source{"d", 0, math.Inf(1)})
 	feed := func(d *Database, n int, r *rand.Rand, at time.Time) time.Time {
 		counter := 0.0
 		for range n {
@@ -53,7 +53,7 @@ func TestXML(t *testing.T) {
 
 // TestSameXML: what is appended by hand is what the document's description says.
 func TestSameXML(t *testing.T) {
-	d := database(t, gauge("g<&"), Source{"d", Derive, 0, math.Inf(1)}, Source{"a", Absolute, -1, 1e6})
+	d := database(t, free("g<&"), Source{"d", 0, math.Inf(1)}, Source{"a", -1, 1e6})
 	for i := range 3000 {
 		must(t, d.Update(begin.Add(time.Duration(i)*3*time.Second), map[string]float64{"g<&": 1 / float64(i+1), "d": float64(i * i)}))
 	}
@@ -114,7 +114,7 @@ func (b *brokenPipe) Write(p []byte) (int, error) {
 
 // TestReaderGone: who does not read any more costs one piece.
 func TestReaderGone(t *testing.T) {
-	d := database(t, gauge("a"), gauge("b"))
+	d := database(t, free("a"), free("b"))
 	must(t, d.Update(begin, map[string]float64{"a": 1}))
 	if err := d.WriteXML(&brokenPipe{1 << 10}); !errors.Is(err, io.ErrClosedPipe) {
 		t.Error(err)
@@ -124,7 +124,7 @@ func TestReaderGone(t *testing.T) {
 func BenchmarkWriteXML(b *testing.B) {
 	d := New()
 	for i := range 30 {
-		must(b, d.Add(gauge(strings.Repeat("x", i+1))))
+		must(b, d.Add(free(strings.Repeat("x", i+1))))
 	}
 	must(b, d.Update(begin, nil))
 	for i := range 5000 {
