@@ -96,17 +96,11 @@ func newDebian(ctx context.Context, d *instance, dir string) *guestOfDebian {
 	g.network = g.Network(ctx, "lan")
 	disc := d.disc(ctx, g.API, dir, func(file string) error { return made.Disc(ctx, file) })
 	g.library = g.Ref(ctx, "VDI.get_SR", disc)
-	g.guest = &demo.Guest{Name: "trixie"}
-	g.guest.Ref = g.Ref(ctx, "VM.clone", g.First(ctx, "VM.get_by_name_label", "Debian Trixie 13"), g.guest.Name)
+	g.guest = g.Bootable(ctx, "trixie")
 	vm := g.guest.Ref
-	g.Call(ctx, nil, "VM.remove_from_other_config", vm, "disks")
-	g.Call(ctx, nil, "VM.provision", vm)
-	g.Call(ctx, nil, "VM.set_memory_limits", vm, 512*mib, 512*mib, 512*mib, 512*mib)
-	g.Call(ctx, nil, "VM.set_HVM_boot_params", vm, map[string]string{"firmware": "uefi", "order": "d"})
 	g.Drive(ctx, vm, g.install(ctx, made), "0", "Disk")
 	g.Drive(ctx, vm, disc, "3", "CD")
 	g.NIC(ctx, vm, g.network, "0")
-	g.guest = demo.Attach(g.Client, g.guest)
 	return g
 }
 

@@ -94,15 +94,9 @@ func TestDevFromCD(t *testing.T) {
 	d, dir := fresh(t)
 	a := life.API{T: t, Client: d.login()}
 	disc := d.disc(ctx, a, dir, func(file string) error { return os.WriteFile(file, iso, 0o644) })
-	g := &demo.Guest{Name: "from CD"}
-	g.Ref = a.Ref(ctx, "VM.clone", a.First(ctx, "VM.get_by_name_label", "Debian Trixie 13"), g.Name)
-	a.Call(ctx, nil, "VM.remove_from_other_config", g.Ref, "disks")
-	a.Call(ctx, nil, "VM.provision", g.Ref)
-	a.Call(ctx, nil, "VM.set_memory_limits", g.Ref, 512<<20, 512<<20, 512<<20, 512<<20)
-	a.Call(ctx, nil, "VM.set_HVM_boot_params", g.Ref, map[string]string{"firmware": "uefi", "order": "d"})
+	g := a.Bootable(ctx, "from CD")
 	a.Drive(ctx, g.Ref, disc, "3", "CD")
 	a.Call(ctx, nil, "VTPM.create", g.Ref, false)
-	g = demo.Attach(a.Client, g)
 	tty := life.Up(ctx, t, g)
 	life.ReadsDemoCD(ctx, t, tty)
 	snapshot := a.Ref(ctx, "VM.snapshot", g.Ref, "running", []string{})

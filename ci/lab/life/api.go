@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"cairn/ci/lab/demo"
 	"cairn/toolstack/client"
 )
 
@@ -46,6 +47,18 @@ func (a API) First(ctx context.Context, method string, args ...any) string {
 		a.T.Fatalf("%s answered %d objects, want one", method, len(refs))
 	}
 	return refs[0]
+}
+
+// Bootable makes a VM without disks that boots from its CD by UEFI.
+func (a API) Bootable(ctx context.Context, name string) *demo.Guest {
+	a.T.Helper()
+	const memory = 512 << 20
+	vm := a.Ref(ctx, "VM.clone", a.First(ctx, "VM.get_by_name_label", "Debian Trixie 13"), name)
+	a.Call(ctx, nil, "VM.remove_from_other_config", vm, "disks")
+	a.Call(ctx, nil, "VM.provision", vm)
+	a.Call(ctx, nil, "VM.set_memory_limits", vm, memory, memory, memory, memory)
+	a.Call(ctx, nil, "VM.set_HVM_boot_params", vm, map[string]string{"firmware": "uefi", "order": "d"})
+	return demo.Attach(a.Client, &demo.Guest{Name: name, Ref: vm})
 }
 
 // Repository makes a storage repository of a host and makes it the
