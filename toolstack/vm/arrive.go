@@ -75,33 +75,40 @@ func (m *Manager) Arrive(ctx context.Context, also func(*db.Tx) error, list []Ar
 	return refs, nil
 }
 
-// makeRoom removes VMs that are replaced. Their snapshots are those of the new ones.
+// makeRoom removes VMs that are replaced. What stood by them, snapshots and what came of
+// them, stands by the new ones from before they go: a VM that is destroyed leaves what
+// came of it to its own parent.
 func (m *Manager) makeRoom(tx *db.Tx, list []Arrival, refs []api.VMRef) (map[api.VMRef]string, error) {
 	gone, heirs := map[api.VMRef]string{}, map[api.VMRef]api.VMRef{}
 	for i, a := range list {
 		vm, err := db.Get(tx, a.Replaces)
-		if a.Replaces.IsNull() || err != nil {
-			continue // nobody is in the way any more
+		if a.Replaces.IsNull() || err != nil || heirs[a.Replaces] != "" {
+			continue // nobody is in the way any more, or an arrival before takes the place
 		}
 		if vm.PowerState != api.VMPowerStateHalted && !vm.IsASnapshot {
 			return nil, api.ErrVMBadPowerState(a.Replaces.String(), "halted", lower(vm.PowerState))
 		}
-		if vm, err = db.Edit(tx, a.Replaces); err == nil {
-			err = check(a.Replaces, vm, api.VMOperationsDestroy)
+		if err := check(a.Replaces, vm, api.VMOperationsDestroy); err != nil {
+			return nil, err
 		}
+		gone[a.Replaces], heirs[a.Replaces] = vm.UUID, refs[i]
+	}
+	if err := inheritTree(tx, heirs); err != nil {
+		return nil, err
+	}
+	for ref := range gone {
+		vm, err := db.Edit(tx, ref)
 		if err == nil {
-			gone[a.Replaces], heirs[a.Replaces] = vm.UUID, refs[i]
-			err = m.removeRows(tx, a.Replaces, vm)
+			err = m.removeRows(tx, ref, vm)
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
-	return gone, inheritTree(tx, heirs)
+	return gone, nil
 }
 
-// inheritTree makes what stood by VMs that are gone, snapshots and what came of them,
-// stand by others.
+// inheritTree makes what stands by VMs stand by their heirs.
 func inheritTree(tx *db.Tx, heirs map[api.VMRef]api.VMRef) error {
 	var orphans []api.VMRef
 	for ref, vm := range db.All[api.VM](tx) {

@@ -69,8 +69,8 @@ func (m *Manager) removeRows(tx *db.Tx, ref api.VMRef, vm *api.VM) error {
 		return err
 	}
 	for _, child := range vm.Children {
-		if _, err := db.Get(tx, child); err != nil {
-			continue // which went in the same transaction
+		if now, err := db.Get(tx, child); err != nil || now.Parent != ref {
+			continue // which went, or found another parent, in the same transaction
 		}
 		next, err := db.Edit(tx, child)
 		if err != nil {

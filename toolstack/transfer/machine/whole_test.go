@@ -85,6 +85,49 @@ func TestSnapshots(t *testing.T) {
 	}
 }
 
+// TestRestoreOfATree: what was taken of a VM after it was exported stands by the new VM
+// and the new snapshots as it stood by the old ones.
+func TestRestoreOfATree(t *testing.T) {
+	r := newRig(t)
+	from, _ := r.insert("web", nil)
+	first, _ := r.snapshot(from, "first")
+	b := r.get("/export?include_snapshots=true&ref=" + string(from))
+	second, _ := r.snapshot(from, "second")
+	offshoot, _ := r.insert("offshoot", nil)
+	r.update(func(tx *db.Tx) {
+		for ref, parent := range map[api.VMRef]api.VMRef{second: first, offshoot: from} {
+			vm, err := db.Edit(tx, ref)
+			must(t, err)
+			vm.Parent = parent
+		}
+	})
+
+	made := r.mustImport("&restore=true&force=true", b)
+	now := wiretest.Get(r.Server, made)
+	root := now.Parent
+	if root == "" || root == first || root == second {
+		t.Fatalf("the VM's parent is %q", root)
+	}
+	if s := wiretest.Get(r.Server, root); s.NameLabel != "first" || s.SnapshotOf != made || s.Parent != "" || !among(s.Children, made, second) {
+		t.Errorf("the first snapshot: of %s, parent %q, children %v", s.SnapshotOf, s.Parent, s.Children)
+	}
+	if s := wiretest.Get(r.Server, second); s.SnapshotOf != made || s.Parent != root || len(s.Children) != 0 {
+		t.Errorf("the second snapshot: of %s, parent %q, children %v", s.SnapshotOf, s.Parent, s.Children)
+	}
+	if !among(now.Snapshots, root, second) || !among(now.Children, offshoot) {
+		t.Errorf("the VM: snapshots %v, children %v", now.Snapshots, now.Children)
+	}
+	if s := wiretest.Get(r.Server, offshoot); s.Parent != made {
+		t.Errorf("what came of the VM: parent %q", s.Parent)
+	}
+}
+
+// among reports whether a set has these members, in whatever order.
+func among(set []api.VMRef, want ...api.VMRef) bool {
+	slices.Sort(want)
+	return slices.Equal(slices.Sorted(slices.Values(set)), want)
+}
+
 // suspended gives a VM memory, as a suspend does.
 func (r *rig) suspended() (api.VMRef, api.VDIRef) {
 	r.T.Helper()
