@@ -12,6 +12,14 @@ import (
 // goes, and different from those of its clones.
 const MACSeed = "mac_seed"
 
+// Seed gives a machine a seed of its own.
+func Seed(vm *api.VM) {
+	if vm.OtherConfig == nil {
+		vm.OtherConfig = map[string]string{}
+	}
+	vm.OtherConfig[MACSeed] = api.NewUUID()
+}
+
 // MAC is what the NIC of a device number gets by a machine's seed: the seed
 // hashed twice more for each number, four bytes of that and two of its hash,
 // made local and unicast.

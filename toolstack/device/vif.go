@@ -34,7 +34,7 @@ func (m *Manager) createVIF(c *api.Call, args *api.VIF) (api.VIFRef, error) {
 			return err
 		}
 		if vm.OtherConfig[MACSeed] == "" {
-			seed(vm)
+			Seed(vm) // it comes from elsewhere
 		}
 		if err := chooseMAC(vm, v); err != nil {
 			return err
@@ -46,14 +46,6 @@ func (m *Manager) createVIF(c *api.Call, args *api.VIF) (api.VIFRef, error) {
 		}
 		return err
 	})
-}
-
-// seed gives a machine from elsewhere the seed it lacks.
-func seed(vm *api.VM) {
-	if vm.OtherConfig == nil {
-		vm.OtherConfig = map[string]string{}
-	}
-	vm.OtherConfig[MACSeed] = api.NewUUID()
 }
 
 // Bounds of an MTU: what IPv4 needs, and what Ethernet hardware carries.

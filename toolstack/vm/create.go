@@ -6,6 +6,7 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/device"
 	"cairn/toolstack/hypervisor"
 )
 
@@ -16,8 +17,8 @@ func (m *Manager) create(c *api.Call, args *api.VM) (api.VMRef, error) {
 	vm.UUID = api.NewUUID()
 	vm.IsDefaultTemplate, vm.IsControlDomain = false, false
 	ownPerson(vm)
-	if vm.OtherConfig[macSeed] == "" {
-		freshSeed(vm)
+	if vm.OtherConfig[device.MACSeed] == "" {
+		device.Seed(vm)
 	}
 	if err := CheckSizes(vm); err != nil {
 		return "", err

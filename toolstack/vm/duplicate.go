@@ -2,11 +2,11 @@ package vm
 
 import (
 	"context"
-	"maps"
 	"time"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/device"
 	"cairn/toolstack/vm/template"
 )
 
@@ -63,24 +63,13 @@ func (m *Manager) duplicate(c *api.Call, ref api.VMRef, name string, op api.VMOp
 		delete(vm.OtherConfig, template.StampKey)
 		ownPerson(vm)
 		vm.UUID = h.uuid
-		freshSeed(vm)
+		device.Seed(vm)
 		m.reset(vm)
 		made, err = m.insertWith(tx, vm, original, copies, nil)
 		return err
 	})
 	h.end(c)
 	return made, err
-}
-
-// macSeed of VM.other_config is what the MACs of its NICs are made of.
-const macSeed = "mac_seed"
-
-func freshSeed(vm *api.VM) {
-	vm.OtherConfig = maps.Clone(vm.OtherConfig)
-	if vm.OtherConfig == nil {
-		vm.OtherConfig = map[string]string{}
-	}
-	vm.OtherConfig[macSeed] = api.NewUUID()
 }
 
 // ownPerson makes a record one of a VM that is nobody's snapshot or default

@@ -6,6 +6,7 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/device"
 	"cairn/toolstack/operation"
 	"cairn/toolstack/storage"
 	"cairn/toolstack/vm/template"
@@ -41,8 +42,8 @@ func (m *Manager) provision(c *api.Call, ref api.VMRef) error {
 	return o.finish(c, func(tx *db.Tx, vm *api.VM) error {
 		delete(vm.OtherConfig, template.DisksKey)
 		vm.IsATemplate = false
-		if vm.OtherConfig[macSeed] == "" {
-			freshSeed(vm)
+		if vm.OtherConfig[device.MACSeed] == "" {
+			device.Seed(vm)
 		}
 		for i, d := range disks {
 			if err := insertDisk(tx, ref, d, made[i]); err != nil {
