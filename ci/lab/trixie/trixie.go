@@ -60,8 +60,11 @@ func Open(ctx context.Context, root string) (*Guest, error) {
 		return nil, fmt.Errorf("debian guest: %w", err)
 	}
 	found, err := filepath.Glob(packages.Path("/usr/lib/modules/*"))
-	if err != nil || len(found) != 1 {
-		return nil, fmt.Errorf("debian guest: %d kernels, %w", len(found), err)
+	if err != nil {
+		return nil, fmt.Errorf("debian guest: its kernel: %w", err)
+	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("debian guest: its packages have %d kernels, want one: %v", len(found), found)
 	}
 	return &Guest{packages, tools, filepath.Base(found[0])}, nil
 }
