@@ -7,6 +7,7 @@ import (
 
 	"cairn/image/rootfs"
 	"cairn/image/sbom"
+	"cairn/image/uki"
 )
 
 // bill writes the bill of materials: what the root image and the unified kernel
@@ -15,10 +16,7 @@ func (b *builder) bill(r *results) error {
 	in := sbom.Input{Name: "cairn", Version: Version, Hash: r.rootHash, Created: time.Unix(rootfs.BuildTime(), 0)}
 	// Modules are unpacked on the way into the image and the boot loader is
 	// beside the root: their packages are found by a file that is certain.
-	files := []string{
-		b.vmlinuz(), b.tree.Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub"),
-		b.tree.Path("/usr/lib/systemd/boot/efi/systemd-bootx64.efi"),
-	}
+	files := []string{b.vmlinuz(), b.tree.Path(uki.Stub), b.tree.Path(bootLoader)}
 	for _, e := range r.root.Entries() {
 		if e.Source != "" {
 			files = append(files, e.Source)

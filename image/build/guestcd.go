@@ -36,7 +36,7 @@ func (b *builder) guestDisc(ctx context.Context, r *results) error {
 
 // guestLoader is the guest's kernel as firmware starts it.
 func (b *builder) guestLoader(initrd string) ([]byte, error) {
-	return uki.Assemble(b.tree.Path(stub), []uki.Section{
+	return uki.Assemble(b.tree.Path(uki.Stub), []uki.Section{
 		{Name: ".osrel", Data: recipe.OSRelease("cairn-demo", Version)},
 		{Name: ".cmdline", Data: []byte(guestArgs)},
 		{Name: ".uname", Data: []byte(b.kernel)},

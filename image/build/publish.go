@@ -71,12 +71,9 @@ func (b *builder) publish(ctx context.Context, r *results) error {
 	return b.describe(r)
 }
 
-// stub is what firmware starts of a unified kernel image.
-const stub = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
-
 // unified assembles a unified kernel image.
 func (b *builder) unified(r *results, initramfs, cmdline, id string) ([]byte, error) {
-	return uki.Assemble(b.tree.Path(stub), []uki.Section{
+	return uki.Assemble(b.tree.Path(uki.Stub), []uki.Section{
 		{Name: ".osrel", Data: recipe.OSRelease(id, Version)},
 		{Name: ".cmdline", Data: []byte(cmdline)},
 		{Name: ".uname", Data: []byte(b.kernel)},
@@ -112,11 +109,14 @@ func (b *builder) output(name, source string) error {
 	return out.Close()
 }
 
+// bootLoader is what firmware starts of the disk.
+const bootLoader = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+
 // loaderConf boots the newest image at once; the boot menu is no way in.
 const loaderConf = "timeout 0\ndefault cairn_*\neditor no\n"
 
 func (b *builder) disk(ctx context.Context, r *results, host, rescue []byte) error {
-	loader, err := os.ReadFile(b.tree.Path("/usr/lib/systemd/boot/efi/systemd-bootx64.efi"))
+	loader, err := os.ReadFile(b.tree.Path(bootLoader))
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,9 @@ import (
 	"slices"
 )
 
+// Stub is where Debian's systemd-boot-efi has the stub of the machines there are images for.
+const Stub = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+
 // A Section is one part of a unified kernel image. The names the stub looks for
 // are fixed: .osrel .cmdline .uname .ucode .initrd .linux.
 type Section struct {

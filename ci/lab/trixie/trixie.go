@@ -90,7 +90,7 @@ func (g *Guest) loader(ctx context.Context) ([]byte, error) {
 	if err := g.initramfs(ctx, dir, initrd); err != nil {
 		return nil, err
 	}
-	return uki.Assemble(g.tools.Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub"), []uki.Section{
+	return uki.Assemble(g.tools.Path(uki.Stub), []uki.Section{
 		{Name: ".osrel", File: g.packages.Path("/usr/lib/os-release")},
 		{Name: ".cmdline", Data: []byte(arguments)},
 		{Name: ".uname", Data: []byte(g.kernel)},
