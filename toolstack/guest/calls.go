@@ -89,7 +89,7 @@ func (w *watcher) obey(ctx context.Context, c *qga.Client, r *request) error {
 
 // PowerOff asks a guest to end. Nil means that it was asked, not that it does.
 func (m *Manager) PowerOff(ctx context.Context, uuid string) error {
-	return m.ask(ctx, uuid, []string{cmdShutdown}, func(ctx context.Context, _ *watcher, c *qga.Client) error {
+	return m.ask(ctx, uuid, []string{qga.CmdShutdown}, func(ctx context.Context, _ *watcher, c *qga.Client) error {
 		return c.PowerOff(ctx)
 	})
 }
@@ -100,13 +100,13 @@ func (m *Manager) CanFreeze(uuid string) error {
 	if w == nil {
 		return ErrAbsent
 	}
-	return w.can(cmdFreeze, cmdThaw, cmdStatus)
+	return w.can(qga.CmdFreeze, qga.CmdThaw, qga.CmdStatus)
 }
 
 // Freeze makes a guest write out what it has and hold still until Thaw, for FreezeLimit
 // at most. After an error it is not frozen, or thawed as soon as it answers.
 func (m *Manager) Freeze(ctx context.Context, uuid string) error {
-	return m.ask(ctx, uuid, []string{cmdFreeze, cmdThaw, cmdStatus}, func(ctx context.Context, w *watcher, c *qga.Client) error {
+	return m.ask(ctx, uuid, []string{qga.CmdFreeze, qga.CmdThaw, qga.CmdStatus}, func(ctx context.Context, w *watcher, c *qga.Client) error {
 		ctx, cancel := context.WithTimeout(ctx, freezeWait)
 		defer cancel()
 		n, err := c.Freeze(ctx)

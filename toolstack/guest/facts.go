@@ -125,19 +125,12 @@ func disks(all []qga.Filesystem) map[string]string {
 	return m
 }
 
-// Commands of agents that something depends on.
-const (
-	cmdShutdown = "guest-shutdown"
-	cmdFreeze   = "guest-fsfreeze-freeze"
-	cmdThaw     = "guest-fsfreeze-thaw"
-	cmdStatus   = "guest-fsfreeze-status"
-)
-
 // features are the words by which clients know what a guest can be asked for.
 func features(i qga.Info) map[string]string {
 	m := map[string]string{}
 	for feature, command := range map[string]string{
-		"feature-shutdown": cmdShutdown, "feature-poweroff": cmdShutdown, "feature-reboot": cmdShutdown, "feature-quiesce": cmdFreeze,
+		"feature-shutdown": qga.CmdShutdown, "feature-poweroff": qga.CmdShutdown, "feature-reboot": qga.CmdShutdown,
+		"feature-quiesce": qga.CmdFreeze,
 	} {
 		if i.Has(command) {
 			m[feature] = "1"

@@ -185,7 +185,7 @@ func (w *watcher) meet(ctx context.Context, c *qga.Client, n int) (err error) {
 			return err
 		}
 	}
-	if !w.facts.info.Has(cmdStatus) {
+	if !w.facts.info.Has(qga.CmdStatus) {
 		return nil
 	}
 	frozen, err := within(ctx, c.Frozen)

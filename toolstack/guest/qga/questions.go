@@ -20,6 +20,14 @@ const (
 	maxDisks      = 64
 )
 
+// Commands that are not in every agent, or disabled by some.
+const (
+	CmdShutdown = "guest-shutdown"
+	CmdFreeze   = "guest-fsfreeze-freeze"
+	CmdThaw     = "guest-fsfreeze-thaw"
+	CmdStatus   = "guest-fsfreeze-status"
+)
+
 // Info is what an agent is and can do.
 type Info struct {
 	Version  string
@@ -140,7 +148,7 @@ const powerOffWait = 3 * time.Second
 func (c *Client) PowerOff(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, powerOffWait)
 	defer cancel()
-	err := c.Ask(ctx, "guest-shutdown", map[string]string{"mode": "powerdown"}, nil)
+	err := c.Ask(ctx, CmdShutdown, map[string]string{"mode": "powerdown"}, nil)
 	if errors.Is(err, ErrSilent) || errors.Is(err, ErrClosed) {
 		return nil
 	}
@@ -150,20 +158,20 @@ func (c *Client) PowerOff(ctx context.Context) error {
 // Freeze makes the guest write out what it has and stop writing, until Thaw; it reports
 // how many file systems that are.
 func (c *Client) Freeze(ctx context.Context) (n int, err error) {
-	err = c.Ask(ctx, "guest-fsfreeze-freeze", nil, &n)
+	err = c.Ask(ctx, CmdFreeze, nil, &n)
 	return n, err
 }
 
 // Thaw lets the guest write again; n is 0 when nothing was frozen.
 func (c *Client) Thaw(ctx context.Context) (n int, err error) {
-	err = c.Ask(ctx, "guest-fsfreeze-thaw", nil, &n)
+	err = c.Ask(ctx, CmdThaw, nil, &n)
 	return n, err
 }
 
 // Frozen asks whether the guest is between Freeze and Thaw.
 func (c *Client) Frozen(ctx context.Context) (bool, error) {
 	var status string
-	if err := c.Ask(ctx, "guest-fsfreeze-status", nil, &status); err != nil {
+	if err := c.Ask(ctx, CmdStatus, nil, &status); err != nil {
 		return false, err
 	}
 	if status != "frozen" && status != "thawed" {
