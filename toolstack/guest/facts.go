@@ -82,8 +82,9 @@ func driversVersion(version string) map[string]string {
 	return v
 }
 
-// networks lists addresses by NIC; devices are the numbers of the machine's by MAC. A bridge or bond in the guest has the MAC of one of
-// its NICs, which then has its addresses.
+// networks lists addresses by NIC; devices are the numbers of the machine's by MAC. A
+// bridge or bond in the guest has the MAC of one of its NICs, which then has its
+// addresses.
 func networks(nics []qga.Interface, devices map[string]string) map[string]string {
 	seen, m := map[string]bool{}, map[string]string{}
 	counts := map[string]int{}

@@ -10,13 +10,16 @@
 // nothing, and only so many do a round of questions at a time. A call is refused at once
 // where no agent is known to answer.
 //
-// A row changes only when what it says does. It is made with the machine's start and
-// goes with its end, by package vm; a watcher writes to it only while the machine runs.
+// A row changes only when what it says does. Package vm makes it when a machine starts,
+// and removes it when the machine ends. A watcher writes to it only while the machine
+// runs, and makes one only where the machine was started before there were such rows.
 //
 // A guest that was frozen is thawed, whatever becomes of who wanted it: after a limit;
 // when the conversation broke off, by the next one; when nobody remembers, as after a
-// restart of the toolstack, because every round asks whether the guest is frozen. Nobody but a watcher talks to an agent, so one that is frozen without a call
-// that holds it was frozen by a process that is no more, or for a caller that is.
+// restart of the toolstack, because every round asks whether the guest is frozen, save
+// those while a call holds it. Nobody but a watcher talks to an agent, so a guest that
+// is frozen without a call that holds it was frozen by a process that is no more, or for
+// a caller that is.
 //
 // All methods may be called from many goroutines.
 package guest
@@ -66,7 +69,6 @@ type Manager struct {
 
 	mu       sync.Mutex
 	watchers map[api.VMRef]*watcher
-	byUUID   map[string]*watcher
 }
 
 // New returns a Manager; Run makes it work.
@@ -74,10 +76,7 @@ func New(cfg Config) *Manager {
 	if cfg.Log == nil {
 		cfg.Log = journal.Discard()
 	}
-	return &Manager{
-		cfg: cfg, rounds: make(chan struct{}, maxRounds),
-		watchers: map[api.VMRef]*watcher{}, byUUID: map[string]*watcher{},
-	}
+	return &Manager{cfg: cfg, rounds: make(chan struct{}, maxRounds), watchers: map[api.VMRef]*watcher{}}
 }
 
 // Run follows the machines until the context ends.
@@ -134,7 +133,6 @@ func (m *Manager) follow(ctx context.Context, snap *db.Snapshot, ref api.VMRef) 
 	switch {
 	case w != nil && (ports == nil || w.host != vm.ResidentOn):
 		delete(m.watchers, ref)
-		delete(m.byUUID, w.uuid)
 		w.cancel()
 		if ports == nil {
 			return
@@ -142,15 +140,14 @@ func (m *Manager) follow(ctx context.Context, snap *db.Snapshot, ref api.VMRef) 
 	case w != nil || ports == nil:
 		return
 	}
-	w = m.watch(ctx, ref, vm, ports)
-	m.watchers[ref], m.byUUID[w.uuid] = w, w
+	m.watchers[ref] = m.watch(ctx, ref, vm, ports)
 }
 
 // stopAll returns when no watcher is left.
 func (m *Manager) stopAll() {
 	m.mu.Lock()
 	left := m.watchers
-	m.watchers, m.byUUID = map[api.VMRef]*watcher{}, map[string]*watcher{}
+	m.watchers = map[api.VMRef]*watcher{}
 	m.mu.Unlock()
 	for _, w := range left {
 		w.cancel()
@@ -160,17 +157,14 @@ func (m *Manager) stopAll() {
 	}
 }
 
-// Presence is what is known of the agent in a machine.
-func (m *Manager) Presence(uuid string) Presence {
-	w := m.watcherOf(uuid)
-	if w == nil {
-		return Unknown
-	}
-	return w.now()
-}
-
+// watcherOf finds the watcher of a machine, nil where there is none.
 func (m *Manager) watcherOf(uuid string) *watcher {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.byUUID[uuid]
+	for _, w := range m.watchers {
+		if w.uuid == uuid {
+			return w
+		}
+	}
+	return nil
 }

@@ -96,7 +96,7 @@ func TestWholeConversation(t *testing.T) {
 		name, err := c.HostName(within(t))
 		check(name, "web1", err)
 		nics, err := c.Interfaces(within(t))
-		check(nics, []Interface{{"eth0", "02:aa:00:00:00:01", []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("fe80::1")}}}, err)
+		check(nics, []Interface{{"02:aa:00:00:00:01", []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("fe80::1")}}}, err)
 		disks, err := c.Filesystems(within(t))
 		check(disks, []Filesystem{{"/", "ext4", 1 << 30}}, err)
 		n, err := c.Freeze(within(t))
@@ -272,7 +272,7 @@ func TestManyOfEverythingAreBounded(t *testing.T) {
 // known error or with texts that are plain.
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"return":{"id":"debian"}}` + "\n"))
-	f.Add([]byte("\xff{\"return\":[{\"name\":\"e\",\"ip-addresses\":[{\"ip-address\":\"::1\"}]}]}\n{\"return\":\"frozen\"}\n"))
+	f.Add([]byte("\xff{\"return\":[{\"hardware-address\":\"e\",\"ip-addresses\":[{\"ip-address\":\"::1\"}]}]}\n{\"return\":\"frozen\"}\n"))
 	f.Add([]byte(`{"error":{"class":"x","desc":"y"}}` + "\n" + `{"return":{"supported_commands":[{"name":"a","enabled":true}]}}` + "\n"))
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -286,11 +286,11 @@ func FuzzAnswer(f *testing.F) {
 		}
 		o, err := c.OS(ctx)
 		known(err)
-		plain(t, o.ID+"")
+		plain(t, o.ID)
 		nics, err := c.Interfaces(ctx)
 		known(err)
 		for _, n := range nics {
-			plain(t, n.Name)
+			plain(t, n.MAC)
 		}
 		_, err = c.Frozen(ctx)
 		known(err)

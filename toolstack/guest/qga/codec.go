@@ -12,7 +12,8 @@
 // What comes in is a stranger's. A guest may send anything, any amount, or nothing: a
 // question ends with its context, and no question takes in more than MaxAnswer bytes,
 // whatever they are, nor a handshake, which keeps next to nothing of them. Nothing is
-// read between questions, so a guest that talks by itself fills its own port and stops. Texts are cut and cleaned before they are handed out.
+// read between questions, so a guest that talks by itself fills its own port and stops.
+// Texts are cut and cleaned before they are handed out.
 //
 // A Client is one goroutine's: there is one question at a time.
 package qga

@@ -64,14 +64,13 @@ type OS struct {
 	VersionID     string `json:"version-id"`
 	KernelRelease string `json:"kernel-release"`
 	KernelVersion string `json:"kernel-version"`
-	Machine       string `json:"machine"`
 }
 
 // OS asks what runs in the guest.
 func (c *Client) OS(ctx context.Context) (OS, error) {
 	var o OS
 	err := c.Ask(ctx, "guest-get-osinfo", nil, &o)
-	for _, s := range []*string{&o.ID, &o.Name, &o.PrettyName, &o.VersionID, &o.KernelRelease, &o.KernelVersion, &o.Machine} {
+	for _, s := range []*string{&o.ID, &o.Name, &o.PrettyName, &o.VersionID, &o.KernelRelease, &o.KernelVersion} {
 		*s = clean(*s)
 	}
 	return o, err
@@ -88,14 +87,13 @@ func (c *Client) HostName(ctx context.Context) (string, error) {
 
 // Interface is a network interface of the guest's.
 type Interface struct {
-	Name, MAC string
+	MAC       string
 	Addresses []netip.Addr
 }
 
 // Interfaces asks for the guest's network interfaces. What is no address is left out.
 func (c *Client) Interfaces(ctx context.Context) ([]Interface, error) {
 	var a []struct {
-		Name      string `json:"name"`
 		MAC       string `json:"hardware-address"`
 		Addresses []struct {
 			Address string `json:"ip-address"`
@@ -104,7 +102,7 @@ func (c *Client) Interfaces(ctx context.Context) ([]Interface, error) {
 	err := c.Ask(ctx, "guest-network-get-interfaces", nil, &a)
 	var all []Interface
 	for _, x := range a[:min(len(a), maxInterfaces)] {
-		i := Interface{Name: clean(x.Name), MAC: strings.ToLower(clean(x.MAC))}
+		i := Interface{MAC: strings.ToLower(clean(x.MAC))}
 		for _, y := range x.Addresses[:min(len(x.Addresses), maxAddresses)] {
 			if addr, err := netip.ParseAddr(y.Address); err == nil {
 				i.Addresses = append(i.Addresses, addr.WithZone("").Unmap())
