@@ -227,6 +227,9 @@ func (h *Host) Disk(i int) string { return h.machine.Disks[i].Path }
 // Start on the same directory appends.
 func (h *Host) SerialLog() string { return filepath.Join(h.cfg.Dir, "serial.log") }
 
+// dying is how long QEMU may take to end once its consoles have: it may leave a core.
+const dying = 3 * time.Second
+
 // Failure puts together what a failing test should print. A host that began anew without
 // a word on its console did so for a reason that only QEMU knows.
 func (h *Host) Failure() string {
@@ -235,6 +238,11 @@ func (h *Host) Failure() string {
 		if e.Name == "RESET" || e.Name == "WATCHDOG" || e.Name == "GUEST_PANICKED" {
 			text += fmt.Sprintf("\n--- QEMU: %s %v", e.Name, e.Data)
 		}
+	}
+	select {
+	case <-h.exited:
+		text += fmt.Sprintf("\n--- QEMU ended: %v", h.exitErr)
+	case <-time.After(dying): // it goes on
 	}
 	return text
 }

@@ -70,32 +70,13 @@ func TestVMCrowd(t *testing.T) {
 	clean(ctx, t, h)
 }
 
-// driven gives a host a drive with the demo guest's CD in it.
-func driven(t *testing.T) func(*lab.Config) {
-	disk := lab.Disk{Path: filepath.Join(image(t), "demo.iso"), Format: "raw", Bus: "cd"}
-	return func(c *lab.Config) { c.Disks = []lab.Disk{disk} }
-}
-
-// TestVMFromCD boots the demo guest by UEFI from a CD that lies in the host's own drive.
-func TestVMFromCD(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), lifeLimit)
-	defer cancel()
-	h, c := ready(ctx, t, driven(t), single)
-	a := life.API{T: t, Client: c}
-	g := a.Bootable(ctx, "from CD")
-	a.Drive(ctx, g.Ref, disc(ctx, t, a), "3", "CD")
-	tty := life.Up(ctx, t, g)
-	life.ReadsDemoCD(ctx, t, tty)
-	must(t, g.CleanShutdown(ctx))
-	must(t, g.Destroy(ctx))
-	powerOff(ctx, t, h)
-}
-
 // TestVMDrive reads a CD that lies in the host's own drive.
 func TestVMDrive(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), lifeLimit)
 	defer cancel()
-	h, c := ready(ctx, t, driven(t))
+	h, c := ready(ctx, t, func(c *lab.Config) {
+		c.Disks = []lab.Disk{{Path: filepath.Join(image(t), "demo.iso"), Format: "raw", Bus: "cd"}}
+	})
 	a := life.API{T: t, Client: c}
 	g := create(ctx, t, a.Client, "reader")
 	a.Drive(ctx, g.Ref, disc(ctx, t, a), "3", "CD")
