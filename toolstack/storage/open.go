@@ -159,24 +159,10 @@ func (d *Disk) place() place {
 // base, both being open: those that either has in layers that the other has not. They
 // come in order; neighbours may touch.
 func (d *Disk) Changed(ctx context.Context, base *Disk, off, n int64) iter.Seq2[disk.Extent, error] {
-	return func(yield func(disk.Extent, error) bool) {
-		for at, end := off, off+n; at < end; at += window {
-			all, err := d.changed(ctx, base, at, min(window, end-at))
-			if err != nil {
-				yield(disk.Extent{}, err)
-				return
-			}
-			for _, e := range all {
-				if !yield(e, nil) {
-					return
-				}
-			}
-		}
-	}
+	return disk.Windows(off, n, func(off, n int64) ([]disk.Extent, error) {
+		return d.changed(ctx, base, off, n)
+	})
 }
-
-// window is how much of a disk is asked about at once.
-const window = 1 << 30
 
 func (d *Disk) changed(ctx context.Context, base *Disk, off, n int64) ([]disk.Extent, error) {
 	mine, its := own(d.layers, base.layers)

@@ -68,9 +68,15 @@ func All(ctx context.Context, d Device) iter.Seq2[Extent, error] {
 
 // Part is All for the bytes [off, off+n).
 func Part(ctx context.Context, d Device, off, n int64) iter.Seq2[Extent, error] {
+	return Windows(off, n, func(off, n int64) ([]Extent, error) { return d.Extents(ctx, off, n) })
+}
+
+// Windows asks about [off, off+n) a window at a time, and hands on what it is told. The
+// first error is the end.
+func Windows(off, n int64, ask func(off, n int64) ([]Extent, error)) iter.Seq2[Extent, error] {
 	return func(yield func(Extent, error) bool) {
 		for at, end := off, off+n; at < end; at += window {
-			list, err := d.Extents(ctx, at, min(window, end-at))
+			list, err := ask(at, min(window, end-at))
 			if err != nil {
 				yield(Extent{}, err)
 				return

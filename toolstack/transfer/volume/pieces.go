@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/url"
-	"strconv"
 
-	"cairn/toolstack/api"
 	"cairn/toolstack/transfer/disk"
 )
 
@@ -37,7 +36,8 @@ func readPieces(in *incoming) error {
 		case off == 0 && left == 0:
 			return nil
 		case off > uint64(in.d.Size()) || left > in.d.Size()-int64(off):
-			return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatUint(off+uint64(left), 10))
+			at := min(off, uint64(math.MaxInt64-left)) // no size is larger than its end
+			return in.tooLarge(int64(at) + left)
 		}
 		for at := int64(off); left > 0; {
 			b := buf[:min(left, disk.Piece)]

@@ -34,7 +34,7 @@ func TestPieces(t *testing.T) {
 		"half a head": {end[:5], "VDI_IO_ERROR"},
 		"half of one": {piece(0, want[:9])[:15], "VDI_IO_ERROR"},
 		"behind it":   {append(piece(8*mib-1, a[:2]), end...), "VDI_TOO_SMALL"},
-		"far away":    {append(piece(1<<63, a[:2]), end...), "VDI_TOO_SMALL"},
+		"far away":    {append(piece(1<<64-1, a[:2]), end...), "VDI_TOO_SMALL [" + string(ref) + ", 9223372036854775807]"},
 	} {
 		resp, text, err := r.send("PUT", "/import_raw_vdi", query, bytes.NewReader(c.body), int64(len(c.body)))
 		if err != nil || !strings.Contains(string(text), c.want) {

@@ -100,7 +100,7 @@ func readQcow2(in *incoming) error {
 // copy makes the disk read as another, and as zeros behind that one's end.
 func (in *incoming) copy(image disk.Device) error {
 	if image.Size() > in.d.Size() {
-		return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(image.Size(), 10))
+		return in.tooLarge(image.Size())
 	}
 	if err := in.sink.Zero(image.Size(), in.d.Size()-image.Size()); err != nil {
 		return err

@@ -3,9 +3,7 @@ package volume
 import (
 	"errors"
 	"io"
-	"strconv"
 
-	"cairn/toolstack/api"
 	"cairn/toolstack/transfer/disk"
 )
 
@@ -36,7 +34,7 @@ func readRaw(in *incoming) error {
 	size, stream := in.d.Size(), in.body
 	switch {
 	case in.length > size:
-		return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(in.length, 10))
+		return in.tooLarge(in.length)
 	case in.pretends:
 		stream = io.LimitReader(stream, size) // more is not waited for
 	}
@@ -47,7 +45,7 @@ func readRaw(in *incoming) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return refuse(err)
 	case errors.Is(err, disk.ErrTooLong):
-		return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(size+1, 10))
+		return in.tooLarge(size + 1)
 	}
 	return err
 }

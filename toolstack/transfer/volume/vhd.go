@@ -114,7 +114,7 @@ func readVHD(in *incoming) error {
 	}
 	info := r.Info()
 	if info.Size > in.d.Size() {
-		return api.ErrVDITooSmall(in.vdi.String(), strconv.FormatInt(info.Size, 10))
+		return in.tooLarge(info.Size)
 	}
 	if info.Kind != vhd.Differencing {
 		if err := in.sink.Zero(0, in.d.Size()); err != nil {
