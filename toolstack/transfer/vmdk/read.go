@@ -246,8 +246,11 @@ func (s *slot) unpack() (err error) {
 	if n < len(s.data) {
 		return fmt.Errorf("it inflates to %d bytes, want %d", n, len(s.data))
 	}
-	if more, err := s.inflate.Read(make([]byte, 1)); more > 0 || !errors.Is(err, io.EOF) {
-		return fmt.Errorf("it inflates to more than a grain (%w)", errors.Join(err))
+	switch _, err := io.ReadFull(s.inflate, make([]byte, 1)); {
+	case err == nil:
+		return errors.New("it inflates to more than a grain")
+	case !errors.Is(err, io.EOF):
+		return err
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -120,6 +121,9 @@ func TestHostile(t *testing.T) {
 		b = append(b, packed.Bytes()...)
 		return append(b, make([]byte, 10*sector)...)
 	}
+	if _, err := read(bomb(GrainSize + 1)); err == nil || !strings.HasSuffix(err.Error(), ": it inflates to more than a grain") {
+		t.Errorf("a byte too much: %v", err)
+	}
 	parent := bytes.Replace(image, []byte("parentCID=ffffffff"), []byte("parentCID=12345678"), 1)
 	for name, b := range map[string][]byte{
 		"empty": nil, "noise": bytes.Repeat([]byte("x"), 4096), "head alone": image[:first], "no end": image[:len(image)-sector], "half": image[:first+length/2],
@@ -130,7 +134,7 @@ func TestHostile(t *testing.T) {
 		"odd grain": change(first, 1), "grain beyond the end": change(first+4, 1), "long grain": change(first+8, 0xff, 0xff, 0xff), "spoilt grain": change(first+40, ^image[first+40], ^image[first+41]),
 		"bomb": bomb(100 << 20), "small": bomb(GrainSize - 1), "long marker": change(len(image)-2*sector-sector, 9), "more behind": append(bytes.Clone(image), make([]byte, maxOverhead+1)...),
 	} {
-		if _, err := read(b); !errors.Is(err, ErrFormat) {
+		if _, err := read(b); !errors.Is(err, ErrFormat) || strings.Contains(err.Error(), "%!") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -184,8 +188,12 @@ func (f *full) Write(p []byte) (int, error) {
 
 func TestBrokenOutput(t *testing.T) {
 	b := disk(4, 300*GrainSize)
-	for _, left := range []int{0, overhead * sector, 1 << 20} {
+	if w, err := NewWriter(&full{}, int64(len(b)), 0); w != nil || !errors.Is(err, io.ErrShortWrite) {
+		t.Errorf("nothing is written: %v, %v", w, err)
+	}
+	for _, left := range []int{overhead * sector, 1 << 20} {
 		w, err := NewWriter(&full{left}, int64(len(b)), 0)
+		must(t, err)
 		for at := int64(0); at < int64(len(b)) && err == nil; at += GrainSize {
 			err = w.Grain(at, b[at:at+GrainSize])
 		}

@@ -60,7 +60,7 @@ func NewWriter(out io.Writer, size int64, cid uint32) (*Writer, error) {
 	copy(head, header(size, atEnd))
 	copy(head[descriptorAt*sector:], descriptor(size, cid))
 	if w.write(head); w.err != nil {
-		return w, w.err
+		return nil, w.err
 	}
 	for range workers {
 		go pack(w.work)

@@ -18,7 +18,7 @@ func writeVMDK(o *outgoing) (err error) {
 	}
 	o.begin(-1)
 	w, err := vmdk.NewWriter(o, o.d.Size(), uint32(o.now.Unix()))
-	if w == nil {
+	if err != nil {
 		return err
 	}
 	defer func() {
@@ -26,9 +26,6 @@ func writeVMDK(o *outgoing) (err error) {
 			err = cerr
 		}
 	}()
-	if err != nil {
-		return err
-	}
 	return disk.Read(o, o.d, disk.Aligned(disk.All(o, o.d), vmdk.GrainSize, o.d.Size()), func(e disk.Extent, data []byte) error {
 		o.progress(e.End(), o.d.Size())
 		return w.Run(e.Off, data)
