@@ -4,8 +4,8 @@
 // What is kept: a device has one size for as long as it is open, extents tell no byte
 // as zero that reads as something else, and what Flush returned after is there when the
 // power goes. What a stream has of a disk in memory are four pieces of 2 MiB at most, in
-// either direction, however long it is and whichever side is slow. A Device lives as long as the context it was opened with; its methods
-// fail soon after that ends.
+// either direction, however long it is and whichever side is slow. A Device lives as long
+// as the context it was opened with; its methods fail soon after that ends.
 package disk
 
 import (

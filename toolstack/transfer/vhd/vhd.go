@@ -4,16 +4,19 @@
 // differencing images for what has changed since a snapshot; QEMU knows neither
 // streams nor differences.
 //
-// On the wire everything is big-endian (Microsoft, Virtual Hard Disk Image Format
-// Specification 1.0, 2006): a footer, a header, a table that says at which sector each
-// block of 2 MiB lies, the blocks, each behind a bitmap of its sectors, the footer
-// again. A fixed image is the disk's bytes and a footer behind them.
+// On the wire numbers are big-endian (Microsoft, Virtual Hard Disk Image Format
+// Specification 1.0, 2006): a footer, a header, in a differencing image the parent's
+// name in two spellings, a table that says at which sector each block of 2 MiB lies, the
+// blocks, each behind a bitmap of its sectors, the footer again. A fixed image, which is
+// read and never written, is the disk's bytes and a footer behind them.
 //
 // What is kept: no field of what is read is believed before it was compared with
-// what it must be or fit into, and memory is bounded by the table (4 MiB for the
-// largest disk) and one block. What is written has the exact size of the disk, which
-// need not fit cylinders and heads; the creator's name is one with which other
-// readers believe that size rather than the geometry.
+// what it must be or fit into. Memory is bounded by one block and the table, which has
+// four bytes for each block of the disk; a reader keeps 16 more for each block that the
+// image brings, and a writer is given eight (for the largest disk that is about 20 MiB in
+// all, and 12). What is written has the exact size of the disk, which need not fit
+// cylinders and heads; the creator's name is one with which other readers believe that
+// size rather than the geometry.
 //
 // Readers and writers are used by one goroutine at a time.
 package vhd
@@ -69,7 +72,7 @@ type Info struct {
 	ParentName string
 }
 
-// Check refuses what cannot be written.
+// Check refuses what no image is.
 func (i Info) Check() error {
 	switch {
 	case i.Size <= 0 || i.Size%sector != 0:
@@ -117,7 +120,7 @@ const (
 	creatorOS = "Wi2k"
 )
 
-// appendFooter writes an image's footer.
+// appendFooter writes the footer of an image that has a header.
 func appendFooter(b []byte, i Info) []byte {
 	f := make([]byte, footerSize)
 	be := binary.BigEndian
@@ -125,9 +128,6 @@ func appendFooter(b []byte, i Info) []byte {
 	be.PutUint32(f[featuresAt:], reserved)
 	be.PutUint32(f[versionAt:], version1)
 	be.PutUint64(f[dataAt:], footerSize)
-	if i.Kind == Fixed {
-		be.PutUint64(f[dataAt:], 1<<64-1)
-	}
 	be.PutUint32(f[timeAt:], uint32(max(0, i.Made.Sub(epoch)/time.Second)))
 	copy(f[creatorAt:], creator)
 	be.PutUint32(f[creatorAt+4:], version1)

@@ -33,6 +33,9 @@ func disk(seed uint64, size int64) []byte {
 // zero where that is nil.
 func write(t testing.TB, i Info, b, other []byte) []byte {
 	t.Helper()
+	if i.Kind == Fixed {
+		return fixed(i, b)
+	}
 	var out bytes.Buffer
 	if other == nil {
 		other = make([]byte, len(b))
@@ -50,23 +53,22 @@ func write(t testing.TB, i Info, b, other []byte) []byte {
 			maps[block][in/8] |= 0x80 >> (in % 8)
 		}
 	}
-	if i.Kind == Fixed {
-		numbers = nil
-	}
 	w, err := NewWriter(&out, i, numbers)
 	must(t, err)
 	for _, n := range numbers {
 		must(t, w.Block(n, b[n*blockSize:min(i.Size, (n+1)*blockSize)], maps[n]))
-	}
-	if i.Kind == Fixed {
-		_, err := w.Write(b)
-		must(t, err)
 	}
 	must(t, w.Close())
 	if want := Length(i, len(numbers)); int64(out.Len()) != want {
 		t.Errorf("the image has %d bytes, %d were promised", out.Len(), want)
 	}
 	return out.Bytes()
+}
+
+// fixed is a fixed image, whose footer stands for no header.
+func fixed(i Info, b []byte) []byte {
+	footer := spoil(appendFooter(nil, i), dataAt, bytes.Repeat([]byte{0xff}, 8)...)
+	return append(bytes.Clone(b), footer...)
 }
 
 func must(t testing.TB, err error) {
@@ -215,7 +217,7 @@ func TestHostile(t *testing.T) {
 
 func TestRefusedToWrite(t *testing.T) {
 	for name, i := range map[string]Info{
-		"too large": {Kind: Dynamic, Size: MaxSize + sector}, "odd": {Kind: Dynamic, Size: 513}, "nothing": {Kind: Fixed},
+		"too large": {Kind: Dynamic, Size: MaxSize + sector}, "odd": {Kind: Dynamic, Size: 513}, "nothing": {Kind: Dynamic}, "fixed": {Kind: Fixed, Size: sector},
 		"kind": {Kind: 7, Size: sector}, "name": {Kind: Differencing, Size: sector, ParentName: strings.Repeat("x", 257)},
 	} {
 		if _, err := NewWriter(io.Discard, i, nil); err == nil {
@@ -227,7 +229,13 @@ func TestRefusedToWrite(t *testing.T) {
 			t.Errorf("blocks %v are written", numbers)
 		}
 	}
-	w, err := NewWriter(io.Discard, Info{Kind: Dynamic, Size: 2 * blockSize}, []int64{0})
+	gone, out := io.Pipe()
+	must(t, gone.Close())
+	w, err := NewWriter(out, Info{Kind: Dynamic, Size: 2 * blockSize}, []int64{0})
+	if w != nil || !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("nobody takes an image: %v, %v", w, err)
+	}
+	w, err = NewWriter(io.Discard, Info{Kind: Dynamic, Size: 2 * blockSize}, []int64{0})
 	must(t, err)
 	if w.Block(1, make([]byte, blockSize), nil) == nil || w.Block(0, make([]byte, 3), nil) == nil || w.Close() == nil {
 		t.Error("an image that was not announced is written")

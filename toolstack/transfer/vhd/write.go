@@ -2,6 +2,7 @@ package vhd
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -13,7 +14,6 @@ type Writer struct {
 	i     Info
 	todo  []int64 // numbers of blocks that have not come, ascending
 	block []byte  // a bitmap and the block's bytes
-	next  int64   // of fixed images: the disk's next byte
 }
 
 // BlockSize is the size of a block in bytes.
@@ -21,9 +21,6 @@ const BlockSize = blockSize
 
 // Length is how long an image is that brings n blocks.
 func Length(i Info, n int) int64 {
-	if i.Kind == Fixed {
-		return i.Size + footerSize
-	}
 	return firstBlock(i) + int64(n)*(blockBitmap+blockSize) + footerSize
 }
 
@@ -44,23 +41,24 @@ const pathSpace = 1024
 func roundUp(n int64) int64 { return (n + sector - 1) / sector * sector }
 
 // NewWriter writes all that comes before the disk's bytes. The numbers of the blocks
-// to come are ascending; a fixed image takes none, because all come.
+// to come are ascending.
 func NewWriter(out io.Writer, i Info, numbers []int64) (*Writer, error) {
 	if err := i.Check(); err != nil {
 		return nil, err
 	}
-	w := &Writer{out: out, i: i, todo: numbers}
 	if i.Kind == Fixed {
-		return w, nil
+		return nil, errors.New("a fixed image is not written")
 	}
 	for n, b := range numbers {
 		if b < 0 || b >= blocks(i.Size) || n > 0 && b <= numbers[n-1] {
 			return nil, fmt.Errorf("block %d is out of order or beyond %d bytes", b, i.Size)
 		}
 	}
-	w.block = make([]byte, blockBitmap+blockSize)
-	_, err := out.Write(w.head())
-	return w, err
+	w := &Writer{out: out, i: i, todo: numbers, block: make([]byte, blockBitmap+blockSize)}
+	if _, err := out.Write(w.head()); err != nil {
+		return nil, err
+	}
+	return w, nil
 }
 
 func (w *Writer) head() []byte {
@@ -107,7 +105,7 @@ func (w *Writer) table(b []byte) []byte {
 // all of it, or up to the disk's end in the last one; bitmap says which sectors the
 // image brings, most significant bit first, or is nil for all.
 func (w *Writer) Block(number int64, data, bitmap []byte) error {
-	if len(w.todo) == 0 || w.todo[0] != number || w.i.Kind == Fixed {
+	if len(w.todo) == 0 || w.todo[0] != number {
 		return fmt.Errorf("block %d was not announced to come now", number)
 	}
 	want := min(blockSize, w.i.Size-number*blockSize)
@@ -132,20 +130,10 @@ var full = func() (b [blockBitmap]byte) {
 	return b
 }()
 
-// Write takes the next bytes of a fixed image's disk.
-func (w *Writer) Write(p []byte) (int, error) {
-	if w.i.Kind != Fixed || w.next+int64(len(p)) > w.i.Size {
-		return 0, fmt.Errorf("%d bytes at %d do not belong to a fixed image of %d", len(p), w.next, w.i.Size)
-	}
-	n, err := w.out.Write(p)
-	w.next += int64(n)
-	return n, err
-}
-
 // Close writes the footer. It fails when something announced did not come.
 func (w *Writer) Close() error {
-	if len(w.todo) > 0 || w.i.Kind == Fixed && w.next != w.i.Size {
-		return fmt.Errorf("the image is not complete: %d blocks are missing, %d of %d bytes came", len(w.todo), w.next, w.i.Size)
+	if len(w.todo) > 0 {
+		return fmt.Errorf("the image is not complete: %d blocks are missing", len(w.todo))
 	}
 	_, err := w.out.Write(appendFooter(nil, w.i))
 	return err

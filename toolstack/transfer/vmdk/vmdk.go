@@ -3,18 +3,21 @@
 //
 // The layout (VMware, Virtual Disk Format 5.0), all little-endian, in sectors of 512
 // bytes: a header, a text that describes the disk, then grains of 64 KiB, each
-// deflated behind a marker that says where it belongs, in ascending order; after
-// each 512 of them a table of where they lie; at the end a directory of the tables,
-// the header again with the directory's place, and a sector of zeros. A grain that
-// is missing is zero.
+// deflated behind a marker that says where it belongs, in ascending order; behind those
+// of each 32 MiB of the disk that holds anything a table of where they lie; at the end a
+// directory of the tables, the header again with the directory's place, and a sector of
+// zeros. A grain that is missing is zero. Others have the tables before the grains, and
+// no end: that is read as well.
 //
 // What is kept: nothing that is read is believed before it was compared with what it
-// must fit into; a grain inflates to 64 KiB or is refused, so nothing small becomes
-// large; memory is bounded by a few grains a processor and, for writing, eight bytes
-// for each 64 KiB of a 32 MiB run that holds anything. The order of what is written
-// is the disk's, whatever order the processors finish in.
+// must fit into; a grain that inflates to more than 64 KiB is refused, so nothing small
+// becomes large. Memory is bounded by a few grains a processor with their coders, one
+// table, and the directory, which has four bytes for each 32 MiB of the disk, whatever
+// that holds (8 MiB for the largest). The order of what is written is the disk's,
+// whatever order the processors finish in.
 //
-// Readers and writers are used by one goroutine at a time.
+// Readers and writers are used by one goroutine at a time. A writer has others of its own
+// until it is closed, a reader only while Next runs.
 package vmdk
 
 import (
