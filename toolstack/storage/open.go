@@ -155,11 +155,11 @@ func (d *Disk) place() place {
 	return d.m.placed(d.at, d.vdi, "stream", asked)
 }
 
-// Changed are the parts of [off, off+n) in which the disk may read otherwise than a
-// base, both being open: those that either has in layers that the other has not. They
-// come in order; neighbours may touch.
-func (d *Disk) Changed(ctx context.Context, base *Disk, off, n int64) iter.Seq2[disk.Extent, error] {
-	return disk.Windows(off, n, func(off, n int64) ([]disk.Extent, error) {
+// Changed are the parts in which the disk may read otherwise than a base, both being
+// open: those that either has in layers that the other has not. They come in order;
+// neighbours may touch.
+func (d *Disk) Changed(ctx context.Context, base *Disk) iter.Seq2[disk.Extent, error] {
+	return disk.Windows(0, d.Size(), func(off, n int64) ([]disk.Extent, error) {
 		return d.changed(ctx, base, off, n)
 	})
 }

@@ -133,7 +133,7 @@ func TestChanged(t *testing.T) {
 	} {
 		d, base := r.open(c.vdi, false), r.open(c.base, false)
 		var got []int64
-		for e, err := range d.Changed(t.Context(), base, 0, d.Size()) {
+		for e, err := range d.Changed(t.Context(), base) {
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -40,12 +40,18 @@ func writeVHD(o *outgoing) error {
 	if err != nil {
 		return err
 	}
+	bitmap := func(disk.Extent) ([]byte, error) { return nil, nil } // all of a block
+	if o.from != nil {
+		var stop func()
+		bitmap, stop = bitmaps(o.brought())
+		defer stop()
+	}
 	err = disk.Read(o, o.d, o.extentsOf(blocks), func(e disk.Extent, data []byte) error {
-		bitmap, err := o.bitmap(e)
+		sectors, err := bitmap(e)
 		if err != nil {
 			return err
 		}
-		return w.Block(e.Off/vhd.BlockSize, data, bitmap)
+		return w.Block(e.Off/vhd.BlockSize, data, sectors)
 	})
 	if err != nil {
 		return err
@@ -54,16 +60,16 @@ func writeVHD(o *outgoing) error {
 }
 
 // brought are the parts that an image is to bring.
-func (o *outgoing) brought(off, n int64) iter.Seq2[disk.Extent, error] {
+func (o *outgoing) brought() iter.Seq2[disk.Extent, error] {
 	if o.from != nil {
-		return o.d.Changed(o, o.from, off, n)
+		return o.d.Changed(o, o.from)
 	}
-	return disk.Part(o, o.d, off, n)
+	return disk.All(o, o.d)
 }
 
 // blocks are the numbers of the blocks that have something to bring.
 func (o *outgoing) blocks() (numbers []int64, err error) {
-	for e, err := range disk.Aligned(o.brought(0, o.d.Size()), vhd.BlockSize, o.d.Size()) {
+	for e, err := range disk.Aligned(o.brought(), vhd.BlockSize, o.d.Size()) {
 		if err != nil {
 			return nil, err
 		}
@@ -88,21 +94,28 @@ func (o *outgoing) extentsOf(blocks []int64) iter.Seq2[disk.Extent, error] {
 // sector is what a block's bitmap counts.
 const sector = 512
 
-// bitmap says which sectors of a block an image brings: nil is all of them.
-func (o *outgoing) bitmap(block disk.Extent) ([]byte, error) {
-	if o.from == nil {
-		return nil, nil
-	}
-	b := make([]byte, vhd.BlockSize/sector/8)
-	for e, err := range o.brought(block.Off, block.Len) {
-		if err != nil {
-			return nil, err
+// bitmaps says of blocks, which come in order, which of their sectors an image brings. It
+// goes through the parts that it brings once, as far as the blocks need it, until stop.
+func bitmaps(brought iter.Seq2[disk.Extent, error]) (of func(block disk.Extent) ([]byte, error), stop func()) {
+	next, stop := iter.Pull2(brought)
+	var e disk.Extent // the last that came, which may reach into blocks that follow
+	return func(block disk.Extent) ([]byte, error) {
+		b := make([]byte, vhd.BlockSize/sector/8)
+		for {
+			from, to := max(e.Off, block.Off)-block.Off, min(e.End(), block.End())-block.Off
+			for s := from / sector; s*sector < to; s++ {
+				b[s/8] |= 0x80 >> (s % 8)
+			}
+			if e.End() >= block.End() {
+				return b, nil
+			}
+			var more bool
+			var err error
+			if e, err, more = next(); err != nil || !more {
+				return b, err
+			}
 		}
-		for s := (e.Off - block.Off) / sector; s*sector < e.End()-block.Off; s++ {
-			b[s/8] |= 0x80 >> (s % 8)
-		}
-	}
-	return b, nil
+	}, stop
 }
 
 // readVHD writes an image to the disk: a whole one so that the disk reads as it does, a
