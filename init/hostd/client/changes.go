@@ -46,9 +46,6 @@ func (c *Client) Allocation(ctx context.Context, sr, name string) (Allocation, e
 // ChangeLog is a text of the toolstack that is kept with volumes, which it is none of.
 type ChangeLog struct {
 	Name string `json:"name"`
-	// Size is that of the text, rounded up to 512.
-	Size int64 `json:"size"`
-	Used int64 `json:"used"`
 }
 
 func logPath(sr, name string) string { return repositoryPath(sr) + "/logs/" + url.PathEscape(name) }

@@ -94,7 +94,7 @@ func (m *Manager) ChangeLogs(ctx context.Context, sr string) ([]client.ChangeLog
 	out := []client.ChangeLog{}
 	for _, v := range list {
 		if name, ok := strings.CutPrefix(v.Name, logPrefix); ok && v.Format == logFormat {
-			out = append(out, client.ChangeLog{Name: name, Size: v.VirtualSize, Used: v.Used})
+			out = append(out, client.ChangeLog{Name: name})
 		}
 	}
 	slices.SortFunc(out, func(a, b client.ChangeLog) int { return strings.Compare(a.Name, b.Name) })

@@ -37,7 +37,7 @@ func (h *Hostd) ChangeLogs(ctx context.Context, sr string) ([]client.ChangeLog, 
 	}
 	all := []client.ChangeLog{}
 	for _, name := range slices.Sorted(maps.Keys(m.logs)) {
-		all = append(all, client.ChangeLog{Name: name, Size: int64(len(m.logs[name]))})
+		all = append(all, client.ChangeLog{Name: name})
 	}
 	return all, nil
 }

@@ -271,14 +271,6 @@ func (c *Client) Zero(off, n int64) error {
 	return nil
 }
 
-// Trim says that bytes are not needed any more; what they read as then is open.
-func (c *Client) Trim(off, n int64) error {
-	if err := c.mayWrite(off, n); err != nil || c.flags&hasTrim == 0 {
-		return err
-	}
-	return c.run(cmdTrim, off, n, longStep, nil)
-}
-
 // Flush implements disk.Device.
 func (c *Client) Flush() error {
 	if c.flags&hasFlush == 0 {

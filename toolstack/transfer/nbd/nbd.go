@@ -11,8 +11,8 @@
 // memory is bounded by the connections there are. No length or offset that comes is
 // believed before it was compared with what was asked, or with the disk. The first thing
 // that does not fit ends the connection, and every call from then on fails with what that
-// was. A server that has TLS hears nothing before it, opens an export only by its name,
-// and tells no names.
+// was. A server that wants TLS of a client hears nothing before it. Exports are opened only
+// by their names, and none are told.
 //
 // A Client may be used by many goroutines; one more reads replies until the connection
 // ends. A Server has one for each of its clients, and some for that one's requests.
@@ -62,7 +62,6 @@ const (
 
 	hasReadOnly    = 1 << 1
 	hasFlush       = 1 << 2
-	hasTrim        = 1 << 5
 	hasWriteZeroes = 1 << 6
 
 	cmdRead        = 0
@@ -82,7 +81,7 @@ const (
 )
 
 var commands = map[uint16]string{
-	cmdRead: "read", cmdWrite: "write", cmdFlush: "flush", cmdTrim: "trim", cmdWriteZeroes: "zero", cmdStatus: "ask about",
+	cmdRead: "read", cmdWrite: "write", cmdFlush: "flush", cmdWriteZeroes: "zero", cmdStatus: "ask about",
 }
 
 // Bounds.

@@ -98,7 +98,6 @@ func TestLarge(t *testing.T) {
 	if m.Held() != 0 {
 		t.Errorf("%d bytes are held after all was zeroed", m.Held())
 	}
-	must(t, c.Trim(0, 1<<20))
 }
 
 func TestContexts(t *testing.T) {

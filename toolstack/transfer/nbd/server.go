@@ -22,9 +22,9 @@ type Export struct {
 
 // Server lends disks out, to be read. Fields are set before Serve.
 type Server struct {
-	// TLS must be spoken before anything is asked; nil is that nothing is kept secret.
-	TLS *tls.Config
-	// Admit, if set, decides that for each client, or sends it away with an error.
+	// Admit says which TLS a client must speak before it asks for anything, nil being that
+	// nothing is kept secret, or sends it away with an error. Without it all are admitted
+	// in clear.
 	Admit func(net.Conn) (*tls.Config, error)
 	// Open finds the disk that a name means. Its error is in the log, and the client
 	// hears only that there is no such export. The context is that of the connection.
@@ -106,7 +106,7 @@ func (s *Server) Lend(ctx context.Context, conn net.Conn) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	h := &haggle{s: s, ctx: ctx, conn: conn, tls: s.TLS}
+	h := &haggle{s: s, ctx: ctx, conn: conn}
 	if s.Admit != nil {
 		var err error
 		if h.tls, err = s.Admit(conn); err != nil {

@@ -26,7 +26,7 @@ func TestLendToQEMU(t *testing.T) {
 		args := []string{"convert", "-O", "raw"}
 		creds := ""
 		if secret {
-			l.TLS = config
+			l.admit(config)
 			args = append(args, "--object", "tls-creds-x509,id=t,endpoint=client,dir="+dir)
 			creds = ",tls-creds=t"
 		}

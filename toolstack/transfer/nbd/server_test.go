@@ -45,6 +45,11 @@ func newLibrary(m *disktest.Memory) *library {
 	return l
 }
 
+// admit has clients speak TLS, or talk in clear.
+func (l *library) admit(config *tls.Config) {
+	l.Admit = func(net.Conn) (*tls.Config, error) { return config, nil }
+}
+
 // counted counts what is not closed.
 type counted struct {
 	disk.Device
@@ -205,7 +210,7 @@ func TestTLSFirst(t *testing.T) {
 	config, id, err := identity.Load(t.TempDir(), identity.Options{Names: []string{"localhost"}})
 	must(t, err)
 	l := newLibrary(filled(1 << 20))
-	l.TLS = config
+	l.admit(config)
 	a, ended := l.reader(t)
 	if _, err := nbd.New(t.Context(), a, "/disk"); err == nil {
 		t.Error("a disk was opened in clear")
@@ -257,7 +262,7 @@ func TestTLSFirst(t *testing.T) {
 		t.Error("a disk was opened at a server of another name")
 	}
 	<-ended
-	l.TLS = nil
+	l.admit(nil)
 	a, ended = l.reader(t)
 	if _, err := nbd.Secure(t.Context(), a, &tls.Config{RootCAs: pool, ServerName: "localhost"}, "/disk"); err == nil {
 		t.Error("a disk was opened in clear by one who asked for TLS")

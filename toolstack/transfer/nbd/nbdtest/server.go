@@ -124,7 +124,7 @@ func (s *server) setContexts(data []byte) {
 }
 
 func (s *server) export() {
-	flags := uint16(1 | 1<<2 | 1<<5 | 1<<6)
+	flags := uint16(1 | 1<<2 | 1<<6)
 	if s.ReadOnly {
 		flags |= 2
 	}
@@ -164,7 +164,7 @@ func (s *server) request() (again bool, err error) {
 		return false, nil
 	case 3:
 		s.done(q, s.Device.Flush())
-	case 4, 6:
+	case 6:
 		s.done(q, s.Device.Zero(q.Off, n))
 	case 7:
 		s.status(q)
