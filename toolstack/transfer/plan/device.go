@@ -10,15 +10,38 @@ import (
 	"cairn/toolstack/network"
 )
 
-// owner is the VM of a drive or NIC; ok is false for that of one that is left out.
-func (p *planner) owner(id string, vm api.VMRef) (at int, ok bool, err error) {
-	if p.left[string(vm)] {
-		return 0, false, nil
+// devices adds those of a class to their VMs, but for those of VMs that are left out.
+func devices[T any, P api.RecordPtr[T]](p *planner, of func(*T) api.VMRef, add func(*VM, *T) error) error {
+	for _, obj := range p.doc.Objects {
+		rec, ok := obj.Record.(P)
+		if !ok {
+			continue
+		}
+		vm := string(of(rec))
+		if p.left[vm] {
+			continue
+		}
+		at, ok := p.vm[vm]
+		if !ok {
+			return api.ErrImportErrorFailedToFindObject(obj.ID)
+		}
+		if err := add(&p.plan.VMs[at], rec); err != nil {
+			return err
+		}
 	}
-	if at, ok = p.vm[string(vm)]; !ok {
-		return 0, false, api.ErrImportErrorFailedToFindObject(id)
-	}
-	return at, true, nil
+	return nil
+}
+
+func (p *planner) planDrives() error {
+	return devices(p, func(v *api.VBD) api.VMRef { return v.VM }, p.addDrive)
+}
+
+func (p *planner) planNICs() error {
+	return devices(p, func(v *api.VIF) api.VMRef { return v.VM }, p.addNIC)
+}
+
+func (p *planner) planTPMs() error {
+	return devices(p, func(v *api.VTPM) api.VMRef { return v.VM }, addTPM)
 }
 
 // mine tells objects here that go away with the VM that is replaced.
@@ -36,27 +59,10 @@ func (p *planner) mine(class *api.ClassInfo, uuid string) bool {
 	return false
 }
 
-func (p *planner) planDrives() error {
-	for _, obj := range p.doc.Objects {
-		rec, ok := obj.Record.(*api.VBD)
-		if !ok {
-			continue
-		}
-		at, ok, err := p.owner(obj.ID, rec.VM)
-		if err != nil {
-			return err
-		}
-		if !ok || rec.Type == api.VBDTypeFloppy {
-			continue
-		}
-		if err := p.addDrive(&p.plan.VMs[at], rec); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (p *planner) addDrive(vm *VM, rec *api.VBD) error {
+	if rec.Type == api.VBDTypeFloppy {
+		return nil
+	}
 	v := rec.Clone()
 	v.UUID, _ = p.uuid(v.Class(), v.UUID, p.mine(v.Class(), v.UUID))
 	v.AllowedOperations, v.VM, v.VDI = nil, "", ""
@@ -160,23 +166,6 @@ func (p *planner) useDisk(id string) (int, bool) {
 	return p.disk[id], true
 }
 
-func (p *planner) planNICs() error {
-	for _, obj := range p.doc.Objects {
-		rec, ok := obj.Record.(*api.VIF)
-		if !ok {
-			continue
-		}
-		at, ok, err := p.owner(obj.ID, rec.VM)
-		if err == nil && ok {
-			err = p.addNIC(&p.plan.VMs[at], rec)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (p *planner) addNIC(vm *VM, rec *api.VIF) error {
 	v := rec.Clone()
 	v.UUID, _ = p.uuid(v.Class(), v.UUID, p.mine(v.Class(), v.UUID))
@@ -248,22 +237,13 @@ func (p *planner) makeNetwork(id string, from *api.Network) int {
 	return p.made[id]
 }
 
-// planTPMs gives VMs TPMs; what was in them did not come along.
-func (p *planner) planTPMs() error {
-	for _, obj := range p.doc.Objects {
-		rec, ok := obj.Record.(*api.VTPM)
-		if !ok {
-			continue
-		}
-		at, ok, err := p.owner(obj.ID, rec.VM)
-		if err != nil {
-			return err
-		}
-		if vm := &p.plan.VMs[at]; ok && vm.Record.HVMBootPolicy != "" && len(vm.TPMs) == 0 {
-			v := api.NewVTPM()
-			v.UUID, v.IsUnique, v.IsProtected = api.NewUUID(), rec.IsUnique, rec.IsProtected
-			vm.TPMs = append(vm.TPMs, v)
-		}
+// addTPM gives a VM one; what was in it did not come along.
+func addTPM(vm *VM, rec *api.VTPM) error {
+	if vm.Record.HVMBootPolicy == "" || len(vm.TPMs) > 0 {
+		return nil
 	}
+	v := api.NewVTPM()
+	v.UUID, v.IsUnique, v.IsProtected = api.NewUUID(), rec.IsUnique, rec.IsProtected
+	vm.TPMs = append(vm.TPMs, v)
 	return nil
 }

@@ -142,6 +142,13 @@ func checkpoint(d *ova.Document) {
 	vm.PowerState, vm.SuspendVDI = api.VMPowerStateHalted, ""
 }
 
+// twoTPMs are one more than a VM may have.
+func twoTPMs(d *ova.Document) {
+	v := api.NewVTPM()
+	v.VM, v.IsUnique = "Ref:0", true
+	d.Objects = append(d.Objects, ova.Object{ID: "Ref:21", Record: v}, ova.Object{ID: "Ref:22", Record: v.Clone()})
+}
+
 var restore = Options{Restore: true, Brand: "Cairn"}
 
 var cases = []struct {
@@ -222,11 +229,9 @@ var cases = []struct {
 	{name: "template", edit: func(d *ova.Document) { get[api.VM](d, "Ref:0").IsATemplate = true }},
 	{name: "template of every host", edit: func(d *ova.Document) { get[api.VM](d, "Ref:0").IsDefaultTemplate = true }},
 	{name: "control domain", edit: func(d *ova.Document) { get[api.VM](d, "Ref:0").IsControlDomain = true }},
-	{name: "TPM", edit: func(d *ova.Document) {
-		v := api.NewVTPM()
-		v.VM, v.IsUnique = "Ref:0", true
-		d.Objects = append(d.Objects, ova.Object{ID: "Ref:21", Record: v}, ova.Object{ID: "Ref:22", Record: v.Clone()})
-	}},
+	{name: "TPM", edit: twoTPMs},
+	{name: "TPM of a VM that is left out", o: Options{Restore: true, Force: true}, edit: twoTPMs, here: func(h here) { h.vm("OpaqueRef:old", uWeb).PowerState = api.VMPowerStateRunning }},
+	{name: "TPM of nobody", edit: func(d *ova.Document) { twoTPMs(d); get[api.VTPM](d, "Ref:21").VM = "Ref:77" }},
 	{name: "newer form", edit: func(d *ova.Document) { d.Version.Export = 9 }},
 	{name: "no VM", edit: func(d *ova.Document) { d.Objects = nil }},
 	{name: "drive of nobody", edit: func(d *ova.Document) { get[api.VBD](d, "Ref:5").VM = "Ref:77" }},
