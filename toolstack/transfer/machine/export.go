@@ -1,8 +1,10 @@
 package machine
 
 import (
+	"bufio"
 	"context"
-	"io"
+	"net/http"
+	"sync/atomic"
 	"time"
 
 	"cairn/toolstack/api"
@@ -11,9 +13,28 @@ import (
 	"cairn/toolstack/transfer/xva"
 )
 
-// silence is how long nothing may be written while a disk is read: less than what
-// others on the way put up with.
+// silence is after how long a client that was sent nothing is sent something: less than
+// what others on the way put up with. A disk may be read for hours that holds but zeros,
+// or what packs to nothing.
 const silence = 5 * time.Second
+
+// client is where an archive goes. It knows when something last went there.
+type client struct {
+	http.ResponseWriter
+	now  func() time.Time
+	last atomic.Int64 // packers write behind
+}
+
+func (c *client) heard() { c.last.Store(c.now().UnixNano()) }
+
+func (c *client) silent() bool { return c.now().UnixNano()-c.last.Load() >= int64(silence) }
+
+// Write implements io.Writer.
+func (c *client) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.heard()
+	return n, err
+}
 
 // describe is what a collection's ova.xml says.
 func (m *Manager) describe(c *collection) *ova.Document {
@@ -29,8 +50,9 @@ func (m *Manager) describe(c *collection) *ova.Document {
 // exporter writes the disks of an archive.
 type exporter struct {
 	m        *Manager
-	out      *xva.Writer
-	last     time.Time // when something was written
+	to       *client
+	buf      *bufio.Writer // before it
+	out      *xva.Writer   // into buf, once it was begun
 	progress func(float64)
 	done     int64
 	total    int64
@@ -38,9 +60,10 @@ type exporter struct {
 
 // export writes an archive of what was collected. The first disk is opened before
 // anything is written, so that one that cannot be read is told as an error.
-func (m *Manager) export(ctx context.Context, c *collection, out io.Writer, pack xva.Compression, progress func(float64)) (err error) {
+func (m *Manager) export(ctx context.Context, c *collection, w http.ResponseWriter, pack xva.Compression, progress func(float64)) (err error) {
 	doc := m.describe(c)
-	e := &exporter{m: m, progress: progress, total: 1}
+	e := &exporter{m: m, to: &client{ResponseWriter: w, now: m.cfg.Now}, progress: progress, total: 1}
+	e.buf = bufio.NewWriterSize(e.to, 64<<10)
 	for _, d := range c.disks {
 		e.total += d.vdi.VirtualSize
 	}
@@ -58,7 +81,7 @@ func (m *Manager) export(ctx context.Context, c *collection, out io.Writer, pack
 			return err
 		}
 		if i == 0 {
-			if err := e.begin(out, pack, doc); err != nil {
+			if err := e.begin(pack, doc); err != nil {
 				return err
 			}
 		}
@@ -69,16 +92,19 @@ func (m *Manager) export(ctx context.Context, c *collection, out io.Writer, pack
 		device = nil
 	}
 	if e.out == nil {
-		if err := e.begin(out, pack, doc); err != nil {
+		if err := e.begin(pack, doc); err != nil {
 			return err
 		}
 	}
-	return e.out.Close()
+	if err := e.out.Close(); err != nil {
+		return err
+	}
+	return e.buf.Flush()
 }
 
-func (e *exporter) begin(out io.Writer, pack xva.Compression, doc *ova.Document) (err error) {
-	e.last = e.m.cfg.Now()
-	e.out, err = xva.NewWriter(out, pack, doc.Append(nil))
+func (e *exporter) begin(pack xva.Compression, doc *ova.Document) (err error) {
+	e.to.heard()
+	e.out, err = xva.NewWriter(e.buf, pack, doc.Append(nil))
 	return err
 }
 
@@ -103,12 +129,21 @@ func (e *exporter) disk(ctx context.Context, folder string, size int64, d disk.D
 }
 
 func (e *exporter) chunk(at int64, data []byte) error {
-	if now := e.m.cfg.Now(); now.Sub(e.last) >= silence {
-		if err := e.out.Alive(); err != nil {
+	if e.to.silent() {
+		if err := e.alive(); err != nil {
 			return err
 		}
 	}
-	err := e.out.Chunk(at, data)
-	e.last = e.m.cfg.Now()
-	return err
+	return e.out.Chunk(at, data)
+}
+
+// alive has a client hear something, and all that was kept back.
+func (e *exporter) alive() error {
+	if err := e.out.Alive(); err != nil { // which leaves the packer at rest: nobody else has buf
+		return err
+	}
+	if err := e.buf.Flush(); err != nil {
+		return err
+	}
+	return http.NewResponseController(e.to.ResponseWriter).Flush()
 }

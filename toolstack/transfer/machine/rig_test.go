@@ -132,11 +132,12 @@ type rig struct {
 	config vm.Config
 	sr     api.SRRef
 	net    api.NetworkRef
+	now    func() time.Time // of exports
 }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{hostd: storagetest.New()}
+	r := &rig{hostd: storagetest.New(), now: time.Now}
 	host := place{api.NewRef[api.Host]()}
 	var streams *machine.Manager
 	r.Server = wiretest.New(t, func(reg *api.Registry, d *db.DB) {
@@ -160,6 +161,7 @@ func newRig(t testing.TB) *rig {
 		r.vms.Register(reg)
 		streams = machine.New(machine.Config{
 			DB: d, VMs: r.vms, Disks: r.disks, ThisHost: host.Ref, Patience: 50 * time.Millisecond,
+			Now: func() time.Time { return r.now() },
 			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 		streams.Register(reg)
