@@ -21,9 +21,9 @@ type collection struct {
 	r     db.Reader
 	s     scope
 	named []ova.Named
-	seen  map[string]bool
-	vms   []api.VMRef
-	disks []disc // in the order in which they are described
+	seen  map[string]int      // places in named
+	taken map[api.VDIRef]bool // into disks
+	disks []disc              // in the order in which they are described
 }
 
 // disc is a disk that is described: its place among the objects, and what it is here.
@@ -35,38 +35,41 @@ type disc struct {
 
 // collect describes VMs in the order given, each with its snapshots.
 func collect(r db.Reader, s scope, vms []api.VMRef) (*collection, error) {
-	c := &collection{r: r, s: s, seen: map[string]bool{}}
+	c := &collection{r: r, s: s, seen: map[string]int{}, taken: map[api.VDIRef]bool{}}
 	for _, ref := range vms {
-		if err := c.withSnapshots(ref); err != nil {
+		all, err := family(r, s, ref)
+		if err != nil {
 			return nil, err
+		}
+		for _, one := range all {
+			if err := c.vm(one); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return c, nil
 }
 
-func (c *collection) withSnapshots(ref api.VMRef) error {
-	vm, err := db.Get(c.r, ref)
-	if err != nil {
-		return err
+// family is a VM with those of its snapshots that go along.
+func family(r db.Reader, s scope, ref api.VMRef) ([]api.VMRef, error) {
+	vm, err := db.Get(r, ref)
+	if err != nil || !s.snapshots {
+		return []api.VMRef{ref}, err
 	}
-	all := []api.VMRef{ref}
-	if c.s.snapshots {
-		all = append(all, slices.Sorted(slices.Values(vm.Snapshots))...)
-	}
-	for _, one := range all {
-		if err := c.vm(one); err != nil {
-			return err
-		}
-	}
-	return nil
+	return append([]api.VMRef{ref}, slices.Sorted(slices.Values(vm.Snapshots))...), nil
+}
+
+func (c *collection) has(ref string) bool {
+	_, ok := c.seen[ref]
+	return ok
 }
 
 // add describes a record once, and reports whether this was the first time.
 func (c *collection) add(ref string, r api.Record) bool {
-	if c.seen[ref] {
+	if c.has(ref) {
 		return false
 	}
-	c.seen[ref] = true
+	c.seen[ref] = len(c.named)
 	c.named = append(c.named, ova.Named{Ref: ref, Record: r})
 	return true
 }
@@ -74,7 +77,7 @@ func (c *collection) add(ref string, r api.Record) bool {
 // vm describes a VM as it will be where it arrives: not busy, and awake nowhere.
 func (c *collection) vm(ref api.VMRef) error {
 	from, err := db.Get(c.r, ref)
-	if err != nil || c.seen[string(ref)] {
+	if err != nil || c.has(string(ref)) {
 		return err
 	}
 	vm := from.Clone()
@@ -83,11 +86,10 @@ func (c *collection) vm(ref api.VMRef) error {
 	if !kept {
 		vm.PowerState, vm.SuspendVDI = api.VMPowerStateHalted, ""
 	}
-	if vm.IsASnapshot && !c.seen[string(vm.SnapshotOf)] {
+	if vm.IsASnapshot && !c.has(string(vm.SnapshotOf)) {
 		vm.IsASnapshot, vm.IsATemplate = false, true // on its own it is a template
 	}
 	c.add(string(ref), vm)
-	c.vms = append(c.vms, ref)
 	c.devices(vm)
 	if kept {
 		c.disk(vm.SuspendVDI)
@@ -144,9 +146,9 @@ func (c *collection) disk(ref api.VDIRef) {
 		return
 	}
 	c.add(string(ref), public(vdi))
-	if !slices.ContainsFunc(c.disks, func(d disc) bool { return d.ref == ref }) {
-		at := slices.IndexFunc(c.named, func(n ova.Named) bool { return n.Ref == string(ref) })
-		c.disks = append(c.disks, disc{at, ref, vdi})
+	if !c.taken[ref] {
+		c.taken[ref] = true
+		c.disks = append(c.disks, disc{c.seen[string(ref)], ref, vdi})
 	}
 	c.sr(vdi.SR)
 }
@@ -159,7 +161,7 @@ func public(from *api.VDI) *api.VDI {
 }
 
 func (c *collection) sr(ref api.SRRef) {
-	if from, err := db.Get(c.r, ref); err == nil && !c.seen[string(ref)] {
+	if from, err := db.Get(c.r, ref); err == nil && !c.has(string(ref)) {
 		sr := from.Clone()
 		sr.AllowedOperations, sr.CurrentOperations, sr.SMConfig = nil, nil, nil
 		c.add(string(ref), sr)
@@ -167,7 +169,7 @@ func (c *collection) sr(ref api.SRRef) {
 }
 
 func (c *collection) network(ref api.NetworkRef) {
-	if from, err := db.Get(c.r, ref); err == nil && !c.seen[string(ref)] {
+	if from, err := db.Get(c.r, ref); err == nil && !c.has(string(ref)) {
 		n := from.Clone()
 		n.AllowedOperations, n.CurrentOperations, n.AssignedIps = nil, nil, nil
 		c.add(string(ref), n)

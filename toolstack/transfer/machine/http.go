@@ -74,7 +74,7 @@ func (m *Manager) here(sr api.SRRef) error {
 
 // hold enters an operation on a VM, and on its snapshots where they go along.
 func (m *Manager) hold(r *wire.Request, ref api.VMRef, s scope, op api.VMOperations) (release func(), err error) {
-	c, err := collect(m.cfg.DB.Snapshot(), s, []api.VMRef{ref})
+	vms, err := family(m.cfg.DB.Snapshot(), s, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (m *Manager) hold(r *wire.Request, ref api.VMRef, s scope, op api.VMOperati
 			f()
 		}
 	}
-	for _, vm := range c.vms {
+	for _, vm := range vms {
 		free, err := m.cfg.VMs.Hold(call(r, "VM.get_record"), vm, op)
 		if err != nil {
 			release()
