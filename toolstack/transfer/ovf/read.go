@@ -34,7 +34,7 @@ type Reader struct {
 	image  image // nil if the member is none
 }
 
-// From reads the descriptor of an archive that was opened, which it closes in the end.
+// From reads the descriptor of an archive that was opened, and is closed by whoever did.
 func From(a *archive.Reader) (*Reader, error) {
 	v := &Reader{from: a, manifest: manifest{had: map[string]digest{}}, seen: map[string]bool{}, files: map[string]File{}, disks: map[string]Disk{}}
 	h, err := v.next()
@@ -59,9 +59,6 @@ func From(a *archive.Reader) (*Reader, error) {
 	}
 	return v, v.finish()
 }
-
-// Close ends the goroutines of an unpacker.
-func (v *Reader) Close() { v.from.Close() }
 
 // Descriptor is what the archive says of itself.
 func (v *Reader) Descriptor() *Descriptor { return v.d }

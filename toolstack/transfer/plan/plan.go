@@ -24,6 +24,8 @@ package plan
 import (
 	"slices"
 
+	"github.com/google/uuid"
+
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/device"
@@ -177,26 +179,17 @@ func (p *planner) lookAround() {
 
 // uuid is what a described object of a class gets: its own where identities are kept
 // and nobody else has it, else a new one.
-func (p *planner) uuid(class *api.ClassInfo, uuid string, mine bool) (text string, own bool) {
-	taken := p.uuids[uuid] || !mine && p.r.RefByUUID(class, uuid) != ""
-	if !p.o.Restore || !proper(uuid) || taken {
+func (p *planner) uuid(class *api.ClassInfo, told string, mine bool) (text string, own bool) {
+	taken := p.uuids[told] || !mine && p.r.RefByUUID(class, told) != ""
+	if !p.o.Restore || !proper(told) || taken {
 		return api.NewUUID(), false
 	}
-	p.uuids[uuid] = true
-	return uuid, true
+	p.uuids[told] = true
+	return told, true
 }
 
-// proper tells uuids from what else may stand in their place.
-func proper(uuid string) bool {
-	if len(uuid) != 36 {
-		return false
-	}
-	for i, c := range []byte(uuid) {
-		dash := i == 8 || i == 13 || i == 18 || i == 23
-		hex := c >= '0' && c <= '9' || c >= 'a' && c <= 'f'
-		if dash != (c == '-') || !dash && !hex {
-			return false
-		}
-	}
-	return true
+// proper tells uuids as we spell them from what else may stand in their place.
+func proper(text string) bool {
+	id, err := uuid.Parse(text)
+	return err == nil && id.String() == text
 }

@@ -14,7 +14,7 @@ import (
 	"cairn/toolstack/transfer/ova"
 )
 
-func uuid(n int) string { return fmt.Sprintf("00000000-0000-0000-0000-%012x", n) }
+func uuidOf(n int) string { return fmt.Sprintf("00000000-0000-0000-0000-%012x", n) }
 
 // Numbers of the objects of the description and of those here.
 const (
@@ -35,20 +35,20 @@ const (
 // sample describes a VM with a disk, a CD, a NIC, and a snapshot of it.
 func sample() *ova.Document {
 	web, snap := api.NewVM(), api.NewVM()
-	web.UUID, web.NameLabel, web.HVMBootPolicy = uuid(uWeb), "web", "BIOS order"
+	web.UUID, web.NameLabel, web.HVMBootPolicy = uuidOf(uWeb), "web", "BIOS order"
 	web.OtherConfig = map[string]string{"mac_seed": "seed", "color": "red"}
 	web.Version, web.HARestartPriority, web.Parent = 3, "restart", "Ref:1"
 	web.ResidentOn, web.SuspendSR, web.Appliance = "Ref:90", "Ref:8", "Ref:91"
-	snap.UUID, snap.NameLabel, snap.IsASnapshot, snap.IsATemplate, snap.SnapshotOf = uuid(uSnap), "before", true, true, "Ref:0"
+	snap.UUID, snap.NameLabel, snap.IsASnapshot, snap.IsATemplate, snap.SnapshotOf = uuidOf(uSnap), "before", true, true, "Ref:0"
 	snap.OtherConfig, snap.SnapshotMetadata, snap.Version = map[string]string{"mac_seed": "seed"}, "{}", 3
 	disk, diskSnap, cd := vdi(uDisk, 5<<30, "Ref:8"), vdi(uDiskSnap, 4<<30, "Ref:8"), vdi(uCD, 1<<20, "Ref:9")
 	diskSnap.IsASnapshot, diskSnap.SnapshotOf = true, "Ref:2"
 	cd.Location = "debian.iso"
 	nic := api.NewVIF()
-	nic.UUID, nic.VM, nic.Network, nic.Device, nic.MAC = uuid(uNIC), "Ref:0", "Ref:10", "0", "02:00:00:00:00:10"
+	nic.UUID, nic.VM, nic.Network, nic.Device, nic.MAC = uuidOf(uNIC), "Ref:0", "Ref:10", "0", "02:00:00:00:00:10"
 	sr, iso, network := api.NewSR(), api.NewSR(), api.NewNetwork()
-	sr.UUID, iso.UUID, iso.ContentType = uuid(uSR), uuid(uISO), "iso"
-	network.UUID, network.NameLabel, network.Bridge, network.MTU = uuid(uNet), "office", "xenbr7", 1500
+	sr.UUID, iso.UUID, iso.ContentType = uuidOf(uSR), uuidOf(uISO), "iso"
+	network.UUID, network.NameLabel, network.Bridge, network.MTU = uuidOf(uNet), "office", "xenbr7", 1500
 	return &ova.Document{Version: ova.Current("h", "d", "Cairn", "1", "1"), Objects: []ova.Object{
 		{ID: "Ref:0", Record: web}, {ID: "Ref:1", Record: snap},
 		{ID: "Ref:2", Record: disk}, {ID: "Ref:3", Record: diskSnap}, {ID: "Ref:4", Record: cd},
@@ -62,13 +62,13 @@ func sample() *ova.Document {
 
 func vdi(n int, size int64, sr api.SRRef) *api.VDI {
 	v := api.NewVDI()
-	v.UUID, v.VirtualSize, v.SR, v.Location, v.Managed = uuid(n), size, sr, uuid(n), true
+	v.UUID, v.VirtualSize, v.SR, v.Location, v.Managed = uuidOf(n), size, sr, uuidOf(n), true
 	return v
 }
 
 func vbd(n int, vm api.VMRef, disk api.VDIRef, place string, kind api.VBDType) *api.VBD {
 	v := api.NewVBD()
-	v.UUID, v.VM, v.VDI, v.Userdevice, v.Type, v.Mode = uuid(n), vm, disk, place, kind, api.VBDModeRW
+	v.UUID, v.VM, v.VDI, v.Userdevice, v.Type, v.Mode = uuidOf(n), vm, disk, place, kind, api.VBDModeRW
 	return v
 }
 
@@ -77,7 +77,7 @@ type here struct{ tx *db.Tx }
 
 func (h here) sr(ref api.SRRef, n int) *api.SR {
 	sr := api.NewSR()
-	sr.UUID, sr.Type, sr.PBDs = uuid(n), "ext", nil
+	sr.UUID, sr.Type, sr.PBDs = uuidOf(n), "ext", nil
 	db.InsertAs(h.tx, ref, sr)
 	pbd := api.NewPBD()
 	pbd.SR, pbd.CurrentlyAttached, pbd.Host = ref, true, "OpaqueRef:host"
@@ -87,7 +87,7 @@ func (h here) sr(ref api.SRRef, n int) *api.SR {
 
 func (h here) vm(ref api.VMRef, n int) *api.VM {
 	vm := api.NewVM()
-	vm.UUID = uuid(n)
+	vm.UUID = uuidOf(n)
 	db.InsertAs(h.tx, ref, vm)
 	return vm
 }
@@ -166,7 +166,7 @@ var cases = []struct {
 	{name: "restore", o: restore},
 	{name: "restore where uuids are taken", o: restore, here: func(h here) {
 		v := api.NewVBD()
-		v.UUID, v.VM = uuid(uDrive), "OpaqueRef:other"
+		v.UUID, v.VM = uuidOf(uDrive), "OpaqueRef:other"
 		db.Insert(h.tx, v)
 	}},
 	{name: "restore over an older", o: restore, here: func(h here) { h.vm("OpaqueRef:old", uWeb).Version = 2 }},
@@ -187,7 +187,7 @@ var cases = []struct {
 	{name: "suspended, restored, of another product", o: restore, edit: func(d *ova.Document) { suspend(d); d.Version.ProductBrand = "XCP-ng" }},
 	{name: "suspended, restored with other devices", o: restore, edit: suspend, here: func(h here) {
 		v := api.NewVIF()
-		v.UUID, v.VM = uuid(uNIC), "OpaqueRef:other"
+		v.UUID, v.VM = uuidOf(uNIC), "OpaqueRef:other"
 		db.Insert(h.tx, v)
 	}},
 	{name: "suspended, without its memory", o: restore, edit: func(d *ova.Document) { suspend(d); get[api.VM](d, "Ref:0").SuspendVDI = "Ref:55" }},
@@ -195,18 +195,18 @@ var cases = []struct {
 	{name: "checkpoint, restored", o: restore, edit: checkpoint},
 	{name: "checkpoint, restored, its VM with other devices", o: restore, edit: checkpoint, here: func(h here) {
 		v := api.NewVIF()
-		v.UUID, v.VM = uuid(uNIC), "OpaqueRef:other"
+		v.UUID, v.VM = uuidOf(uNIC), "OpaqueRef:other"
 		db.Insert(h.tx, v)
 	}},
 	{name: "metadata, nothing here", o: Options{Metadata: true}},
 	{name: "metadata", o: Options{Metadata: true}, here: disksHere},
-	{name: "metadata with other disks", o: Options{Metadata: true, Disks: map[string]string{uuid(uDisk): uuid(0x50)}}, here: func(h here) {
+	{name: "metadata with other disks", o: Options{Metadata: true, Disks: map[string]string{uuidOf(uDisk): uuidOf(0x50)}}, here: func(h here) {
 		db.InsertAs(h.tx, "OpaqueRef:replica", vdi(0x50, 5<<30, "OpaqueRef:default"))
 	}},
 	{name: "metadata by location", o: Options{Metadata: true}, here: func(h here) {
 		h.sr("OpaqueRef:was", uSR)
 		v := vdi(0x50, 5<<30, "OpaqueRef:was")
-		v.Location = uuid(uDisk)
+		v.Location = uuidOf(uDisk)
 		db.InsertAs(h.tx, "OpaqueRef:found", v)
 	}},
 	{name: "metadata of a suspended VM without its disks", o: Options{Metadata: true}, edit: suspend},
@@ -222,7 +222,7 @@ var cases = []struct {
 	{name: "network by bridge", here: func(h here) { aNetwork(h, "OpaqueRef:net", 7, "other", "xenbr7") }},
 	{name: "two NICs, one network", edit: func(d *ova.Document) {
 		v := get[api.VIF](d, "Ref:11").Clone()
-		v.UUID, v.Device, v.MAC = uuid(0x30), "1", "02:00:00:00:00:11"
+		v.UUID, v.Device, v.MAC = uuidOf(0x30), "1", "02:00:00:00:00:11"
 		d.Objects = append(d.Objects, ova.Object{ID: "Ref:21", Record: v})
 	}},
 	{name: "snapshot alone", edit: func(d *ova.Document) { d.Objects = slices.Delete(d.Objects, 0, 1); keepOf(d, "Ref:1") }},
@@ -274,7 +274,7 @@ func disksHere(h here) {
 
 func aNetwork(h here, ref api.NetworkRef, n int, name, bridge string) {
 	r := api.NewNetwork()
-	r.UUID, r.NameLabel, r.Bridge = uuid(n), name, bridge
+	r.UUID, r.NameLabel, r.Bridge = uuidOf(n), name, bridge
 	db.InsertAs(h.tx, ref, r)
 }
 

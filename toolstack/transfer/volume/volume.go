@@ -35,7 +35,6 @@ import (
 	"cairn/toolstack/storage"
 	"cairn/toolstack/transfer/archive"
 	"cairn/toolstack/transfer/disk"
-	"cairn/toolstack/transfer/xva"
 	"cairn/toolstack/wire"
 )
 
@@ -359,7 +358,7 @@ func refuse(err error) error {
 		return known
 	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, archive.ErrShort):
 		return api.ErrVDIIOError("the stream was cut off")
-	case errors.Is(err, xva.ErrChecksum):
+	case errors.Is(err, archive.ErrChecksum):
 		return api.ErrImportErrorSomeChecksumsFailed()
 	}
 	return api.ErrImportError(err.Error())

@@ -25,28 +25,15 @@ type Reader struct {
 	buf  []byte
 }
 
-// NewReader reads up to and with ova.xml. It refuses with an error of ErrFormat.
-func NewReader(r io.Reader) (*Reader, error) {
-	from, err := archive.Open(r)
-	if err != nil {
-		return nil, err
-	}
-	v, err := From(from)
-	if err != nil {
-		from.Close()
-	}
-	return v, err
-}
-
-// From reads up to and with the ova.xml of an archive that was opened, which it closes
-// in the end.
+// From reads up to and with the ova.xml of an archive that was opened, and is closed by
+// whoever did. It refuses with an error of archive.ErrFormat.
 func From(a *archive.Reader) (*Reader, error) {
 	v := &Reader{from: a, done: map[string]bool{}, buf: make([]byte, ChunkSize)}
 	return v, v.readXML()
 }
 
 // NewDiskReader reads an archive of one disk, of at most so many bytes, without a
-// description.
+// description. It is closed in the end.
 func NewDiskReader(r io.Reader, most int64) (*Reader, error) {
 	from, err := archive.Open(r)
 	if err != nil {
@@ -55,7 +42,7 @@ func NewDiskReader(r io.Reader, most int64) (*Reader, error) {
 	return &Reader{from: from, done: map[string]bool{}, most: most, buf: make([]byte, ChunkSize)}, nil
 }
 
-// Close ends the goroutines of an unpacker.
+// Close closes the archive.
 func (v *Reader) Close() { v.from.Close() }
 
 func (v *Reader) readXML() error {
@@ -67,7 +54,7 @@ func (v *Reader) readXML() error {
 	case h.Name != xmlName:
 		return &archive.UnexpectedError{Want: xmlName, Found: h.Name}
 	case h.Size > MaxXML:
-		return malformed("%s has %d bytes", xmlName, h.Size)
+		return archive.Malformed("%s has %d bytes", xmlName, h.Size)
 	}
 	v.xml, err = io.ReadAll(v.from)
 	return err
@@ -84,26 +71,24 @@ func (v *Reader) XML() []byte {
 // it no chunk passes.
 func (v *Reader) Expect(sizes map[string]int64) { v.sizes = sizes }
 
-// Chunk is a run of a disk's bytes; Disk is the folder.
-type Chunk = archive.Chunk
-
-// Next returns the next chunk with a right checksum, io.EOF after the last. Disks come
-// one after another, offsets of one ascend; what is left out is zero.
-func (v *Reader) Next() (Chunk, error) {
+// Next returns the next chunk with a right checksum, io.EOF after the last; its Disk is
+// the folder. Disks come one after another, offsets of one ascend; what is left out is
+// zero.
+func (v *Reader) Next() (archive.Chunk, error) {
 	for {
 		h, err := v.from.Next()
 		if errors.Is(err, io.EOF) && !v.whole() {
-			err = ErrShort
+			err = archive.ErrShort
 		}
 		if err != nil {
-			return Chunk{}, err
+			return archive.Chunk{}, err
 		}
 		disk, number, suffix, err := splitName(h.Name)
 		if err != nil {
-			return Chunk{}, err
+			return archive.Chunk{}, err
 		}
 		if suffix != "" {
-			return Chunk{}, malformed("a checksum %q without its chunk", h.Name)
+			return archive.Chunk{}, archive.Malformed("a checksum %q without its chunk", h.Name)
 		}
 		c, err := v.chunk(h, disk, number)
 		if err != nil || len(c.Data) > 0 {
@@ -114,11 +99,11 @@ func (v *Reader) Next() (Chunk, error) {
 
 // chunk reads one and its checksum. A chunk without bytes only keeps the connection
 // alive.
-func (v *Reader) chunk(h *tar.Header, disk string, number int64) (c Chunk, err error) {
+func (v *Reader) chunk(h *tar.Header, disk string, number int64) (c archive.Chunk, err error) {
 	if err := v.place(disk, number, h.Size); err != nil {
 		return c, err
 	}
-	c = Chunk{Disk: disk, Offset: number * ChunkSize, Data: v.buf[:h.Size]}
+	c = archive.Chunk{Disk: disk, Offset: number * ChunkSize, Data: v.buf[:h.Size]}
 	if _, err := io.ReadFull(v.from, c.Data); err != nil {
 		return c, archive.NotEOF(v.from.Failed(err))
 	}
@@ -128,14 +113,14 @@ func (v *Reader) chunk(h *tar.Header, disk string, number int64) (c Chunk, err e
 	}
 	suffix, ok := strings.CutPrefix(s.Name, h.Name)
 	if !ok || suffix != suffixXXH && suffix != suffixSHA1 || s.Size > 64 {
-		return c, malformed("%q follows the chunk %q, not its checksum", s.Name, h.Name)
+		return c, archive.Malformed("%q follows the chunk %q, not its checksum", s.Name, h.Name)
 	}
 	want, err := io.ReadAll(v.from)
 	if err != nil {
 		return c, archive.NotEOF(v.from.Failed(err))
 	}
 	if got := sumOf(c.Data, suffix); !strings.EqualFold(got, string(want)) {
-		return c, fmt.Errorf("%w: that of %q is %s, and %.40q is told", ErrChecksum, h.Name, got, want)
+		return c, fmt.Errorf("%w: that of %q is %s, and %.40q is told", archive.ErrChecksum, h.Name, got, want)
 	}
 	return c, nil
 }
@@ -148,11 +133,11 @@ func (v *Reader) place(disk string, number, length int64) error {
 	size, known := v.sizes[disk]
 	switch {
 	case !known:
-		return malformed("%.80q is none of its disks", disk)
+		return archive.Malformed("%.80q is none of its disks", disk)
 	case v.done[disk]:
-		return malformed("the disk %q comes a second time", disk)
+		return archive.Malformed("the disk %q comes a second time", disk)
 	case v.disk != "" && disk != v.disk && !v.whole():
-		return ErrShort
+		return archive.ErrShort
 	case disk != v.disk:
 		v.done[v.disk] = true
 		v.disk, v.next = disk, 0
@@ -161,9 +146,9 @@ func (v *Reader) place(disk string, number, length int64) error {
 	case v.most > 0 && number >= chunks(size) && v.next < chunks(size):
 		return ErrTooLarge
 	case number < v.next || number >= chunks(size):
-		return malformed("chunk %d of %q: the least that may come is %d, there are %d", number, disk, v.next, chunks(size))
+		return archive.Malformed("chunk %d of %q: the least that may come is %d, there are %d", number, disk, v.next, chunks(size))
 	case length > ChunkSize || v.most == 0 && length != 0 && length != min(ChunkSize, size-number*ChunkSize):
-		return malformed("chunk %d of %q has %d bytes", number, disk, length)
+		return archive.Malformed("chunk %d of %q has %d bytes", number, disk, length)
 	case length > size-number*ChunkSize:
 		return ErrTooLarge
 	case length != 0 && length < ChunkSize:

@@ -38,17 +38,8 @@ const (
 	xmlName = "ova.xml"
 )
 
-// ErrFormat is what is not such an archive, or one that contradicts itself; the others
-// are kinds of it.
-var (
-	ErrFormat   = archive.ErrFormat
-	ErrShort    = archive.ErrShort
-	ErrChecksum = archive.ErrChecksum
-	// ErrTooLarge is a disk without a description that does not fit.
-	ErrTooLarge = fmt.Errorf("%w: more than the disk", ErrFormat)
-)
-
-var malformed = archive.Malformed
+// ErrTooLarge is a disk without a description that does not fit.
+var ErrTooLarge = fmt.Errorf("%w: more than the disk", archive.ErrFormat)
 
 // Suffixes of checksums: today's, and that of archives before 2020.
 const (
@@ -86,7 +77,7 @@ func splitName(name string) (disk string, number int64, suffix string, err error
 	}
 	number, err = strconv.ParseInt(digits, 10, 64)
 	if !ok || err != nil || len(digits) < 8 || digits[0] == '+' || digits[0] == '-' || disk == "" || strings.Trim(disk, ".") == "" {
-		return "", 0, "", malformed("a member %.80q", name)
+		return "", 0, "", archive.Malformed("a member %.80q", name)
 	}
 	return disk, number, suffix, nil
 }

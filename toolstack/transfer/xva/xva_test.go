@@ -13,6 +13,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
+
+	"cairn/toolstack/transfer/archive"
 )
 
 const size = 5*ChunkSize + 512
@@ -53,8 +55,21 @@ func packed(t testing.TB, c Compression, disks ...string) []byte {
 	return out.Bytes()
 }
 
+// newReader reads up to and with ova.xml.
+func newReader(r io.Reader) (*Reader, error) {
+	a, err := archive.Open(r)
+	if err != nil {
+		return nil, err
+	}
+	v, err := From(a)
+	if err != nil {
+		a.Close()
+	}
+	return v, err
+}
+
 func read(b []byte, sizes map[string]int64) (disks map[string][]byte, xml string, err error) {
-	r, err := NewReader(bytes.NewReader(b))
+	r, err := newReader(bytes.NewReader(b))
 	if err != nil {
 		return nil, "", err
 	}
@@ -186,7 +201,7 @@ func TestHostile(t *testing.T) {
 		"half": with(chunk("Ref:3/00000000", whole))[:ChunkSize/2], "bomb": bomb.Bytes(), "no last chunk": with(chunk("Ref:3/00000000", whole)), "no last chunk of the first": with(chunk("Ref:3/00000000", whole), chunk("Ref:4/00000000", whole)),
 		"alive only": with(chunk("Ref:3/00000000", "")), "half of zstd": packed(t, Zstd, "Ref:3")[:3000], "half of gzip": gz.Bytes()[:gz.Len()/2],
 	} {
-		if _, _, err := read(b, two); !errors.Is(err, ErrFormat) {
+		if _, _, err := read(b, two); !errors.Is(err, archive.ErrFormat) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -222,7 +237,7 @@ func TestSourceFails(t *testing.T) {
 	for _, c := range []Compression{None, Gzip, Zstd} {
 		b := packed(t, c, "Ref:3")
 		for _, at := range []int{0, 3, 700, len(b) / 2} {
-			r, err := NewReader(io.MultiReader(bytes.NewReader(b[:at]), iotest.ErrReader(boom)))
+			r, err := newReader(io.MultiReader(bytes.NewReader(b[:at]), iotest.ErrReader(boom)))
 			if err == nil {
 				r.Expect(two)
 				for err == nil {
@@ -230,7 +245,7 @@ func TestSourceFails(t *testing.T) {
 				}
 				r.Close()
 			}
-			if !errors.Is(err, boom) || errors.Is(err, ErrFormat) {
+			if !errors.Is(err, boom) || errors.Is(err, archive.ErrFormat) {
 				t.Errorf("%q at %d: %v", c, at, err)
 			}
 		}
@@ -299,7 +314,7 @@ func FuzzReader(f *testing.F) {
 		f.Add(tiny(f, c))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := NewReader(bytes.NewReader(b))
+		r, err := newReader(bytes.NewReader(b))
 		if err == nil {
 			defer r.Close()
 			r.Expect(map[string]int64{"Ref:3": 700, "Ref:4": 700})
@@ -309,7 +324,7 @@ func FuzzReader(f *testing.F) {
 				}
 			}
 		}
-		if !errors.Is(err, io.EOF) && !errors.Is(err, ErrFormat) {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, archive.ErrFormat) {
 			t.Error(err)
 		}
 	})
@@ -326,13 +341,13 @@ func FuzzDiskReader(f *testing.F) {
 		r, err := NewDiskReader(bytes.NewReader(b), 3*ChunkSize)
 		next := int64(0)
 		for err == nil {
-			var c Chunk
+			var c archive.Chunk
 			if c, err = r.Next(); err == nil && (c.Offset < next || c.Offset+int64(len(c.Data)) > 3*ChunkSize) {
 				t.Fatalf("%d bytes at %d after %d", len(c.Data), c.Offset, next)
 			}
 			next = c.Offset + int64(len(c.Data))
 		}
-		if !errors.Is(err, io.EOF) && !errors.Is(err, ErrFormat) {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, archive.ErrFormat) {
 			t.Error(err)
 		}
 	})
