@@ -25,9 +25,6 @@ import (
 	"cairn/toolstack/vm/template"
 )
 
-// defaultMTU of networks that are made because there is none at all.
-const defaultMTU = 1500
-
 // coresKey of VM.platform divides vCPUs into sockets.
 const coresKey = "cores-per-socket"
 
@@ -125,7 +122,7 @@ func (w *writer) network(name string) api.NetworkRef {
 	}
 	w.seen[id] = true
 	n := api.NewNetwork()
-	n.NameLabel, n.MTU = cmp.Or(name, "network"), defaultMTU
+	n.NameLabel = cmp.Or(name, "network")
 	if name == "" || len(db.ByName[api.Network](w.r, name)) == 0 {
 		if here, ok := everybodys(w.r); ok {
 			n = here

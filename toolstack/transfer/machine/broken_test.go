@@ -359,6 +359,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"GET", "/export?ref=" + string(running), "VM_BAD_POWER_STATE [" + string(running) + ", halted; suspended, running]", 500},
 		{"GET", "/export_metadata?ref=OpaqueRef:none", "HANDLE_INVALID [VM, OpaqueRef:none]", 404},
 		{"PUT", "/import?restore=perhaps", "INVALID_VALUE [restore, perhaps]", 500},
+		{"PUT", "/import?restore=perhaps&force=often", "INVALID_VALUE [force, often]", 500}, // the same one every time
 		{"PUT", "/import?sr_id=none", "UUID_INVALID [SR, none]", 404},
 		{"PUT", "/import?sr_id=OpaqueRef:none", "HANDLE_INVALID [SR, OpaqueRef:none]", 404},
 		{"PUT", "/import?", "IMPORT_ERROR_PREMATURE_EOF", 500},

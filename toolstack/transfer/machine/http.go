@@ -265,7 +265,7 @@ func (m *Manager) importFrom(c *api.Call, from string, sr api.SRRef, restore, fo
 	}
 	defer in.Close()
 	refs, err := m.receive(c, in, order{Options: plan.Options{SR: sr, Restore: restore, Force: force}, progress: api.Sparingly(c.Task)})
-	if err != nil && context.Cause(c) == api.ErrCancelled {
+	if err != nil && errors.Is(context.Cause(c), api.ErrCancelled) {
 		err = api.ErrTaskCancelled(c.Task.Ref().String())
 	}
 	return refs, err

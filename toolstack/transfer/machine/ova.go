@@ -68,9 +68,12 @@ func (m *Manager) open(a *archive.Reader, o order) (contents, *ova.Document, err
 
 // onlyXVA refuses what an OVA cannot hold.
 func onlyXVA(q url.Values, pack xva.Compression, s scope) error {
-	for name, asked := range map[string]bool{"use_compression": pack != xva.None, "include_snapshots": s.snapshots, "preserve_power_state": s.memory} {
-		if asked {
-			return api.ErrInvalidValue(name, q.Get(name))
+	for _, asked := range []struct {
+		name string
+		yes  bool
+	}{{"use_compression", pack != xva.None}, {"include_snapshots", s.snapshots}, {"preserve_power_state", s.memory}} {
+		if asked.yes {
+			return api.ErrInvalidValue(asked.name, q.Get(asked.name))
 		}
 	}
 	return nil

@@ -1,7 +1,9 @@
 package machine
 
 import (
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 
 	"cairn/toolstack/api"
@@ -31,10 +33,11 @@ func truth(q url.Values, name string, otherwise bool) (bool, error) {
 	}
 }
 
-// truths reads parameters that are false unless they are given.
+// truths reads parameters into what is as it was where they are not given. Of several
+// that are wrong always the same one is told.
 func truths(q url.Values, into map[string]*bool) (err error) {
-	for name, value := range into {
-		if *value, err = truth(q, name, *value); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(into)) {
+		if *into[name], err = truth(q, name, *into[name]); err != nil {
 			return err
 		}
 	}

@@ -231,7 +231,7 @@ func (p *planner) makeNetwork(id string, from *api.Network) int {
 	n := api.NewNetwork()
 	n.UUID, _ = p.uuid(n.Class(), from.UUID, false)
 	n.NameLabel, n.NameDescription, n.MTU = from.NameLabel, from.NameDescription, from.MTU
-	n.OtherConfig, n.Tags, n.Managed = from.OtherConfig, from.Tags, true
+	n.OtherConfig, n.Tags = from.OtherConfig, from.Tags
 	p.made[id] = len(p.plan.Networks)
 	p.plan.Networks = append(p.plan.Networks, n)
 	return p.made[id]
