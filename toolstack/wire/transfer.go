@@ -25,6 +25,14 @@ type Elsewhere struct{ Host api.HostRef }
 // Error implements error.
 func (e *Elsewhere) Error() string { return "served by host " + e.Host.String() }
 
+// Away is the error of a transfer that is known to belong to another host, nil of others.
+func Away(host api.HostRef, known bool) error {
+	if !known {
+		return nil
+	}
+	return &Elsewhere{Host: host}
+}
+
 // lastWord is how long the answer to a transfer that was cut short may take.
 const lastWord = 10 * time.Second
 
@@ -159,22 +167,27 @@ func (w *transferWriter) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *transferWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// countedBody makes a task's progress of how much of an upload has come.
+// countedBody makes a task's progress of how much of an upload has come. How it failed it
+// tells again: a connection that was reset reads as one that has ended the next time.
 type countedBody struct {
 	io.ReadCloser
 	tell  func(fraction float64)
 	total float64 // less than 0 when nobody knows
 	read  float64
 	ended bool
+	err   error
 }
 
 // Read implements io.Reader.
-func (b *countedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
+func (b *countedBody) Read(p []byte) (n int, err error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	n, b.err = b.ReadCloser.Read(p)
 	b.read += float64(n)
-	b.ended = b.ended || errors.Is(err, io.EOF)
+	b.ended = b.ended || errors.Is(b.err, io.EOF)
 	b.tell(b.read / b.total)
-	return n, err
+	return n, b.err
 }
 
 // Lasting is a request's context that does not end because the client has gone: what

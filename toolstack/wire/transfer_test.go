@@ -401,3 +401,31 @@ func TestConnectionOutlivesATransfer(t *testing.T) {
 		io.Copy(io.Discard, resp.Body)
 	}
 }
+
+// How a body failed is told by every further read: the connection itself would say that
+// it has ended.
+func TestBodyFailsForGood(t *testing.T) {
+	s := wiretest.New(t, nil)
+	begun, errs := make(chan struct{}), make(chan error, 2)
+	s.Wire.Transfer("PUT", "/reset", func(_ http.ResponseWriter, r *wire.Request) error {
+		b := make([]byte, 3)
+		io.ReadFull(r.Body, b)
+		close(begun)
+		for range cap(errs) {
+			_, err := r.Body.Read(b)
+			errs <- err
+		}
+		return nil
+	})
+	conn, err := net.Dial("tcp", s.HTTP.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "PUT /reset?session_id=%s HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n123", s.Session)
+	<-begun
+	conn.(*net.TCPConn).SetLinger(0)
+	conn.Close()
+	if first, second := <-errs, <-errs; first == nil || errors.Is(first, io.EOF) || !errors.Is(second, first) {
+		t.Errorf("%v, then %v", first, second)
+	}
+}

@@ -54,7 +54,7 @@ func (m *Manager) serveExport(w http.ResponseWriter, r *wire.Request) error {
 		return err
 	}
 	for _, d := range c.disks {
-		if err := m.here(d.vdi.SR); err != nil {
+		if err := wire.Away(m.cfg.Disks.Elsewhere(d.vdi.SR)); err != nil {
 			return err
 		}
 	}
@@ -62,14 +62,6 @@ func (m *Manager) serveExport(w http.ResponseWriter, r *wire.Request) error {
 		return m.sendOVA(w, r, c)
 	}
 	return m.send(w, r, c, pack)
-}
-
-// here refuses what another host must serve.
-func (m *Manager) here(sr api.SRRef) error {
-	if host, ok := m.cfg.Disks.Elsewhere(sr); ok {
-		return &wire.Elsewhere{Host: host}
-	}
-	return nil
 }
 
 // hold enters an operation on a VM, and on its snapshots where they go along.
@@ -159,7 +151,7 @@ func (m *Manager) serveImport(w http.ResponseWriter, r *wire.Request) error {
 			where = pool.DefaultSR
 		}
 	}
-	if err := m.here(where); err != nil {
+	if err := wire.Away(m.cfg.Disks.Elsewhere(where)); err != nil {
 		return err
 	}
 	return m.serveOrder(w, r, o)

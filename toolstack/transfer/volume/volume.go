@@ -122,14 +122,6 @@ func (m *Manager) parse(q url.Values) (w wanted, err error) {
 	return w, err
 }
 
-// here refuses what another host must serve.
-func (m *Manager) here(sr api.SRRef) error {
-	if host, ok := m.cfg.Disks.Elsewhere(sr); ok {
-		return &wire.Elsewhere{Host: host}
-	}
-	return nil
-}
-
 // outgoing is an export under way.
 type outgoing struct {
 	wanted
@@ -146,7 +138,7 @@ type outgoing struct {
 func (m *Manager) export(w http.ResponseWriter, r *wire.Request) error {
 	want, err := m.parse(r.URL.Query())
 	if err == nil {
-		err = m.here(want.sr)
+		err = wire.Away(m.cfg.Disks.Elsewhere(want.sr))
 	}
 	if err != nil {
 		return err
@@ -245,7 +237,7 @@ func (m *Manager) load(w http.ResponseWriter, r *wire.Request) error {
 		want.read = readPieces
 	}
 	if err == nil {
-		err = m.here(want.sr)
+		err = wire.Away(m.cfg.Disks.Elsewhere(want.sr))
 	}
 	if err != nil || r.ContentLength == 0 {
 		return err
@@ -257,7 +249,7 @@ func (m *Manager) load(w http.ResponseWriter, r *wire.Request) error {
 func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err error) {
 	ctx, cancel := wire.Lasting(r.Context())
 	defer cancel(nil)
-	in := &incoming{wanted: want, Context: ctx, disks: m.cfg.Disks, body: &body{Reader: r.Body}, length: r.ContentLength, tell: api.Sparingly(r.Task)}
+	in := &incoming{wanted: want, Context: ctx, disks: m.cfg.Disks, body: body{r.Body}, length: r.ContentLength, tell: api.Sparingly(r.Task)}
 	if in.length >= pretended {
 		in.length, in.pretends = -1, true
 	}
@@ -295,7 +287,7 @@ func (m *Manager) loadNew(w http.ResponseWriter, r *wire.Request) error {
 	if name := q.Get("format"); name != "" && name != "raw" || inPieces(q) {
 		return api.ErrInvalidValue("format", name) // its size is not that of the stream
 	}
-	switch err := m.here(sr); {
+	switch err := wire.Away(m.cfg.Disks.Elsewhere(sr)); {
 	case err != nil || r.ContentLength == 0:
 		return err
 	case r.ContentLength < 0 || r.ContentLength >= pretended:
@@ -316,22 +308,14 @@ func (m *Manager) loadNew(w http.ResponseWriter, r *wire.Request) error {
 	return nil
 }
 
-// body tells how a stream failed without the network's numbers, and goes on to tell so:
-// a connection that was reset reads as one that has ended the next time.
-type body struct {
-	io.Reader
-	gone error
-}
+// body tells how a stream failed without the network's numbers.
+type body struct{ io.Reader }
 
 // Read implements io.Reader.
-func (b *body) Read(p []byte) (int, error) {
-	if b.gone != nil {
-		return 0, b.gone
-	}
+func (b body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		b.gone = errClient(err)
-		err = b.gone
+		err = errClient(err)
 	}
 	return n, err
 }
