@@ -234,7 +234,7 @@ func (s *Sink) put(p []byte, off int64) error {
 func run(p []byte, off int64) (n int64, empty bool) {
 	for n < int64(len(p)) {
 		g := min(grain-(off+n)%grain, int64(len(p))-n)
-		zero := bytes.Equal(p[n:n+g], zeros[:g])
+		zero := Blank(p[n : n+g])
 		if n > 0 && zero != empty {
 			break
 		}
@@ -244,6 +244,17 @@ func run(p []byte, off int64) (n int64, empty bool) {
 }
 
 var zeros [grain]byte
+
+// Blank reports whether bytes are all zero.
+func Blank(b []byte) bool {
+	for len(b) > len(zeros) {
+		if !bytes.Equal(b[:len(zeros)], zeros[:]) {
+			return false
+		}
+		b = b[len(zeros):]
+	}
+	return bytes.Equal(b, zeros[:len(b)])
+}
 
 // Zero makes a part of the disk read as zeros, where it does not yet.
 func (s *Sink) Zero(off, n int64) error {

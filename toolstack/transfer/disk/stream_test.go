@@ -167,3 +167,22 @@ func TestContextEndsAStream(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestBlank: a byte that is not zero is seen wherever it stands.
+func TestBlank(t *testing.T) {
+	for _, n := range []int{0, 1, 7, 64 << 10, 64<<10 + 1, 200_000} {
+		b := make([]byte, n)
+		if !disk.Blank(b) {
+			t.Errorf("%d zeros are not", n)
+		}
+		for _, at := range []int{0, n / 2, 64<<10 - 1, 64 << 10, n - 1} {
+			if at < 0 || at >= n {
+				continue
+			}
+			if b[at] = 1; disk.Blank(b) {
+				t.Errorf("%d bytes: the one at %d is not seen", n, at)
+			}
+			b[at] = 0
+		}
+	}
+}

@@ -17,7 +17,7 @@ func TestRealQEMU(t *testing.T) {
 	qemu := debiantest.Program(t, "qemu-img")
 	image, raw := filepath.Join(dir, "disk.vmdk"), filepath.Join(dir, "raw")
 	for _, size := range []int64{GrainSize, 1100 * GrainSize} {
-		b := disk(uint64(size), size)
+		b := content(uint64(size), size)
 		must(t, os.WriteFile(image, write(t, b), 0o600))
 		qemu("convert", "-f", "vmdk", "-O", "raw", image, raw)
 		got, err := os.ReadFile(raw)

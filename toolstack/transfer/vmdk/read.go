@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zlib"
+
+	"cairn/toolstack/transfer/disk"
 )
 
 // Reader reads an image from front to back. Some grains are read before the first of them
@@ -106,7 +108,7 @@ func (v *Reader) Next() (offset int64, data []byte, err error) {
 		return 0, nil, v.end
 	}
 	inside := max(0, min(int64(len(s.data)), v.fit-s.offset))
-	if !zero(s.data[inside:]) {
+	if !disk.Blank(s.data[inside:]) {
 		v.ready, v.end = nil, ErrTooLarge
 		return 0, nil, v.end
 	}

@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"cairn/toolstack/transfer/disk"
 )
 
 func must(t testing.TB, err error) {
@@ -19,8 +21,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// disk is a disk of a size with some grains of text and some of noise.
-func disk(seed uint64, size int64) []byte {
+// content is that of a disk of a size, with some grains of text and some of noise.
+func content(seed uint64, size int64) []byte {
 	r := rand.New(rand.NewPCG(seed, 1))
 	b := make([]byte, size)
 	for range 1 + size/(4*GrainSize) {
@@ -73,7 +75,7 @@ func read(image []byte) ([]byte, error) {
 // TestUnmarked: an image with its tables in front may end with its last grain.
 func TestUnmarked(t *testing.T) {
 	const size = 3 * GrainSize
-	b := disk(size, size)
+	b := content(size, size)
 	image := write(t, b)
 	copy(image[directoryAt:], make([]byte, 8))
 	end := len(image) - sector*(1+1+1+1+1+tableSize/sector+1) // end, header, marker, directory, marker, table, marker
@@ -87,9 +89,9 @@ func TestUnmarked(t *testing.T) {
 
 func TestRoundTrip(t *testing.T) {
 	for _, size := range []int64{sector, GrainSize, 5*GrainSize + sector, 3*tableGrains*GrainSize + GrainSize} {
-		b := disk(uint64(size), size)
+		b := content(uint64(size), size)
 		got, err := read(write(t, b))
-		if err != nil || int64(len(got)) != grains(size)*GrainSize || !bytes.Equal(got[:size], b) || !zero(got[size:]) {
+		if err != nil || int64(len(got)) != grains(size)*GrainSize || !bytes.Equal(got[:size], b) || !disk.Blank(got[size:]) {
 			t.Errorf("%d bytes: %d, %v", size, len(got), err)
 		}
 	}
@@ -103,7 +105,7 @@ func TestEmpty(t *testing.T) {
 }
 
 func TestHostile(t *testing.T) {
-	image := write(t, disk(9, 4*GrainSize))
+	image := write(t, content(9, 4*GrainSize))
 	first := overhead * sector
 	change := func(at int, b ...byte) []byte {
 		c := bytes.Clone(image)
@@ -187,7 +189,7 @@ func (f *full) Write(p []byte) (int, error) {
 }
 
 func TestBrokenOutput(t *testing.T) {
-	b := disk(4, 300*GrainSize)
+	b := content(4, 300*GrainSize)
 	if w, err := NewWriter(&full{}, int64(len(b)), 0); w != nil || !errors.Is(err, io.ErrShortWrite) {
 		t.Errorf("nothing is written: %v, %v", w, err)
 	}
@@ -236,7 +238,7 @@ func TestSpoiltInTheMiddle(t *testing.T) {
 // TestMemory: what a grain needs is there already, however many there are.
 func TestMemory(t *testing.T) {
 	const size = 64 << 20
-	b := disk(5, size)
+	b := content(5, size)
 	w, err := NewWriter(io.Discard, size, 0)
 	must(t, err)
 	part := func(from, to int64) (allocated uint64) {
@@ -258,8 +260,8 @@ func TestMemory(t *testing.T) {
 }
 
 func FuzzReader(f *testing.F) {
-	f.Add(write(f, disk(1, GrainSize)))
-	f.Add(write(f, disk(2, 3*GrainSize+sector)))
+	f.Add(write(f, content(1, GrainSize)))
+	f.Add(write(f, content(2, 3*GrainSize+sector)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := NewReader(bytes.NewReader(b))
 		if err != nil {
@@ -281,7 +283,7 @@ func FuzzReader(f *testing.F) {
 
 func BenchmarkRead(b *testing.B) {
 	const size = 64 << 20
-	image := write(b, disk(1, size))
+	image := write(b, content(1, size))
 	b.SetBytes(size)
 	for b.Loop() {
 		_, err := read(image)
@@ -290,7 +292,7 @@ func BenchmarkRead(b *testing.B) {
 }
 
 func BenchmarkWrite(b *testing.B) {
-	d := disk(1, 64<<20)
+	d := content(1, 64<<20)
 	b.SetBytes(int64(len(d)))
 	for b.Loop() {
 		w, err := NewWriter(io.Discard, int64(len(d)), 0)

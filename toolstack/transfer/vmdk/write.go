@@ -9,6 +9,8 @@ import (
 	"runtime"
 
 	"github.com/klauspost/compress/zlib"
+
+	"cairn/toolstack/transfer/disk"
 )
 
 // level is how hard grains are deflated: at 1 the fast coder of the library is within
@@ -108,7 +110,7 @@ func (w *Writer) Grain(offset int64, data []byte) error {
 		return fmt.Errorf("a grain of %d bytes at %d does not come now", len(data), offset)
 	}
 	w.next = offset/GrainSize + 1
-	if w.err != nil || zero(data) {
+	if w.err != nil || disk.Blank(data) {
 		return w.err
 	}
 	for len(w.free) == 0 && w.err == nil {
@@ -198,18 +200,4 @@ func (w *Writer) write(b []byte) {
 	}
 	_, w.err = w.out.Write(b)
 	w.at += uint64(len(b) / sector)
-}
-
-func zero(b []byte) bool {
-	for ; len(b) >= 8; b = b[8:] {
-		if binary.NativeEndian.Uint64(b) != 0 {
-			return false
-		}
-	}
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
+
+	"cairn/toolstack/transfer/disk"
 )
 
 // Compression is how an archive is packed as a whole.
@@ -132,7 +134,7 @@ func (w *Writer) Chunk(offset int64, data []byte) error {
 		}
 	}
 	w.next = number + 1
-	if number != 0 && number != chunks(w.size)-1 && zero(data) {
+	if number != 0 && number != chunks(w.size)-1 && disk.Blank(data) {
 		return nil
 	}
 	return w.put(number, data)
@@ -187,13 +189,4 @@ func (w *Writer) Close() error {
 		return err
 	}
 	return w.pack.Close()
-}
-
-func zero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }

@@ -26,8 +26,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// disk has bytes in chunks 1 and 3 only.
-func disk() []byte {
+// content is a disk's, with bytes in chunks 1 and 3 only.
+func content() []byte {
 	r := rand.New(rand.NewPCG(1, 2))
 	b := make([]byte, size)
 	for _, c := range []int{1, 3} {
@@ -43,7 +43,7 @@ func packed(t testing.TB, c Compression, disks ...string) []byte {
 	var out bytes.Buffer
 	w, err := NewWriter(&out, c, []byte("<value/>"))
 	must(t, err)
-	b := disk()
+	b := content()
 	for _, d := range disks {
 		must(t, w.Disk(d, size))
 		must(t, w.Chunk(ChunkSize, b[ChunkSize:2*ChunkSize]))
@@ -96,7 +96,7 @@ var two = map[string]int64{"Ref:3": size, "Ref:4": size}
 func TestRoundTrip(t *testing.T) {
 	for _, c := range []Compression{None, Gzip, Zstd} {
 		disks, xml, err := read(packed(t, c, "Ref:3", "Ref:4"), two)
-		if err != nil || xml != "<value/>" || len(disks) != 2 || !bytes.Equal(disks["Ref:3"], disk()) || !bytes.Equal(disks["Ref:4"], disk()) {
+		if err != nil || xml != "<value/>" || len(disks) != 2 || !bytes.Equal(disks["Ref:3"], content()) || !bytes.Equal(disks["Ref:4"], content()) {
 			t.Errorf("%q: %q, %d disks, %v", c, xml, len(disks), err)
 		}
 	}

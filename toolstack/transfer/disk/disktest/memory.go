@@ -39,20 +39,11 @@ func Of(b []byte) *Memory {
 	m := New(int64(len(b)))
 	for at := 0; at < len(b); at += Block {
 		part := b[at:min(at+Block, len(b))]
-		if !zero(part) {
+		if !disk.Blank(part) {
 			m.blocks[int64(at)/Block] = append(make([]byte, 0, Block), part...)[:Block]
 		}
 	}
 	return m
-}
-
-func zero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // Bytes is the whole disk.

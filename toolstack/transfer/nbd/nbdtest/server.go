@@ -222,22 +222,13 @@ func (s *server) pieces(q request, b []byte) {
 	for at := (int64(len(b)) - 1) / size * size; at >= 0; at -= size {
 		piece := b[at:min(at+size, int64(len(b)))]
 		off := be.AppendUint64(nil, uint64(q.Off+at))
-		if zero(piece) {
+		if disk.Blank(piece) {
 			s.chunk(q, 0, 2, be.AppendUint32(off, uint32(len(piece))))
 		} else {
 			s.chunk(q, 0, 1, append(off, piece...))
 		}
 	}
 	s.chunk(q, 1, 0, nil)
-}
-
-func zero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 func (s *server) status(q request) {
