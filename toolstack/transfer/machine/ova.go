@@ -12,7 +12,6 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/transfer/archive"
-	"cairn/toolstack/transfer/disk"
 	"cairn/toolstack/transfer/foreign"
 	"cairn/toolstack/transfer/ova"
 	"cairn/toolstack/transfer/ovf"
@@ -115,13 +114,17 @@ type packer struct {
 // counter counts what is written, and passes it on.
 type counter struct {
 	io.Writer
-	n int64
+	n   int64
+	err error
 }
 
 // Write implements io.Writer.
 func (c *counter) Write(p []byte) (int, error) {
 	n, err := c.Writer.Write(p)
 	c.n += int64(n)
+	if c.err == nil {
+		c.err = err
+	}
 	return n, err
 }
 
@@ -172,7 +175,7 @@ func (p *packer) send(ctx context.Context, w http.ResponseWriter, d *ovf.Descrip
 }
 
 // image writes one.
-func (p *packer) image(ctx context.Context, from disc, out io.Writer) error {
+func (p *packer) image(ctx context.Context, from disc, out *counter) error {
 	d, err := p.m.cfg.Disks.Open(ctx, from.ref, false)
 	if err != nil {
 		return err
@@ -181,20 +184,12 @@ func (p *packer) image(ctx context.Context, from disc, out io.Writer) error {
 	if d.Size() > vmdk.MaxSize {
 		return api.ErrVDITooLarge(from.ref.String(), strconv.FormatInt(vmdk.MaxSize, 10))
 	}
-	w, err := vmdk.NewWriter(out, d.Size(), crc32.ChecksumIEEE([]byte(from.vdi.UUID)))
-	if w == nil {
-		return err
-	}
-	var lost error // of the client, which is none of the disk
-	read := disk.Read(ctx, d, disk.Aligned(disk.All(ctx, d), vmdk.GrainSize, d.Size()), func(x disk.Extent, data []byte) error {
-		p.progress(float64(p.done+x.End()) / float64(p.total))
-		lost = w.Run(x.Off, data)
-		return lost
+	err = vmdk.Write(ctx, out, d, crc32.ChecksumIEEE([]byte(from.vdi.UUID)), func(done int64) {
+		p.progress(float64(p.done+done) / float64(p.total))
 	})
 	p.done += d.Size()
-	closed := w.Close()
-	if lost == nil && read != nil {
-		return told(d, read)
+	if out.err != nil { // the client's, which is none of the disk
+		return out.err
 	}
-	return closed // which has the first error, too
+	return told(d, err)
 }

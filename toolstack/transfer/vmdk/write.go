@@ -2,6 +2,7 @@ package vmdk
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -122,6 +123,24 @@ func (w *Writer) Grain(offset int64, data []byte) error {
 	w.flights = append(w.flights, j)
 	w.work <- j
 	return w.err
+}
+
+// Write writes the image of a disk, and tells how far it has come. Its error is that of
+// the disk or of out.
+func Write(ctx context.Context, out io.Writer, d disk.Device, cid uint32, tell func(done int64)) (err error) {
+	w, err := NewWriter(out, d.Size(), cid)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := w.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	return disk.Read(ctx, d, disk.Aligned(disk.All(ctx, d), GrainSize, d.Size()), func(e disk.Extent, data []byte) error {
+		tell(e.End())
+		return w.Run(e.Off, data)
+	})
 }
 
 // Run writes grains that follow each other.

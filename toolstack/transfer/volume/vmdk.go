@@ -6,30 +6,17 @@ import (
 	"strconv"
 
 	"cairn/toolstack/api"
-	"cairn/toolstack/transfer/disk"
 	"cairn/toolstack/transfer/vmdk"
 )
 
 // writeVMDK sends a stream-optimised image. How long it gets is known only when all of
 // it is deflated.
-func writeVMDK(o *outgoing) (err error) {
+func writeVMDK(o *outgoing) error {
 	if o.d.Size() > vmdk.MaxSize {
 		return api.ErrVDITooLarge(o.vdi.String(), strconv.FormatInt(vmdk.MaxSize, 10))
 	}
 	o.begin(-1)
-	w, err := vmdk.NewWriter(o, o.d.Size(), uint32(o.now.Unix()))
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if cerr := w.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	return disk.Read(o, o.d, disk.Aligned(disk.All(o, o.d), vmdk.GrainSize, o.d.Size()), func(e disk.Extent, data []byte) error {
-		o.progress(e.End(), o.d.Size())
-		return w.Run(e.Off, data)
-	})
+	return vmdk.Write(o, o, o.d, uint32(o.now.Unix()), func(done int64) { o.progress(done, o.d.Size()) })
 }
 
 // readVMDK makes the disk read as an image does. An image is as large as its grains, so
