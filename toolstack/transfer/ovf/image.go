@@ -12,11 +12,8 @@ import (
 // piece is how much of a raw image is handed out at once.
 const piece = 1 << 20
 
-// image is a disk's content on its way.
-type image interface {
-	disk() string
-	next() (archive.Chunk, error) // io.EOF after the last
-}
+// image gives a disk's content, io.EOF after the last of it.
+type image func() (at int64, data []byte, err error)
 
 // open begins to read the image of a disk in a member of so many bytes.
 func open(d Disk, r io.Reader, length int64) (image, error) {
@@ -26,7 +23,7 @@ func open(d Disk, r io.Reader, length int64) (image, error) {
 		if err == nil {
 			err = v.Fit(d.Capacity)
 		}
-		return sparse{d, v}, err
+		return v.Next, err
 	case VHD:
 		v, err := vhd.NewReader(r, length)
 		switch {
@@ -36,12 +33,29 @@ func open(d Disk, r io.Reader, length int64) (image, error) {
 		case v.Info().Size > d.Capacity:
 			err = errTooLarge
 		}
-		return dynamic{d, v}, err
+		return func() (int64, []byte, error) {
+			e, err := v.Next()
+			return e.Offset, e.Data, err
+		}, err
 	}
 	if length > d.Capacity {
 		return nil, errTooLarge
 	}
-	return &raw{Disk: d, r: r, buf: make([]byte, piece)}, nil
+	return raw(r), nil
+}
+
+// raw is a disk's bytes from the first to the last that are told.
+func raw(r io.Reader) image {
+	next, buf := int64(0), make([]byte, piece)
+	return func() (at int64, data []byte, err error) {
+		n, err := io.ReadFull(r, buf)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = nil
+		}
+		at = next
+		next += int64(n)
+		return at, buf[:n], err
+	}
 }
 
 // What is wrong with images that are whole.
@@ -58,50 +72,4 @@ func (v *Reader) wrong(err error) error {
 		}
 	}
 	return err
-}
-
-// sparse is a VMDK.
-type sparse struct {
-	Disk
-	r *vmdk.Reader
-}
-
-func (s sparse) disk() string { return s.ID }
-
-func (s sparse) next() (archive.Chunk, error) {
-	at, data, err := s.r.Next()
-	return archive.Chunk{Disk: s.ID, Offset: at, Data: data}, err
-}
-
-// dynamic is a VHD.
-type dynamic struct {
-	Disk
-	r *vhd.Reader
-}
-
-func (d dynamic) disk() string { return d.ID }
-
-func (d dynamic) next() (archive.Chunk, error) {
-	e, err := d.r.Next()
-	return archive.Chunk{Disk: d.ID, Offset: e.Offset, Data: e.Data}, err
-}
-
-// raw is a disk's bytes from the first to the last that are told.
-type raw struct {
-	Disk
-	r   io.Reader
-	at  int64
-	buf []byte
-}
-
-func (d *raw) disk() string { return d.ID }
-
-func (d *raw) next() (archive.Chunk, error) {
-	n, err := io.ReadFull(d.r, d.buf)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = nil
-	}
-	c := archive.Chunk{Disk: d.ID, Offset: d.at, Data: d.buf[:n]}
-	d.at += int64(n)
-	return c, err
 }

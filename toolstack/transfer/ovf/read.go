@@ -31,7 +31,8 @@ type Reader struct {
 	name   string // of the member under way
 	sum    digest
 	member io.Reader
-	image  image // nil if the member is none
+	image  image  // nil if the member is none
+	disk   string // whose it is
 }
 
 // From reads the descriptor of an archive that was opened, and is closed by whoever did.
@@ -82,9 +83,9 @@ func (v *Reader) Expect(sizes map[string]int64) {
 func (v *Reader) Next() (archive.Chunk, error) {
 	for {
 		if v.image != nil {
-			c, err := v.image.next()
+			at, data, err := v.image()
 			if !errors.Is(err, io.EOF) {
-				return c, v.wrong(err)
+				return archive.Chunk{Disk: v.disk, Offset: at, Data: data}, v.wrong(err)
 			}
 		}
 		if err := v.finish(); err != nil {
@@ -101,7 +102,7 @@ func (v *Reader) Next() (archive.Chunk, error) {
 			return archive.Chunk{}, err
 		}
 		if v.image != nil {
-			return archive.Chunk{Disk: v.image.disk()}, nil
+			return archive.Chunk{Disk: v.disk}, nil
 		}
 	}
 }
@@ -135,6 +136,7 @@ func (v *Reader) begin(h *tar.Header) error {
 	case wanted:
 		delete(v.disks, v.name)
 		var err error
+		v.disk = disk.ID
 		v.image, err = open(disk, v.member, h.Size)
 		return v.wrong(err)
 	case listed:
