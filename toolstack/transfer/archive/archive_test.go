@@ -1,25 +1,14 @@
 package archive
 
 import (
-	"archive/tar"
 	"bytes"
 	"errors"
 	"io"
 	"testing"
 	"testing/iotest"
-)
 
-func packed(t *testing.T) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	err := w.WriteHeader(&tar.Header{Name: "a", Size: 3, Mode: 0o600, Typeflag: tar.TypeReg})
-	_, werr := w.Write([]byte("abc"))
-	if err := errors.Join(err, werr, w.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
-}
+	"cairn/toolstack/transfer/archive/archivetest"
+)
 
 // read returns what there is in the first member, how the archive ended and whether it
 // said so.
@@ -42,7 +31,7 @@ func read(in io.Reader) (text string, marked bool, err error) {
 // TestEnds: an archive ends with its mark, with its last member, or too early; what
 // happens to its source after that is none of its affair.
 func TestEnds(t *testing.T) {
-	b, boom := packed(t), errors.New("boom")
+	b, boom := archivetest.Pack(archivetest.Member{Name: "a", Body: []byte("abc")}), errors.New("boom")
 	for _, c := range []struct {
 		what   string
 		in     io.Reader

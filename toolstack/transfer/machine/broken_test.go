@@ -384,7 +384,7 @@ func TestRefusedRequests(t *testing.T) {
 // TestRefusedWhileItComes: a client in the middle of a long body hears why it is refused.
 func TestRefusedWhileItComes(t *testing.T) {
 	r := newRig(t)
-	body := append(pack(member{name: "manifest.mf", body: []byte("x")}), make([]byte, 64*mib)...)
+	body := append(pack(member{Name: "manifest.mf", Body: []byte("x")}), make([]byte, 64*mib)...)
 	resp, err := http.DefaultClient.Do(func() *http.Request {
 		req, err := http.NewRequest(http.MethodPut, r.HTTP.URL+"/import?session_id="+r.Session, bytes.NewReader(body))
 		must(t, err)

@@ -18,17 +18,13 @@ import (
 
 	"cairn/golden"
 	"cairn/toolstack/api"
+	"cairn/toolstack/transfer/archive/archivetest"
 	"cairn/toolstack/transfer/ova"
 )
 
 var uuids = regexp.MustCompile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-// member is one of a hostile archive.
-type member struct {
-	name string
-	body []byte
-	edit func(*tar.Header)
-}
+type member = archivetest.Member
 
 // ownSize is a header that lies about what follows it.
 func ownSize(n int64) func(*tar.Header) { return func(h *tar.Header) { h.Size = n } }
@@ -37,30 +33,11 @@ func kind(k byte) func(*tar.Header) {
 	return func(h *tar.Header) { h.Typeflag, h.Linkname, h.Size = k, "/etc/shadow", 0 }
 }
 
-// pack writes members without asking whether they make sense.
-func pack(members ...member) []byte {
-	var out bytes.Buffer
-	for _, m := range members {
-		h := &tar.Header{Name: m.name, Size: int64(len(m.body)), Typeflag: tar.TypeReg, Mode: 0o600}
-		if m.edit != nil {
-			m.edit(h)
-		}
-		var one bytes.Buffer
-		w := tar.NewWriter(&one)
-		if err := w.WriteHeader(h); err != nil {
-			panic(m.name + ": " + err.Error())
-		}
-		out.Write(one.Bytes())
-		out.Write(m.body)
-		out.Write(make([]byte, (512-len(m.body)%512)%512))
-	}
-	out.Write(make([]byte, 1024))
-	return out.Bytes()
-}
+func pack(members ...member) []byte { return archivetest.Pack(members...) }
 
 // chunk is one with its right checksum.
 func chunk(name string, body []byte) []member {
-	return []member{{name: name, body: body}, {name: name + ".xxhash", body: fmt.Appendf(nil, "%016X", xxhash.Sum64(body))}}
+	return []member{{Name: name, Body: body}, {Name: name + ".xxhash", Body: fmt.Appendf(nil, "%016X", xxhash.Sum64(body))}}
 }
 
 func zipped(b []byte) []byte {
@@ -102,10 +79,10 @@ func described(disks int, edit func(vm *api.VM, vbds []*api.VBD, vdis []*api.VDI
 		edit(vm, vbds, vdis)
 	}
 	d := &ova.Document{Version: ova.Current("evil", "", "XCP-ng", "8", ""), Objects: ova.Number(all)}
-	return member{name: "ova.xml", body: d.Append(nil)}
+	return member{Name: "ova.xml", Body: d.Append(nil)}
 }
 
-func xml(text string) member { return member{name: "ova.xml", body: []byte(text)} }
+func xml(text string) member { return member{Name: "ova.xml", Body: []byte(text)} }
 
 func with(first member, more ...[]member) []byte {
 	all := []member{first}
@@ -142,21 +119,21 @@ func traps() map[string][]byte {
 		"path-up": with(one, chunk("../../../../tmp/00000000", whole)), "path-absolute": with(one, chunk("/etc/passwd/00000000", whole)), "path-inside": with(one, chunk("Ref:1/../Ref:1/00000000", whole)),
 		"path-dot": with(one, chunk("./Ref:1/00000000", whole)), "path-long": with(one, chunk(strings.Repeat("a/", 100)+"00000000", whole)), "path-none": with(one, chunk("00000000", whole)),
 		"name-sign": with(one, chunk("Ref:1/-0000001", whole)), "name-huge": with(one, chunk("Ref:1/9223372036854775807", whole)), "name-overflow": with(one, chunk("Ref:1/18446744073709551616", whole)),
-		"symlink": with(one, []member{{name: "Ref:1/00000000", edit: kind(tar.TypeSymlink)}}), "hardlink": with(one, []member{{name: "Ref:1/00000000", edit: kind(tar.TypeLink)}}),
-		"block-device": with(one, []member{{name: "Ref:1/00000000", edit: kind(tar.TypeBlock)}}), "fifo": with(one, []member{{name: "Ref:1/00000000", edit: kind(tar.TypeFifo)}}),
-		"folder": with(one, []member{{name: "Ref:1/", edit: kind(tar.TypeDir)}}),
+		"symlink": with(one, []member{{Name: "Ref:1/00000000", Edit: kind(tar.TypeSymlink)}}), "hardlink": with(one, []member{{Name: "Ref:1/00000000", Edit: kind(tar.TypeLink)}}),
+		"block-device": with(one, []member{{Name: "Ref:1/00000000", Edit: kind(tar.TypeBlock)}}), "fifo": with(one, []member{{Name: "Ref:1/00000000", Edit: kind(tar.TypeFifo)}}),
+		"folder": with(one, []member{{Name: "Ref:1/", Edit: kind(tar.TypeDir)}}),
 		"sparse": sparse(one, whole),
 
-		"xml-second": pack(append(disk("Ref:1"), one)...), "xml-other": pack(member{name: "manifest.mf", body: []byte("x")}), "xml-link": pack(member{name: "ova.xml", edit: kind(tar.TypeSymlink)}),
-		"xml-huge": pack(member{name: "ova.xml", edit: ownSize(1 << 40)}), "xml-lies": pack(member{name: "ova.xml", body: one.body, edit: ownSize(60 << 20)}), "xml-bomb": pack(xml(strings.Repeat(" ", 8<<20))),
+		"xml-second": pack(append(disk("Ref:1"), one)...), "xml-other": pack(member{Name: "manifest.mf", Body: []byte("x")}), "xml-link": pack(member{Name: "ova.xml", Edit: kind(tar.TypeSymlink)}),
+		"xml-huge": pack(member{Name: "ova.xml", Edit: ownSize(1 << 40)}), "xml-lies": pack(member{Name: "ova.xml", Body: one.Body, Edit: ownSize(60 << 20)}), "xml-bomb": pack(xml(strings.Repeat(" ", 8<<20))),
 		"xml-entities": with(xml(`<!DOCTYPE v [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><value>&b;</value>`)), "xml-file": with(xml(`<!DOCTYPE v [<!ENTITY a SYSTEM "file:///etc/passwd">]><value>&a;</value>`)),
 		"xml-deep": with(xml(strings.Repeat("<value><array><data>", 1<<14))), "xml-wide": with(objects(`<value><struct><member><name>class</name>` + strings.Repeat("<value/>", 1<<16))),
 		"xml-values": with(objects(`<value><array><data>` + strings.Repeat("<value/>", 1<<16) + `</data></array></value>`)),
-		"xml-cut":    with(xml(string(one.body[:len(one.body)/2]))), "xml-none": with(xml("")), "xml-twice": with(one, []member{one}), "xml-no-vm": with(objects("")),
+		"xml-cut":    with(xml(string(one.Body[:len(one.Body)/2]))), "xml-none": with(xml("")), "xml-twice": with(one, []member{one}), "xml-no-vm": with(objects("")),
 
 		"size-zero": size(0), "size-negative": size(-1), "size-huge": size(1<<63 - 1), "size-of-no-disk": size(1 << 60), "size-less": size(mib), "size-more": size(100 * mib),
 		"memory-none": vm(func(v *api.VM) { v.MemoryStaticMax = 0 }), "memory-negative": vm(func(v *api.VM) { v.MemoryStaticMin = -1 }), "vcpus-many": vm(func(v *api.VM) { v.VCPUsMax = 1 << 40 }),
-		"place-twice": with(described(256, nil)), "disks-many": with(member{name: "ova.xml", body: manyDisks(3, 250)}),
+		"place-twice": with(described(256, nil)), "disks-many": with(member{Name: "ova.xml", Body: manyDisks(3, 250)}),
 		"place-outside":   with(described(1, func(_ *api.VM, vbds []*api.VBD, _ []*api.VDI) { vbds[0].Userdevice = "/dev/sda" })),
 		"drive-of-nobody": with(described(1, func(_ *api.VM, vbds []*api.VBD, _ []*api.VDI) { vbds[0].VM = "OpaqueRef:drive0" })),
 
@@ -165,11 +142,11 @@ func traps() map[string][]byte {
 		"disk-mixed": with(described(2, nil), chunk("Ref:1/00000000", whole), chunk("Ref:3/00000000", whole), chunk("Ref:1/00000001", whole)),
 		"chunk-back": with(one, chunk("Ref:1/00000001", whole), chunk("Ref:1/00000000", whole)), "chunk-twice": with(one, chunk("Ref:1/00000000", whole), chunk("Ref:1/00000000", whole)),
 		"chunk-beyond": with(one, chunk("Ref:1/00000003", whole)), "chunk-far": with(one, chunk("Ref:1/08796093022207", whole)), "chunk-short": with(one, chunk("Ref:1/00000000", whole[:5])),
-		"chunk-long": with(one, chunk("Ref:1/00000000", append(whole, 'x'))), "chunk-huge": with(one, []member{{name: "Ref:1/00000000", body: whole, edit: ownSize(8 << 30)}}),
-		"chunk-lies": with(one, []member{{name: "Ref:1/00000000", body: whole[:512], edit: ownSize(mib)}}), "chunk-bomb": with(one, chunk("Ref:1/00000000", make([]byte, 8*mib))),
-		"sum-none": with(one, []member{{name: "Ref:1/00000000", body: whole}, {name: "Ref:1/00000001", body: whole}}), "sum-wrong": with(one, []member{{name: "Ref:1/00000000", body: whole}, {name: "Ref:1/00000000.xxhash", body: []byte("0123456789ABCDEF")}}),
-		"sum-of-other": with(one, []member{{name: "Ref:1/00000000", body: whole}, chunk("Ref:1/00000001", whole)[1]}), "sum-alone": with(one, chunk("Ref:1/00000000", whole)[1:]),
-		"sum-huge": with(one, []member{{name: "Ref:1/00000000", body: whole}, {name: "Ref:1/00000000.xxhash", body: make([]byte, 2*mib)}}),
+		"chunk-long": with(one, chunk("Ref:1/00000000", append(whole, 'x'))), "chunk-huge": with(one, []member{{Name: "Ref:1/00000000", Body: whole, Edit: ownSize(8 << 30)}}),
+		"chunk-lies": with(one, []member{{Name: "Ref:1/00000000", Body: whole[:512], Edit: ownSize(mib)}}), "chunk-bomb": with(one, chunk("Ref:1/00000000", make([]byte, 8*mib))),
+		"sum-none": with(one, []member{{Name: "Ref:1/00000000", Body: whole}, {Name: "Ref:1/00000001", Body: whole}}), "sum-wrong": with(one, []member{{Name: "Ref:1/00000000", Body: whole}, {Name: "Ref:1/00000000.xxhash", Body: []byte("0123456789ABCDEF")}}),
+		"sum-of-other": with(one, []member{{Name: "Ref:1/00000000", Body: whole}, chunk("Ref:1/00000001", whole)[1]}), "sum-alone": with(one, chunk("Ref:1/00000000", whole)[1:]),
+		"sum-huge": with(one, []member{{Name: "Ref:1/00000000", Body: whole}, {Name: "Ref:1/00000000.xxhash", Body: make([]byte, 2*mib)}}),
 		"cut-tar":  good[:len(good)/2], "cut-last": good[:len(good)-mib-2048],
 	}
 }
@@ -283,8 +260,8 @@ func (e *endless) Read(p []byte) (int, error) {
 // TestBombEnds: an XVA, and what it is made of.
 func TestBombEnds(t *testing.T) {
 	defuse(t, map[string][]byte{
-		"xml":   pack(member{name: "ova.xml", edit: ownSize(1 << 50)}),
-		"chunk": pack(described(1, nil), member{name: "Ref:1/00000000", edit: ownSize(1 << 50)}),
+		"xml":   pack(member{Name: "ova.xml", Edit: ownSize(1 << 50)}),
+		"chunk": pack(described(1, nil), member{Name: "Ref:1/00000000", Edit: ownSize(1 << 50)}),
 	})
 }
 

@@ -37,10 +37,10 @@ func TestRealOVA(t *testing.T) {
 		t.Fatalf("%d members", len(members))
 	}
 	theirs := members[:1:1]
-	theirs[0].edit = nil
+	theirs[0].Edit = nil
 	for n, vdi := range vdis {
 		image, raw := filepath.Join(dir, fmt.Sprint(n, ".vmdk")), filepath.Join(dir, fmt.Sprint(n, ".raw"))
-		must(t, os.WriteFile(image, members[n+1].body, 0o600))
+		must(t, os.WriteFile(image, members[n+1].Body, 0o600))
 		qemu("convert", "-f", "vmdk", "-O", "raw", image, raw)
 		got, err := os.ReadFile(raw)
 		must(t, err)
@@ -50,8 +50,8 @@ func TestRealOVA(t *testing.T) {
 		qemu("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, image)
 		text, err := os.ReadFile(image)
 		must(t, err)
-		theirs = append(theirs, member{name: members[n+1].name, body: text})
-		theirs[0].body = bytes.Replace(theirs[0].body, fmt.Appendf(nil, `ovf:size="%d"`, len(members[n+1].body)), fmt.Appendf(nil, `ovf:size="%d"`, len(text)), 1)
+		theirs = append(theirs, member{Name: members[n+1].Name, Body: text})
+		theirs[0].Body = bytes.Replace(theirs[0].Body, fmt.Appendf(nil, `ovf:size="%d"`, len(members[n+1].Body)), fmt.Appendf(nil, `ovf:size="%d"`, len(text)), 1)
 	}
 	r.same(vdis, r.vdis(r.mustImport("", pack(theirs...))))
 }

@@ -34,7 +34,7 @@ func unpack(t *testing.T, b []byte) (all []member) {
 		must(t, err)
 		body, err := io.ReadAll(in)
 		must(t, err)
-		all = append(all, member{name: h.Name, body: body})
+		all = append(all, member{Name: h.Name, Body: body})
 	}
 }
 
@@ -57,13 +57,13 @@ func TestOVARoundTrip(t *testing.T) {
 	var names []string
 	sums := ""
 	for _, m := range all {
-		names = append(names, m.name)
-		if m.name != "web.mf" {
-			sums += fmt.Sprintf("SHA256(%s)= %x\n", m.name, sha256.Sum256(m.body))
+		names = append(names, m.Name)
+		if m.Name != "web.mf" {
+			sums += fmt.Sprintf("SHA256(%s)= %x\n", m.Name, sha256.Sum256(m.Body))
 		}
 	}
-	if fmt.Sprint(names) != "[web.ovf web-disk1.vmdk web-disk2.vmdk web.mf]" || string(all[3].body) != sums {
-		t.Errorf("%v\n%s", names, all[3].body)
+	if fmt.Sprint(names) != "[web.ovf web-disk1.vmdk web-disk2.vmdk web.mf]" || string(all[3].Body) != sums {
+		t.Errorf("%v\n%s", names, all[3].Body)
 	}
 	r.Until("the VM is let go", func() bool { return len(wiretest.Get(r.Server, from).CurrentOperations) == 0 })
 	for _, query := range []string{"", "&format=ova", "&format=OVA&restore=true&sr_id=" + string(r.sr)} {
@@ -116,7 +116,7 @@ func TestOVAOfOthers(t *testing.T) {
 		}
 	})
 	b := r.ova(bare)
-	if all := unpack(t, b); len(all) != 2 || all[0].name != "vm.ovf" {
+	if all := unpack(t, b); len(all) != 2 || all[0].Name != "vm.ovf" {
 		t.Errorf("%d members", len(all))
 	}
 	if v := wiretest.Get(r.Server, r.mustImport("", b)); v.NameLabel != "//" || len(v.VBDs) != 0 || len(v.VIFs) != 1 {
@@ -129,7 +129,7 @@ func foreign(t *testing.T, name string, sizes *strings.Replacer, files ...member
 	t.Helper()
 	xml, err := os.ReadFile("../ovf/testdata/" + name)
 	must(t, err)
-	return pack(append([]member{{name: "other.ovf", body: []byte(sizes.Replace(string(xml)))}}, files...)...)
+	return pack(append([]member{{Name: "other.ovf", Body: []byte(sizes.Replace(string(xml)))}}, files...)...)
 }
 
 func images(t testing.TB, b []byte) (asVMDK, asVHD []byte) {
@@ -160,11 +160,11 @@ func TestOVAOfOtherProducts(t *testing.T) {
 		platform map[string]string // among others
 		uefi     bool
 	}{
-		{"vmware.ovf", []member{{name: "db-disk2.vmdk", body: asVMDK}, {name: "db-file1.nvram", body: []byte("nvr")}, {name: "db-disk1.vmdk", body: asVMDK}}, 3,
+		{"vmware.ovf", []member{{Name: "db-disk2.vmdk", Body: asVMDK}, {Name: "db-file1.nvram", Body: []byte("nvr")}, {Name: "db-disk1.vmdk", Body: asVMDK}}, 3,
 			map[string]string{"disk-bus": "sata", "nic-model": "e1000e", "viridian": "true", "secureboot": "true", "cores-per-socket": "2"}, true},
-		{"virtualbox.ovf", []member{{name: "debian-disk001.vmdk", body: asVMDK}}, 1, map[string]string{"disk-bus": "sata", "viridian": "false"}, true},
-		{"virtualbox2.ovf", []member{{name: "two-disk001.vmdk", body: asVMDK}}, 1, map[string]string{"disk-bus": "", "nic-model": ""}, false},
-		{"xencenter.ovf", []member{{name: "7c5c4b2a.vhd", body: asVHD}}, 1, map[string]string{"nx": "true", "disk-bus": ""}, true},
+		{"virtualbox.ovf", []member{{Name: "debian-disk001.vmdk", Body: asVMDK}}, 1, map[string]string{"disk-bus": "sata", "viridian": "false"}, true},
+		{"virtualbox2.ovf", []member{{Name: "two-disk001.vmdk", Body: asVMDK}}, 1, map[string]string{"disk-bus": "", "nic-model": ""}, false},
+		{"xencenter.ovf", []member{{Name: "7c5c4b2a.vhd", Body: asVHD}}, 1, map[string]string{"nx": "true", "disk-bus": ""}, true},
 		{"appliance.ovf", nil, 0, nil, false},
 	} {
 		vm := wiretest.Get(r.Server, r.mustImport("", foreign(t, c.name, sized, c.files...)))
@@ -206,7 +206,7 @@ func TestOVANetworks(t *testing.T) {
 		d := &ovf.Descriptor{Systems: []ovf.System{{ID: "x", Name: "x", Memory: 1 << 28, CPUs: 1, NICs: []ovf.NIC{{Network: name}, {Network: name}}}}}
 		xml, err := d.Append(nil)
 		must(t, err)
-		return pack(member{name: "x.ovf", body: xml})
+		return pack(member{Name: "x.ovf", Body: xml})
 	}
 	joined := func(name string) api.NetworkRef {
 		vm := wiretest.Get(r.Server, r.mustImport("", descriptor(name)))
@@ -252,10 +252,10 @@ func TestOVACutAtEveryMiB(t *testing.T) {
 	at := 0
 	for _, m := range unpack(t, b) {
 		if _, err := r.importing("", b[:at]); code(err) != "IMPORT_ERROR_PREMATURE_EOF []" {
-			t.Errorf("ended before %s: %v", m.name, err)
+			t.Errorf("ended before %s: %v", m.Name, err)
 		}
 		r.unchanged("ended", before)
-		at += 512 + (len(m.body)+511)/512*512
+		at += 512 + (len(m.Body)+511)/512*512
 	}
 	if len(b) < 6*mib || r.disks.opened < 12 {
 		t.Errorf("%d bytes, %d disks were ever opened", len(b), r.disks.opened)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"cairn/toolstack/transfer/archive"
+	"cairn/toolstack/transfer/archive/archivetest"
 	"cairn/toolstack/transfer/vhd"
 	"cairn/toolstack/transfer/vmdk"
 )
@@ -61,23 +62,7 @@ func written(t testing.TB, f Format, b []byte) []byte {
 	return out.Bytes()
 }
 
-type member struct {
-	name string
-	body []byte
-}
-
-func pack(t testing.TB, members ...member) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	for _, m := range members {
-		must(t, w.WriteHeader(&tar.Header{Name: m.name, Size: int64(len(m.body)), Mode: 0o600, Typeflag: tar.TypeReg}))
-		_, err := w.Write(m.body)
-		must(t, err)
-	}
-	must(t, w.Close())
-	return out.Bytes()
-}
+type member = archivetest.Member
 
 // descriptor is one of disks of one size in files, and of one disk without any.
 func descriptor(names ...string) member {
@@ -88,7 +73,7 @@ func descriptor(names ...string) member {
 		drives += hardwareOf(typeDisk, fmt.Sprintf(`<rasd:HostResource>ovf:/disk/d%d</rasd:HostResource>`, n))
 	}
 	disks += `<Disk ovf:diskId="blank" ovf:capacity="4096"/>`
-	return member{"x.ovf", []byte(describing(files, disks, drives))}
+	return member{Name: "x.ovf", Body: []byte(describing(files, disks, drives))}
 }
 
 // sums is a manifest as somebody writes it.
@@ -97,18 +82,18 @@ func sums(form string, members ...member) member {
 	for _, m := range members {
 		switch {
 		case strings.HasPrefix(form, "SHA1"):
-			s := sha1.Sum(m.body)
-			fmt.Fprintf(&b, form, m.name, hex.EncodeToString(s[:]))
+			s := sha1.Sum(m.Body)
+			fmt.Fprintf(&b, form, m.Name, hex.EncodeToString(s[:]))
 		case strings.HasPrefix(form, "SHA512"):
-			s := sha512.Sum512(m.body)
-			fmt.Fprintf(&b, form, m.name, strings.ToUpper(hex.EncodeToString(s[:])))
+			s := sha512.Sum512(m.Body)
+			fmt.Fprintf(&b, form, m.Name, strings.ToUpper(hex.EncodeToString(s[:])))
 		default:
-			d := (&manifest{}).begin(m.name)
-			d.Write(m.body)
-			fmt.Fprintf(&b, form, m.name, hex.EncodeToString(d["SHA256"].Sum(nil)))
+			d := (&manifest{}).begin(m.Name)
+			d.Write(m.Body)
+			fmt.Fprintf(&b, form, m.Name, hex.EncodeToString(d["SHA256"].Sum(nil)))
 		}
 	}
-	return member{"x.mf", []byte(b.String())}
+	return member{Name: "x.mf", Body: []byte(b.String())}
 }
 
 const sha256Line = "SHA256(%s)= %s\n"
@@ -159,8 +144,8 @@ func TestFormats(t *testing.T) {
 	for _, kind := range []string{"full", "sparse", "empty"} {
 		b := content(kind)
 		d := descriptor("a.vmdk", "b.vhd", "c.raw")
-		files := []member{d, {"a.vmdk", written(t, VMDK, b)}, {"b.vhd", written(t, VHD, b)}, {"c.raw", bytes.TrimRight(b, "\x00")}}
-		disks, order, err := read(pack(t, append(files, sums(sha256Line, files...))...), all...)
+		files := []member{d, {Name: "a.vmdk", Body: written(t, VMDK, b)}, {Name: "b.vhd", Body: written(t, VHD, b)}, {Name: "c.raw", Body: bytes.TrimRight(b, "\x00")}}
+		disks, order, err := read(archivetest.Pack(append(files, sums(sha256Line, files...))...), all...)
 		if err != nil || !slices.Equal(order, all) || len(disks["blank"]) != 4096 {
 			t.Errorf("%s: %v, %v", kind, order, err)
 		}
@@ -169,7 +154,7 @@ func TestFormats(t *testing.T) {
 				t.Errorf("%s: the disk %s reads as something else", kind, id)
 			}
 		}
-		disks, order, err = read(pack(t, files...), "d1")
+		disks, order, err = read(archivetest.Pack(files...), "d1")
 		if err != nil || !slices.Equal(order, []string{"d1"}) || !bytes.Equal(disks["d1"], b) {
 			t.Errorf("%s: the one that is wanted: %v, %v", kind, order, err)
 		}
@@ -179,15 +164,15 @@ func TestFormats(t *testing.T) {
 // TestOrders: only the descriptor is always in front.
 func TestOrders(t *testing.T) {
 	d, b := descriptor("a.raw", "b.raw"), content("sparse")
-	first, second := member{"a.raw", b}, member{"b.raw", b[:1<<20]}
-	other := member{"x.cert", []byte("-----BEGIN")}
+	first, second := member{Name: "a.raw", Body: b}, member{Name: "b.raw", Body: b[:1<<20]}
+	other := member{Name: "x.cert", Body: []byte("-----BEGIN")}
 	for _, form := range []string{sha256Line, "SHA1 (%s) = %s\r\n", "SHA1(%s)=%s\n\n", "SHA512(%s)= %s\n"} {
 		mf := sums(form, d, first, second, other)
 		for _, members := range [][]member{
-			{d, mf, other, first, second}, {d, mf, second, other, first}, {d, second, mf, first, other}, {d, second, first, other, mf}, {{"./x.ovf", d.body}, mf, first, {"./b.raw", second.body}, other},
+			{d, mf, other, first, second}, {d, mf, second, other, first}, {d, second, mf, first, other}, {d, second, first, other, mf}, {{Name: "./x.ovf", Body: d.Body}, mf, first, {Name: "./b.raw", Body: second.Body}, other},
 		} {
-			at := slices.IndexFunc(members, func(m member) bool { return m.name == "x.mf" })
-			_, order, err := read(pack(t, members...), "d0", "d1")
+			at := slices.IndexFunc(members, func(m member) bool { return m.Name == "x.mf" })
+			_, order, err := read(archivetest.Pack(members...), "d0", "d1")
 			if late := strings.HasPrefix(form, "SHA512") && at > 0; late {
 				if !errors.Is(err, archive.ErrFormat) || errors.Is(err, archive.ErrChecksum) {
 					t.Errorf("%q: a manifest that comes too late: %v", form, err)
@@ -204,20 +189,20 @@ func TestOrders(t *testing.T) {
 // TestDigests: one bit anywhere is told, wherever the manifest stands.
 func TestDigests(t *testing.T) {
 	d := descriptor("a.raw", "b.raw")
-	files := []member{d, {"a.raw", content("full")}, {"b.raw", content("full")}, {"x.cert", []byte("y")}}
+	files := []member{d, {Name: "a.raw", Body: content("full")}, {Name: "b.raw", Body: content("full")}, {Name: "x.cert", Body: []byte("y")}}
 	for _, form := range []string{sha256Line, "SHA1(%s)= %s\n"} {
 		mf := sums(form, files...)
 		for at := range files {
 			spoilt := slices.Clone(files)
-			spoilt[at].body = bytes.Clone(spoilt[at].body)
-			end := len(spoilt[at].body) - 1
-			spoilt[at].body[end] ^= 1
+			spoilt[at].Body = bytes.Clone(spoilt[at].Body)
+			end := len(spoilt[at].Body) - 1
+			spoilt[at].Body[end] ^= 1
 			if at == 0 {
-				spoilt[at].body = append(bytes.Clone(d.body), '\n')
+				spoilt[at].Body = append(bytes.Clone(d.Body), '\n')
 			}
 			for _, members := range [][]member{append(slices.Clone(spoilt), mf), slices.Insert(slices.Clone(spoilt), 1, mf)} {
-				if _, _, err := read(pack(t, members...), "d0", "d1"); !errors.Is(err, archive.ErrChecksum) {
-					t.Errorf("%s is spoilt: %v", files[at].name, err)
+				if _, _, err := read(archivetest.Pack(members...), "d0", "d1"); !errors.Is(err, archive.ErrChecksum) {
+					t.Errorf("%s is spoilt: %v", files[at].Name, err)
 				}
 			}
 		}
@@ -228,12 +213,12 @@ func TestDigests(t *testing.T) {
 func TestWritten(t *testing.T) {
 	d, vmdk := descriptor("a.vmdk"), written(t, VMDK, content("sparse"))
 	var out bytes.Buffer
-	w, err := NewWriter(&out, d.name, d.body)
+	w, err := NewWriter(&out, d.Name, d.Body)
 	must(t, err)
 	must(t, w.Begin("a.vmdk", int64(len(vmdk))))
 	_, err = w.Write(vmdk)
 	must(t, errors.Join(err, w.Close("x.mf")))
-	if want := Length(File{Name: d.name, Size: int64(len(d.body))}, File{Name: "a.vmdk", Size: int64(len(vmdk))}); int64(out.Len()) != want {
+	if want := Length(File{Name: d.Name, Size: int64(len(d.Body))}, File{Name: "a.vmdk", Size: int64(len(vmdk))}); int64(out.Len()) != want {
 		t.Errorf("%d bytes, %d were said", out.Len(), want)
 	}
 	disks, _, err := read(out.Bytes(), "d0")
@@ -250,7 +235,7 @@ func TestWritten(t *testing.T) {
 		t.Error("a TiB in the tar of POSIX")
 	}
 	out.Reset()
-	w, err = NewWriter(&out, d.name, d.body)
+	w, err = NewWriter(&out, d.Name, d.Body)
 	must(t, err)
 	must(t, w.Begin("a.vmdk", 3))
 	if _, err := w.Write([]byte("four")); err == nil {
@@ -275,15 +260,15 @@ func FuzzReader(f *testing.F) {
 	must(f, err)
 	must(f, w.Close())
 	d := descriptor("a.vmdk", "b.vhd", "c.raw")
-	files := []member{d, {"a.vmdk", slim(f, content("sparse"))}, {"b.vhd", small.Bytes()}, {"c.raw", []byte("raw")}, {"x.cert", nil}}
+	files := []member{d, {Name: "a.vmdk", Body: slim(f, content("sparse"))}, {Name: "b.vhd", Body: small.Bytes()}, {Name: "c.raw", Body: []byte("raw")}, {Name: "x.cert", Body: nil}}
 	mf := sums(sha256Line, files...)
-	whole := pack(f, append(files, mf)...)
+	whole := archivetest.Pack(append(files, mf)...)
 	if _, order, err := read(whole, all...); err != nil || len(order) != len(all) || len(whole) > 30_000 {
 		f.Fatalf("%v, %v, %d bytes", order, err, len(whole))
 	}
 	f.Add(whole)
-	f.Add(pack(f, slices.Insert(slices.Clone(files), 1, mf)...))
-	f.Add(pack(f, d, member{"c.raw", []byte("raw")}))
+	f.Add(archivetest.Pack(slices.Insert(slices.Clone(files), 1, mf)...))
+	f.Add(archivetest.Pack(d, member{Name: "c.raw", Body: []byte("raw")}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, err := archive.Open(bytes.NewReader(b))
 		if err == nil {

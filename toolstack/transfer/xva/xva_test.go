@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/pgzip"
 
 	"cairn/toolstack/transfer/archive"
+	"cairn/toolstack/transfer/archive/archivetest"
 )
 
 const size = 5*ChunkSize + 512
@@ -134,45 +135,26 @@ func TestSums(t *testing.T) {
 	}
 }
 
-type member struct {
-	name, text string
-	kind       byte
-	pax        map[string]string
-}
+type member = archivetest.Member
 
-func pack(t testing.TB, members ...member) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	for _, m := range members {
-		if m.kind == 0 {
-			m.kind = tar.TypeReg
-		}
-		h := &tar.Header{Name: m.name, Typeflag: m.kind, PAXRecords: m.pax, Linkname: "x"}
-		if m.kind == tar.TypeReg {
-			h.Size, h.Linkname = int64(len(m.text)), ""
-		}
-		must(t, w.WriteHeader(h))
-		if m.kind == tar.TypeReg {
-			_, err := w.Write([]byte(m.text))
-			must(t, err)
-		}
-	}
-	must(t, w.Close())
-	return out.Bytes()
+func text(name, body string) member { return member{Name: name, Body: []byte(body)} }
+
+// kind is a member that is no file.
+func kind(name string, k byte) member {
+	return member{Name: name, Edit: func(h *tar.Header) { h.Typeflag, h.Linkname = k, "x" }}
 }
 
 func TestHostile(t *testing.T) {
-	xml := member{name: xmlName, text: "<value/>"}
-	chunk := func(name, text string) []member {
-		return []member{{name: name, text: text}, {name: name + suffixXXH, text: sumOf([]byte(text), suffixXXH)}}
+	xml := text(xmlName, "<value/>")
+	chunk := func(name, body string) []member {
+		return []member{text(name, body), text(name+suffixXXH, sumOf([]byte(body), suffixXXH))}
 	}
 	with := func(more ...[]member) []byte {
 		all := []member{xml}
 		for _, m := range more {
 			all = append(all, m...)
 		}
-		return pack(t, all...)
+		return archivetest.Pack(all...)
 	}
 	whole := strings.Repeat("x", ChunkSize)
 	zeros := strings.Repeat("\x00", 64<<20)
@@ -188,16 +170,16 @@ func TestHostile(t *testing.T) {
 	must(t, err)
 	must(t, g.Close())
 	for name, b := range map[string][]byte{
-		"empty": nil, "noise": bytes.Repeat([]byte("x"), 4096), "other first": pack(t, member{name: "a", text: "b"}), "folder": pack(t, member{name: xmlName, kind: tar.TypeDir}),
-		"no checksum": with([]member{{name: "Ref:3/00000000", text: whole}}), "wrong checksum": with([]member{{name: "Ref:3/00000000", text: whole}, {name: "Ref:3/00000000.xxhash", text: "0"}}),
-		"another's checksum": with([]member{{name: "Ref:3/00000000", text: whole}, {name: "Ref:3/00000001.xxhash", text: sumOf([]byte(whole), suffixXXH)}}),
-		"checksum alone":     with([]member{{name: "Ref:3/00000000.xxhash", text: "0"}}), "unknown disk": with(chunk("Ref:9/00000000", whole)),
+		"empty": nil, "noise": bytes.Repeat([]byte("x"), 4096), "other first": archivetest.Pack(text("a", "b")), "folder": archivetest.Pack(kind(xmlName, tar.TypeDir)),
+		"no checksum": with([]member{text("Ref:3/00000000", whole)}), "wrong checksum": with([]member{text("Ref:3/00000000", whole), text("Ref:3/00000000.xxhash", "0")}),
+		"another's checksum": with([]member{text("Ref:3/00000000", whole), text("Ref:3/00000001.xxhash", sumOf([]byte(whole), suffixXXH))}),
+		"checksum alone":     with([]member{text("Ref:3/00000000.xxhash", "0")}), "unknown disk": with(chunk("Ref:9/00000000", whole)),
 		"path": with(chunk("../00000000", whole)), "long path": with(chunk("Ref:3/../../00000000", whole)), "absolute": with(chunk("/00000000", whole)),
 		"sign": with(chunk("Ref:3/+0000000", whole)), "short number": with(chunk("Ref:3/0", whole)), "huge number": with(chunk("Ref:3/9223372036854775807", whole)),
 		"beyond the end": with(chunk("Ref:3/00000006", whole)), "short chunk": with(chunk("Ref:3/00000000", "x")), "large chunk": with(chunk("Ref:3/00000000", whole+"x")),
 		"backwards": with(chunk("Ref:3/00000001", whole), chunk("Ref:3/00000000", whole)), "twice": with(chunk("Ref:3/00000000", whole), chunk("Ref:3/00000000", whole)),
 		"disk twice": with(chunk("Ref:3/00000000", whole), chunk("Ref:4/00000000", whole), chunk("Ref:3/00000001", whole)),
-		"link":       with([]member{{name: "Ref:3/00000000", kind: tar.TypeSymlink}}), "device": with([]member{{name: "Ref:3/00000000", kind: tar.TypeBlock}}),
+		"link":       with([]member{kind("Ref:3/00000000", tar.TypeSymlink)}), "device": with([]member{kind("Ref:3/00000000", tar.TypeBlock)}),
 		"half": with(chunk("Ref:3/00000000", whole))[:ChunkSize/2], "bomb": bomb.Bytes(), "no last chunk": with(chunk("Ref:3/00000000", whole)), "no last chunk of the first": with(chunk("Ref:3/00000000", whole), chunk("Ref:4/00000000", whole)),
 		"alive only": with(chunk("Ref:3/00000000", "")), "half of zstd": packed(t, Zstd, "Ref:3")[:3000], "half of gzip": gz.Bytes()[:gz.Len()/2],
 	} {
@@ -210,7 +192,7 @@ func TestHostile(t *testing.T) {
 // TestOldChecksums: archives before 2020 carry SHA-1.
 func TestOldChecksums(t *testing.T) {
 	last := strings.Repeat("y", 512)
-	b := pack(t, member{name: xmlName, text: "x"}, member{name: "Ref:3/00000005", text: last}, member{name: "Ref:3/00000005.checksum", text: sumOf([]byte(last), suffixSHA1)})
+	b := archivetest.Pack(text(xmlName, "x"), text("Ref:3/00000005", last), text("Ref:3/00000005.checksum", sumOf([]byte(last), suffixSHA1)))
 	if disks, _, err := read(b, two); err != nil || string(disks["Ref:3"][5*ChunkSize:]) != last {
 		t.Error(err)
 	}
