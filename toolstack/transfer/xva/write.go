@@ -161,7 +161,7 @@ func (w *Writer) put(number int64, data []byte) error {
 }
 
 // Alive writes a member without bytes, for whoever on the way gives up on silence. It
-// is for pauses of 5 s and more.
+// is for pauses of 5 s and more. After it no packer has anything left to write.
 func (w *Writer) Alive() error {
 	if err := w.put(w.next, nil); err != nil || w.pack == nil {
 		return err
