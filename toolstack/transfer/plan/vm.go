@@ -134,10 +134,7 @@ func (p *planner) newVM(from *api.VM, replaces api.VMRef) *api.VM {
 	delete(vm.OtherConfig, template.DefaultKey)
 	delete(vm.OtherConfig, template.StampKey)
 	if !p.o.Restore || vm.OtherConfig[device.MACSeed] == "" {
-		if vm.OtherConfig == nil {
-			vm.OtherConfig = map[string]string{}
-		}
-		vm.OtherConfig[device.MACSeed] = api.NewUUID()
+		device.Seed(vm)
 	}
 	if !p.o.Restore {
 		vm.HARestartPriority = ""
