@@ -80,6 +80,10 @@ func TestLibvirtDiskAstray(t *testing.T) {
 		t.Errorf("with a disk and a NIC that libvirt does not know of: %v", err)
 	}
 	tell(cable) // only one of a name can be: the other has been cut
+	if _, err := h.Hardware(ctx, spec.UUID); err != nil {
+		t.Errorf("with half of a NIC: %v", err)
+	}
+	tell(cable)
 	answer, err := raw.QEMUDomainMonitorCommand(d, `{"execute":"query-blockstats"}`, 0)
 	if must(t, err); strings.Contains(string(answer), "ua-unknown") {
 		t.Errorf("the guest keeps it: %s", answer)

@@ -229,8 +229,8 @@ func (k *fakeKernel) Do(s network.Step) error {
 	return errors.Join(err, os.WriteFile(k.file, b, 0o644))
 }
 
-// fakeGuard writes down the ports there are, and says that each has dropped seven
-// frames.
+// fakeGuard writes down the ports there are, and the interfaces it took away with
+// their rules in force, and says that each has dropped seven frames.
 type fakeGuard struct {
 	file string
 	all  map[string]port.Port
@@ -260,6 +260,18 @@ func (g *fakeGuard) Put(p port.Port) error {
 func (g *fakeGuard) Delete(iface string) error {
 	delete(g.all, iface)
 	return g.write()
+}
+
+func (g *fakeGuard) Cut(iface string) error {
+	if _, guarded := g.all[iface]; !guarded {
+		return fmt.Errorf("interface %s has no rules", iface)
+	}
+	f, err := os.OpenFile(g.file+".cut", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, iface)
+	return errors.Join(err, f.Close())
 }
 
 func (g *fakeGuard) Restore(all []port.Port) error {

@@ -21,6 +21,8 @@ type Guard interface {
 	Delete(iface string) error
 	Restore([]port.Port) error
 	Dropped() (map[string]uint64, error)
+	// Cut takes away a port's interface.
+	Cut(iface string) error
 }
 
 // portModules are what the rules of ports need. No hardware asks for them, so
@@ -107,6 +109,9 @@ func (p *ports) remove(iface string) error {
 	defer p.mu.Unlock()
 	if _, ok := p.all[iface]; !ok {
 		return nil
+	}
+	if err := p.guard.Cut(iface); err != nil { // first: without its rules it would be free
+		return err
 	}
 	if err := p.guard.Delete(iface); err != nil {
 		return err

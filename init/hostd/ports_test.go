@@ -128,6 +128,9 @@ func TestPorts(t *testing.T) {
 	if got := l.read("guarded"); got != "" {
 		t.Errorf("left: %s", got)
 	}
+	if got := l.read("guarded.cut"); got != "cv0123456789ab\ncvb\n" {
+		t.Errorf("interfaces that were taken away: %q", got)
+	}
 	l.terminate()
 }
 

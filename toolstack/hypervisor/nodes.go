@@ -2,6 +2,7 @@ package hypervisor
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +12,8 @@ import (
 
 // A libvirtd that is killed while it switches a domain to overlays or gives it a device
 // may leave things behind that the next one knows nothing of: QEMU writes to an overlay,
-// or has one open that nobody uses, or the guest has the device. libvirt's description
+// or has one open that nobody uses, or the guest has the device, or half of a NIC.
+// libvirt's description
 // of the domain is not true then, and whoever removed the overlay by it would remove
 // what the guest has written. So the description is compared with QEMU's own, and QEMU
 // brought back to it: what is in the overlay is merged into the layer libvirt knows of.
@@ -59,10 +61,12 @@ func (r repairs) none() bool {
 	return len(r.merge)+len(r.eject)+len(r.unplug)+len(r.drop) == 0
 }
 
-// inside is what QEMU has: the nodes of drives, all nodes, and the devices by name.
+// inside is what QEMU has: the nodes of drives, all nodes, the devices by name, and
+// the networks as its console tells them.
 type inside struct {
 	drives, nodes []node
 	devices       []device
+	networks      string
 }
 
 // device is an entry of QEMU's tree of objects; Type is "child<virtio-net-pci>".
@@ -113,8 +117,24 @@ func diverged(d libvirtxml.Domain, q inside) (r repairs, err error) {
 		}
 	}
 	slices.Sort(r.drop) // "…-format" before "…-storage"
-	r.unplug = strangers(hardwareFrom(d), q.devices)
+	h := hardwareFrom(d)
+	r.unplug = append(strangers(h, q.devices), loose(h, q.networks)...)
 	return r, nil
+}
+
+// looseEnd is a host's end of a network with no NIC at the other: such a one stands at
+// the begin of a line, others behind their NIC.
+var looseEnd = regexp.MustCompile(`(?m)^host(` + userAlias + `[^:\s]+): index=\d+,type=`)
+
+// loose are NICs of which QEMU has the host's end only, and which libvirt does not know
+// of, by their aliases.
+func loose(h Hardware, networks string) (unknown []string) {
+	for _, found := range looseEnd.FindAllStringSubmatch(networks, -1) {
+		if _, known := h.NIC(strings.TrimPrefix(found[1], userAlias)); !known {
+			unknown = append(unknown, found[1])
+		}
+	}
+	return unknown
 }
 
 // strangers are QEMU's NICs that libvirt does not know of, by their aliases.

@@ -3,6 +3,7 @@ package hypervisor
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"testing"
 
 	"libvirt.org/go/libvirtxml"
@@ -83,5 +84,17 @@ func TestDiverged(t *testing.T) {
 		if !reflect.DeepEqual(got, c.want) || (err != nil) != c.wrong {
 			t.Errorf("%s: %+v, %v", c.name, got, err)
 		}
+	}
+}
+
+// TestLoose: what stands behind its NIC has one, whoever it is; what libvirt knows of is
+// its own matter.
+func TestLoose(t *testing.T) {
+	const networks = "hub 7\r\n \\ hub7port0: hostua-hub: index=0,type=tap,fd=41\r\n" +
+		"ua-a: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:00:00:01\r\n \\ hostua-a: index=0,type=tap,fd=34\r\n" +
+		"hostua-b: index=0,type=tap,fd=35\r\nhostua-c: index=0,type=tap,fd=36\r\nhostnet0: index=0,type=user\r\n"
+	got := loose(Hardware{NICs: []NIC{{ID: "a"}, {ID: "c"}}}, networks)
+	if !slices.Equal(got, []string{"ua-b"}) {
+		t.Errorf("loose: %q", got)
 	}
 }

@@ -92,6 +92,9 @@ func (l *Libvirt) compare(ctx context.Context, uuid string, d libvirtxml.Domain)
 	if err == nil {
 		err = l.monitor(ctx, uuid, &q.devices, "qom-list", map[string]any{"path": "/machine/peripheral"})
 	}
+	if err == nil {
+		err = l.monitor(ctx, uuid, &q.networks, "human-monitor-command", map[string]any{"command-line": "info network"}) // no other tells
+	}
 	if err != nil {
 		return repairs{}, err
 	}

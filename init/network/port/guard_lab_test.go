@@ -328,3 +328,21 @@ func TestRate(t *testing.T) {
 		}
 	}
 }
+
+// TestCut takes away an interface that a process holds open, as QEMU does, and no other.
+func TestCut(t *testing.T) {
+	g := NewGuard()
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "cvtap"}, Mode: netlink.TUNTAP_MODE_TAP, Queues: 1, NonPersist: true, Flags: netlink.TUNTAP_NO_PI}
+	must(t, netlink.LinkAdd(tap))
+	defer tap.Fds[0].Close()
+	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "cvveth"}, PeerName: "cvend"}))
+	for _, name := range []string{"cvtap", "cvtap", "cvveth"} {
+		must(t, g.Cut(name))
+	}
+	if _, err := net.InterfaceByName("cvtap"); err == nil {
+		t.Error("the interface is there")
+	}
+	veth, err := netlink.LinkByName("cvveth")
+	must(t, err)
+	must(t, netlink.LinkDel(veth))
+}
