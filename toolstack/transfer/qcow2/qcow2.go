@@ -1,12 +1,14 @@
 // Package qcow2 writes QEMU's own format as a stream: tables first, because it is told
-// beforehand which clusters will come, then the clusters in the disk's order.
+// beforehand which clusters will come, then the clusters in the disk's order. It does not
+// read those of others, which QEMU does, but checks that they are whole.
 //
 // The layout (QEMU, docs/interop/qcow2.txt, version 3, big-endian): a header, the table
 // of reference counts and its blocks, the L1 table, the L2 tables, the data; all of them
 // in clusters of 64 KiB, each counted once. What is left out reads as zeros.
 //
 // What is kept: the length is known before the first byte, and memory is a bit for each
-// cluster of the disk and one cluster.
+// cluster of the disk and one cluster. A check reads no more than there are tables, and
+// takes a cluster of at most 2 MiB.
 //
 // A Writer is used by one goroutine at a time.
 package qcow2

@@ -8,6 +8,7 @@ import (
 
 	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
+	"cairn/toolstack/storage"
 	"cairn/toolstack/transfer/disk"
 	"cairn/toolstack/transfer/qcow2"
 )
@@ -68,22 +69,7 @@ func readQcow2(in *incoming) error {
 		return err
 	}
 	defer room.Remove()
-	d, err := room.Write(in)
-	if err != nil {
-		return err
-	}
-	s := disk.NewSink(in, d)
-	_, err = s.Copy(in.body, func(int64) {})
-	if ferr := s.Finish(); err == nil {
-		err = ferr
-	}
-	if cerr := d.Close(); err == nil {
-		err = cerr
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return refuse(err)
-	}
-	if err != nil {
+	if err := in.spool(room); err != nil {
 		return err
 	}
 	image, err := room.Read(in, client.Qcow2)
@@ -93,6 +79,30 @@ func readQcow2(in *incoming) error {
 	err = in.copy(image)
 	if cerr := image.Close(); err == nil {
 		err = cerr
+	}
+	return err
+}
+
+// spool takes all of an image, and refuses one that is not whole: QEMU reads what a file
+// lacks as zeros.
+func (in *incoming) spool(room *storage.Scratch) error {
+	d, err := room.Write(in)
+	if err != nil {
+		return err
+	}
+	s := disk.NewSink(in, d)
+	_, err = s.Copy(in.body, func(int64) {})
+	if ferr := s.Finish(); err == nil {
+		err = ferr
+	}
+	if err == nil {
+		err = qcow2.Check(d, in.length)
+	}
+	if cerr := d.Close(); err == nil {
+		err = cerr
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, qcow2.ErrFormat) {
+		return refuse(err)
 	}
 	return err
 }

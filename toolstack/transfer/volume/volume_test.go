@@ -117,6 +117,25 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestTruncated: a qcow2 that ends before it should is refused, and the disk is what it
+// was.
+func TestTruncated(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, _, images := r.images(4 * mib)
+	image, ref, want := images["qcow2"], r.disk(4*mib), random("sparse", 4*mib)
+	r.put("vdi="+string(ref), want)
+	for _, n := range []int{4, 100, 112, 60000, 70000, 140000, 200000, 300000, 2 * mib, len(image) - 65536, len(image) - 1} {
+		resp, text, err := r.send("PUT", "/import_raw_vdi", "format=qcow2&vdi="+string(ref), bytes.NewReader(image[:n]), int64(n))
+		if err != nil || !strings.Contains(string(text), "IMPORT_ERROR [not a qcow2 image that can be read: ") {
+			t.Errorf("the first %d bytes: %v %q, %v", n, resp, text, err)
+		}
+		r.holds(fmt.Sprint("after ", n), ref, want)
+	}
+	r.free("after all that", ref)
+	r.put("format=qcow2&vdi="+string(ref), image)
+}
+
 // TestCutOff: a client that goes in the middle leaves a failed task and a free disk.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
