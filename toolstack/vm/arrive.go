@@ -32,6 +32,13 @@ func (m *Manager) Making(ctx context.Context) (making context.Context, end func(
 	return j.making(ctx), j.end
 }
 
+// Keep makes a disk that was made under Making stay, although no VM has it.
+func (m *Manager) Keep(ctx context.Context, vdi api.VDIRef) error {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	return m.cfg.DB.Update(ctx, func(tx *db.Tx) error { return keep(tx, vdi) })
+}
+
 // Hold enters an operation that somebody else performs on a VM, until it is released.
 func (m *Manager) Hold(c *api.Call, ref api.VMRef, op api.VMOperations) (release func(), err error) {
 	o, err := m.begin(c, ref, op, nil)

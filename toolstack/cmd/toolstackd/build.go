@@ -108,7 +108,7 @@ func (t *toolstack) build(tlsConfig *tls.Config, id *identity.Identity) error {
 	machines.Handle(t.server)
 	t.consoles.Handle(t.server)
 	t.figures.Handle(t.server)
-	volume.New(volume.Config{DB: t.db, Disks: t.disks, Log: log.With("component", "transfer")}).Handle(t.server)
+	volume.New(volume.Config{DB: t.db, Disks: t.disks, Drafts: t.vms, Log: log.With("component", "transfer")}).Handle(t.server)
 	return nil
 }
 

@@ -44,7 +44,7 @@ func newReal(t *testing.T) *real {
 		r.rig.m.Register(reg)
 	})
 	r.rig.Server = r.Server
-	volume.New(volume.Config{DB: r.DB, Disks: r.rig.m}).Handle(r.Wire)
+	volume.New(volume.Config{DB: r.DB, Disks: r.rig.m, Drafts: r.rig.drafts()}).Handle(r.Wire)
 	r.rig.host = wiretest.Insert(r.Server, api.NewHost())
 	must(t, r.rig.m.EnsureDrivers(t.Context()))
 	r.Must(&r.rig.sr, "SR.create", r.rig.host, map[string]string{"location": "/state/sr/one"}, 0, "files", "", "file", "", false, noMap)

@@ -3,20 +3,26 @@ package volume_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"cairn/journal"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/operation"
 	"cairn/toolstack/storage"
 	"cairn/toolstack/storage/storagetest"
 	"cairn/toolstack/transfer/vhd"
 	"cairn/toolstack/transfer/volume"
+	"cairn/toolstack/vm"
 	"cairn/toolstack/wire/wiretest"
 )
 
@@ -31,28 +37,88 @@ type rig struct {
 	m     *storage.Manager
 	host  api.HostRef
 	sr    api.SRRef
+	dead  atomic.Bool
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{hostd: storagetest.New()}
 	r.Server = wiretest.New(t, func(reg *api.Registry, d *db.DB) {
-		r.m = storage.New(storage.Config{DB: d, Hostd: func(h api.HostRef) storage.Hostd {
-			if h == r.host {
-				return r.hostd
-			}
-			return nil
-		}})
+		r.m = r.storage(d)
 		r.m.Register(reg)
 	})
+	r.Engine.Fail = func(db.Batch) error {
+		if r.dead.Load() {
+			return errors.New("the process is dead")
+		}
+		return nil
+	}
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	volume.New(volume.Config{DB: r.DB, Disks: r.m, Now: func() time.Time { return now }}).Handle(r.Wire)
+	volume.New(volume.Config{DB: r.DB, Disks: r.m, Drafts: r.drafts(), Now: func() time.Time { return now }}).Handle(r.Wire)
 	r.host = wiretest.Insert(r.Server, api.NewHost())
 	if err := r.m.EnsureDrivers(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	r.Must(&r.sr, "SR.create", r.host, map[string]string{"device": "/dev/sdb"}, 0, "ext", "", "ext", "", false, noMap)
 	return r
+}
+
+func (r *rig) storage(d *db.DB) *storage.Manager {
+	return storage.New(storage.Config{DB: d, Hostd: func(h api.HostRef) storage.Hostd {
+		if h == r.host {
+			return r.hostd
+		}
+		return nil
+	}})
+}
+
+// nowhere is no host: no machine is ever run in these tests.
+type nowhere struct{ vm.Host }
+
+func (nowhere) Ref() api.HostRef                { return "" }
+func (nowhere) AwaitKind(context.Context) error { return nil }
+func (nowhere) Boot() string                    { return "boot" }
+
+// kill ends the process of a rig, which changes no row any more, and returns the next one
+// on what it left. What is still under way in the first must end before that by stop.
+func (r *rig) kill(stop func()) *rig {
+	r.T.Helper()
+	r.dead.Store(true)
+	stop()
+	r.hostd.Forget()
+	var rows db.Batch
+	left, ctx := db.NewMemory(), r.T.Context()
+	err := r.Engine.Load(ctx, "", func(key string, value []byte) error {
+		rows.Puts = append(rows.Puts, db.Pair{Key: key, Value: bytes.Clone(value)})
+		return nil
+	})
+	if err = errors.Join(err, left.Commit(ctx, rows)); err != nil {
+		r.T.Fatal(err)
+	}
+	d, err := db.Open(ctx, left, db.Options{})
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	next := &rig{Server: &wiretest.Server{T: r.T, DB: d}, hostd: r.hostd, host: r.host, sr: r.sr}
+	next.m = next.storage(d)
+	if err := errors.Join(operation.Recover(ctx, d, journal.Discard()), next.m.Recover(ctx)); err != nil {
+		r.T.Fatal(err)
+	}
+	next.drafts()
+	return next
+}
+
+// drafts is what keeps account of disks that are being made, in a process that has just
+// begun.
+func (r *rig) drafts() *vm.Manager {
+	r.T.Helper()
+	m := vm.New(vm.Config{DB: r.DB, Hypervisor: hypervisor.NewFake(), Host: nowhere{}, Disks: r.m})
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan struct{}), make(chan struct{})
+	go func() { defer close(done); _ = m.Run(ctx, func() { close(ready) }) }()
+	r.T.Cleanup(func() { cancel(); <-done })
+	<-ready
+	return m
 }
 
 func (r *rig) disk(size int64) (ref api.VDIRef) {

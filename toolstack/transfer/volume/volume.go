@@ -35,6 +35,7 @@ import (
 	"cairn/toolstack/storage"
 	"cairn/toolstack/transfer/archive"
 	"cairn/toolstack/transfer/disk"
+	"cairn/toolstack/vm"
 	"cairn/toolstack/wire"
 )
 
@@ -49,12 +50,22 @@ type Disks interface {
 
 var _ Disks = (*storage.Manager)(nil)
 
+// Drafts tells disks that are being made from those that are complete. *vm.Manager is
+// one; what the methods promise is said there.
+type Drafts interface {
+	Making(ctx context.Context) (making context.Context, end func())
+	Keep(ctx context.Context, vdi api.VDIRef) error
+}
+
+var _ Drafts = (*vm.Manager)(nil)
+
 // Config is what a Manager needs.
 type Config struct {
-	DB    *db.DB
-	Disks Disks
-	Log   *slog.Logger
-	Now   func() time.Time
+	DB     *db.DB
+	Disks  Disks
+	Drafts Drafts
+	Log    *slog.Logger
+	Now    func() time.Time
 }
 
 // Manager serves the streams.
@@ -293,13 +304,18 @@ func (m *Manager) loadNew(w http.ResponseWriter, r *wire.Request) error {
 	case r.ContentLength < 0 || r.ContentLength >= pretended:
 		return api.ErrImportErrorCannotHandleChunked()
 	}
-	vdi, err := m.cfg.Disks.Create(r.Context(), storage.CreateSpec{SR: sr, Size: r.ContentLength, Name: "Imported VDI"})
+	making, end := m.cfg.Drafts.Making(r.Context())
+	defer end()
+	vdi, err := m.cfg.Disks.Create(making, storage.CreateSpec{SR: sr, Size: r.ContentLength, Name: "Imported VDI"})
 	if err != nil {
 		return err
 	}
 	row, err := db.Get(m.cfg.DB.Snapshot(), vdi)
 	if err == nil {
 		err = m.fill(w, r, wanted{format: formats["raw"], vdi: vdi, disk: row, sr: sr})
+	}
+	if err == nil {
+		err = m.cfg.Drafts.Keep(r.Context(), vdi)
 	}
 	if err != nil { // of a disk that is half there nobody knows
 		return errors.Join(err, m.cfg.Disks.Destroy(context.WithoutCancel(r.Context()), vdi))

@@ -7,11 +7,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
 
 	"cairn/toolstack/api"
+	"cairn/toolstack/storage"
 	"cairn/toolstack/wire/wiretest"
 )
 
@@ -296,6 +298,35 @@ func TestNewDisk(t *testing.T) {
 	}
 	if resp, text, err := r.send("PUT", "/import_raw_vdi", "sr_id="+string(r.sr), bytes.NewReader(want), -1); err != nil || !strings.Contains(string(text), "IMPORT_ERROR_CANNOT_HANDLE_CHUNKED") {
 		t.Errorf("%v %q %v", resp, text, err)
+	}
+}
+
+// TestCrash: a process that knows nothing of an import destroys what there is of it, and
+// leaves what came before alone.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	want := random("full", 3*mib)
+	r.put("sr_id="+string(r.sr), want)
+	rows := func(r *rig) []api.VDIRef { return wiretest.Get(r.Server, r.sr).VDIs }
+	whole := rows(r)
+	body, feed := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.send("PUT", "/import_raw_vdi", "sr_id="+string(r.sr), body, 8*mib)
+	}()
+	feed.Write(want)
+	r.Until("bytes are written to a disk", func() bool { return r.hostd.Lent() == 1 })
+	next := r.kill(func() {
+		feed.CloseWithError(io.ErrClosedPipe)
+		<-done
+		r.Until("its loan ends", func() bool { return r.hostd.Lent() == 0 })
+	})
+	next.Until("it is swept", func() bool { return slices.Equal(rows(next), whole) })
+	next.holds("what came before", whole[0], want)
+	if v := next.vdi(whole[0]); v.SMConfig[storage.MarkKey] != "" {
+		t.Errorf("it is marked: %v", v.SMConfig)
 	}
 }
 
