@@ -2,6 +2,7 @@ package vhd
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -64,8 +65,43 @@ func (v *Reader) Blocks() (brings, has int64) {
 	return v.number, blocks(v.i.Size)
 }
 
+// others are files of which nobody means that they are a disk's bytes, by what they begin
+// with. A fixed image says what it is in its end, when all of it has been written.
+var others = []struct {
+	at          int
+	magic, kind string
+}{
+	{0, "QFI\xfb", "a qcow2 image"},
+	{0, "KDMV", "a VMDK image"},
+	{0, "# Disk DescriptorFile", "the description of VMDK images"},
+	{0, "vhdxfile", "a VHDX image"},
+	{0, "<<< ", "a VDI image"},
+	{0, "\x1f\x8b\x08", "packed by gzip"},
+	{0, "\x28\xb5\x2f\xfd", "packed by zstd"},
+	{0, "\xfd7zXZ\x00", "packed by xz"},
+	{0, "PK\x03\x04", "a ZIP archive"},
+	{257, "ustar", "a tar archive"},
+}
+
+// foreign refuses what is a file of another kind.
+func (v *Reader) foreign() error {
+	head, err := v.in.Peek(257 + len("ustar"))
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	for _, o := range others {
+		if len(head) > o.at && bytes.HasPrefix(head[o.at:], []byte(o.magic)) {
+			return malformed("it is %s", o.kind)
+		}
+	}
+	return nil
+}
+
 // openFixed: the disk's bytes come first.
 func (v *Reader) openFixed(length int64) error {
+	if err := v.foreign(); err != nil {
+		return err
+	}
 	if length < 0 {
 		return malformed("it does not begin with a footer, and a fixed image needs its length told")
 	}

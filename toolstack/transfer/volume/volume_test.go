@@ -14,6 +14,7 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/storage"
+	"cairn/toolstack/transfer/xva"
 	"cairn/toolstack/wire/wiretest"
 )
 
@@ -117,6 +118,44 @@ func TestRefused(t *testing.T) {
 	if n := len(wiretest.Get(r.Server, r.sr).VDIs); n != 4 {
 		t.Errorf("%d rows of disks", n)
 	}
+}
+
+// TestForeign: files of other kinds are no fixed VHDs, and refused before they have
+// become one disk's bytes.
+func TestForeign(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ref, want, images := r.images(2 * mib)
+	var vm bytes.Buffer
+	m, err := xva.NewDiskWriter(&vm, "Ref:1", mib)
+	if err == nil {
+		err = errors.Join(m.Run(0, want[:mib]), m.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, b := range map[string][]byte{
+		"a qcow2 image": images["qcow2"], "a VMDK image": images["vmdk"], "a tar archive": vm.Bytes(),
+		"a VHDX image": []byte("vhdxfile"), "packed by gzip": []byte("\x1f\x8b\x08\x00"), "packed by zstd": []byte("\x28\xb5\x2f\xfd"),
+	} {
+		whole := make([]byte, 2*mib+512)
+		copy(whole, b)
+		resp, text, err := r.send("PUT", "/import_raw_vdi", "format=vhd&vdi="+string(ref), bytes.NewReader(whole), int64(len(whole)))
+		if err != nil || !strings.Contains(string(text), "IMPORT_ERROR [not a VHD that can be read: it is "+kind) {
+			t.Errorf("%s: %v %q, %v", kind, resp, text, err)
+		}
+		r.holds("after "+kind, ref, want)
+	}
+	for _, c := range []struct {
+		length int64
+		want   string
+	}{{2*mib + 1024, "VDI_TOO_SMALL ["}, {2*mib + 511, "IMPORT_ERROR [not a VHD"}, {512, "IMPORT_ERROR [not a VHD"}} {
+		resp, text, err := r.send("PUT", "/import_raw_vdi", "format=vhd&vdi="+string(ref), bytes.NewReader(make([]byte, c.length)), c.length)
+		if err != nil || !strings.Contains(string(text), c.want) {
+			t.Errorf("%d zeros: %v %q, %v", c.length, resp, text, err)
+		}
+	}
+	r.holds("after zeros", ref, want)
 }
 
 // TestTruncated: a qcow2 that ends before it should is refused, and the disk is what it
