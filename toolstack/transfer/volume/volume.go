@@ -126,7 +126,7 @@ func (m *Manager) parse(q url.Values) (w wanted, err error) {
 	w.sr = w.disk.SR
 	if base := q.Get("base"); base != "" && base != api.NullRef {
 		if !w.differs {
-			return w, api.ErrInvalidValue("base", base)
+			return w, api.ErrInvalidValue("format", name)
 		}
 		w.base, w.baseDisk, err = db.Find[api.VDI](snap, base)
 	}
