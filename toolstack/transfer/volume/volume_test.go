@@ -322,11 +322,13 @@ func TestNewDisk(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	want := random("sparse", 3*mib)
-	task := r.task()
-	r.put("task_id="+task+"&sr_id="+wiretest.Get(r.Server, r.sr).UUID, want)
-	done := wiretest.Get(r.Server, api.TaskRef(task))
-	made := api.VDIRef(strings.TrimSuffix(strings.TrimPrefix(done.Result, "<value>"), "</value>"))
-	r.holds("a new disk", made, want)
+	for came, size := range map[int]int{3 * mib: 3 * mib, 1: 512, 512: 512, mib - 511: mib, mib: mib, mib + 1: 2 * mib} {
+		task, b := r.task(), want[len(want)-came:]
+		r.put("task_id="+task+"&sr_id="+wiretest.Get(r.Server, r.sr).UUID, b)
+		done := wiretest.Get(r.Server, api.TaskRef(task))
+		made := api.VDIRef(strings.TrimSuffix(strings.TrimPrefix(done.Result, "<value>"), "</value>"))
+		r.holds(fmt.Sprint("a new disk of ", came), made, append(bytes.Clone(b), make([]byte, size-came)...))
+	}
 	before := len(wiretest.Get(r.Server, r.sr).VDIs)
 	body := io.MultiReader(bytes.NewReader(want[:mib]), iotest.ErrReader(errors.New("gone")))
 	failed := r.task()
