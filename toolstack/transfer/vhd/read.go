@@ -15,10 +15,10 @@ import (
 type Reader struct {
 	in *bufio.Reader
 	at int64 // bytes taken from in
-	// endless streams have no length that anybody knows.
-	endless bool
-	i       Info
-	buf     []byte
+	// length is that of the stream, or negative where nobody knows it.
+	length int64
+	i      Info
+	buf    []byte
 
 	// Of dynamic and differencing images: the blocks in the order they come, and
 	// what is left of the one under way.
@@ -40,14 +40,14 @@ const chunk = 1 << 20
 // stream, or -1 where nobody knows: a fixed image cannot be told from noise then, for
 // it says what it is in its last bytes. It refuses with an error of ErrFormat.
 func NewReader(r io.Reader, length int64) (*Reader, error) {
-	v := &Reader{in: bufio.NewReaderSize(r, 64<<10), endless: length < 0}
+	v := &Reader{in: bufio.NewReaderSize(r, 64<<10), length: length}
 	head, err := v.in.Peek(8)
 	if err != nil {
 		v.at = int64(len(head))
 		return nil, v.short(err)
 	}
 	if string(head) != footerCookie {
-		return v, v.openFixed(length)
+		return v, v.openFixed()
 	}
 	return v, v.openSparse()
 }
@@ -98,14 +98,14 @@ func (v *Reader) foreign() error {
 }
 
 // openFixed: the disk's bytes come first.
-func (v *Reader) openFixed(length int64) error {
+func (v *Reader) openFixed() error {
 	if err := v.foreign(); err != nil {
 		return err
 	}
-	if length < 0 {
+	if v.length < 0 {
 		return malformed("it does not begin with a footer, and a fixed image needs its length told")
 	}
-	v.i = Info{Kind: Fixed, Size: length - footerSize}
+	v.i = Info{Kind: Fixed, Size: v.length - footerSize}
 	if err := v.i.Check(); err != nil {
 		return malformed("%v", err)
 	}
@@ -159,6 +159,9 @@ func (v *Reader) plan(table []byte) error {
 			return malformed("block %d lies at %d, where something else is", p.block, p.at)
 		}
 		end = p.at + blockBitmap + blockSize
+	}
+	if v.length >= 0 && end > v.length {
+		return malformed("it ends after %d bytes, and its last block after %d", v.length, end)
 	}
 	v.number = int64(len(v.todo))
 	return nil
@@ -239,7 +242,7 @@ func (v *Reader) block(p place) error {
 // leave a hole there. Of a stream whose length nobody knows no more than a footer is
 // waited for: it may be kept open.
 func (v *Reader) finish() error {
-	if f, err := v.in.Peek(footerSize); v.endless && err == nil && string(f[:len(footerCookie)]) == footerCookie {
+	if f, err := v.in.Peek(footerSize); v.length < 0 && err == nil && string(f[:len(footerCookie)]) == footerCookie {
 		return io.EOF
 	}
 	n, err := io.CopyN(io.Discard, v.in, blockSize+1)

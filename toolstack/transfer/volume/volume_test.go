@@ -160,8 +160,8 @@ func TestForeign(t *testing.T) {
 	r.holds("after zeros", ref, want)
 }
 
-// TestTruncated: a qcow2 that ends before it should is refused, and the disk is what it
-// was.
+// TestTruncated: a qcow2 or VHD whose length says that it ends before it should is refused,
+// and the disk is what it was.
 func TestTruncated(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -175,6 +175,12 @@ func TestTruncated(t *testing.T) {
 		}
 		r.holds(fmt.Sprint("after ", n), ref, want)
 	}
+	short := images["vhd"][:len(images["vhd"])-513] // without its footer and a byte of its last block
+	resp, text, err := r.send("PUT", "/import_raw_vdi", "format=vhd&vdi="+string(ref), bytes.NewReader(short), int64(len(short)))
+	if err != nil || !strings.Contains(string(text), "IMPORT_ERROR [not a VHD that can be read: ") {
+		t.Errorf("a VHD: %v %q, %v", resp, text, err)
+	}
+	r.holds("after a VHD", ref, want)
 	r.free("after all that", ref)
 	r.put("format=qcow2&vdi="+string(ref), image)
 }
