@@ -3,10 +3,15 @@
 // mail-min-priority.
 //
 // A Mailer never holds anybody up: Notify puts a message into a queue of bounded length,
-// where the oldest give way, and one goroutine sends. A server that hangs costs a limit of
-// time for each attempt, of which there are few; what cannot be sent is dropped with a
-// line in the log, and the message itself is still in the database. Methods may be called
-// by many goroutines.
+// where the oldest give way, and one goroutine sends, in order. A server that hangs costs a
+// limit of time for an attempt; one that fails makes the queue as a whole wait, ever longer
+// up to a bound. A message that a server answers with "later" goes behind the others, so
+// that it holds none of them up. Other settings are tried at once, whatever is going on:
+// they interrupt an attempt and a wait.
+//
+// What cannot be sent for an hour, or is refused for good, is dropped with a line in the
+// log; the message itself is still in the database. Methods may be called by many
+// goroutines.
 package mail
 
 import (
@@ -15,6 +20,7 @@ import (
 	"log/slog"
 	"net"
 	"net/textproto"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,8 +34,8 @@ type Config struct {
 	DB       *db.DB
 	Hostname func() string // whose mail it is
 	Log      *slog.Logger
-	// Pause waits between attempts; nil for the real time.
-	Pause func(ctx context.Context, d time.Duration) error
+	// Dial connects to a server; nil for the real network.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Mailer sends messages.
@@ -38,9 +44,15 @@ type Mailer struct {
 	wake chan struct{} // capacity 1: the queue has something
 
 	mu      sync.Mutex
-	queue   []*api.Message
+	queue   []*queued
 	dropped int    // since something was sent
 	wrong   string // with the settings, as was told
+}
+
+// queued is a message on its way.
+type queued struct {
+	*api.Message
+	since time.Time
 }
 
 const (
@@ -48,29 +60,31 @@ const (
 	maxQueue = 100
 	// sendLimit bounds one attempt.
 	sendLimit = 30 * time.Second
+	// After a failure the queue waits for firstPause, then ever twice as long up to
+	// maxPause.
+	firstPause = 30 * time.Second
+	maxPause   = 5 * time.Minute
+	// lifetime is how long a message is kept while attempts fail.
+	lifetime = time.Hour
 )
 
-// pauses are between the attempts for one message.
-var pauses = []time.Duration{30 * time.Second, 5 * time.Minute}
+// backOff is how long to wait after so many failures in a row, at least one.
+func backOff(failures int) time.Duration {
+	return min(firstPause<<min(failures-1, 8), maxPause)
+}
+
+// errChanged ends an attempt, and a wait, because of other settings.
+var errChanged = errors.New("the settings have changed")
 
 // New returns a Mailer; Run makes it send.
 func New(cfg Config) *Mailer {
 	if cfg.Log == nil {
 		cfg.Log = journal.Discard()
 	}
-	if cfg.Pause == nil {
-		cfg.Pause = pause
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
 	}
 	return &Mailer{cfg: cfg, wake: make(chan struct{}, 1)}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // Notify sends a message some time soon, if it is one to be sent. It returns at once.
@@ -82,13 +96,13 @@ func (m *Mailer) Notify(x *api.Message) {
 	}
 	m.mu.Lock()
 	if len(m.queue) == maxQueue {
-		m.queue = append([]*api.Message(nil), m.queue[1:]...)
+		m.queue = slices.Delete(m.queue, 0, 1)
 		m.dropped++
 		if m.dropped == 1 {
 			m.cfg.Log.Warn("mail-dropped", "reason", "too many wait", "server", s.hub)
 		}
 	}
-	m.queue = append(m.queue, x)
+	m.queue = append(m.queue, &queued{x, time.Now()})
 	m.mu.Unlock()
 	select {
 	case m.wake <- struct{}{}:
@@ -111,67 +125,159 @@ func (m *Mailer) complain(err error) {
 	}
 }
 
-func (m *Mailer) settings() (settings, error) {
+func (m *Mailer) settings() (settings, error) { return parseSettings(m.keys()) }
+
+// keys are the settings as they were written.
+func (m *Mailer) keys() keys {
 	for _, p := range db.All[api.Pool](m.cfg.DB.Snapshot()) {
-		return parseSettings(p.OtherConfig)
+		return keysOf(p.OtherConfig)
 	}
-	return settings{}, nil
+	return keys{}
 }
 
 // Run sends what is in the queue until the context ends.
 func (m *Mailer) Run(ctx context.Context) error {
-	for {
+	pools := m.cfg.DB.WatchSince(m.cfg.DB.Snapshot().Generation(), func(c *db.Change) bool {
+		return c.Class == api.ClassOf[api.Pool]()
+	})
+	defer pools.Close()
+	failures := 0
+	for ctx.Err() == nil {
 		x := m.next()
 		if x == nil {
 			select {
 			case <-m.wake:
 			case <-ctx.Done():
-				return ctx.Err()
 			}
 			continue
 		}
-		if err := m.deliver(ctx, x); err != nil && ctx.Err() == nil {
-			m.cfg.Log.Warn("mail-lost", "message", x.UUID, "name", x.Name, "err", err)
+		pools.Next() // what comes from here on is news
+		said := m.keys()
+		switch err := m.deliver(ctx, pools, said, x); {
+		case err == nil || errors.Is(err, errChanged):
+			failures = 0
+		case ctx.Err() == nil:
+			failures = m.failed(ctx, pools, said, failures+1, err)
 		}
 	}
+	return ctx.Err()
 }
 
-func (m *Mailer) next() *api.Message {
+func (m *Mailer) next() *queued {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.queue) == 0 {
 		return nil
 	}
-	x := m.queue[0]
-	m.queue = m.queue[1:]
-	return x
+	return m.queue[0]
 }
 
-// deliver tries a few times. What the server refuses for good is not tried again.
-func (m *Mailer) deliver(ctx context.Context, x *api.Message) error {
-	for n := 0; ; n++ {
-		s, err := m.settings()
-		if err == nil && !s.wants(x) {
-			return nil // nobody wants it any more
-		}
-		if err == nil {
-			err = m.send(ctx, s, x)
-		}
-		if err == nil {
-			m.sent(x)
-			return nil
-		}
-		var refusal *textproto.Error
-		if n == len(pauses) || errors.As(err, &refusal) && refusal.Code >= 500 {
+// deliver makes an attempt. It returns nil when there is nothing more to do for the
+// message: what the server refuses for good is not tried again.
+func (m *Mailer) deliver(ctx context.Context, pools *db.Watch, said keys, x *queued) error {
+	s, err := parseSettings(said)
+	if err != nil {
+		return err
+	}
+	if !s.wants(x.Message) {
+		m.remove(x) // nobody wants it any more
+		return nil
+	}
+	err = m.attempt(ctx, pools, said, func(ctx context.Context) error { return m.send(ctx, s, x.Message) })
+	var refusal *textproto.Error
+	switch {
+	case err == nil:
+		m.remove(x)
+		m.sent(x)
+	case errors.As(err, &refusal) && refusal.Code >= 500:
+		m.remove(x)
+		m.lost(x, err)
+		return nil
+	case errors.As(err, &refusal):
+		m.behind(x)
+	}
+	return err
+}
+
+// attempt does something until it is done or the settings are no longer those that were
+// said.
+func (m *Mailer) attempt(ctx context.Context, pools *db.Watch, said keys, do func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- do(ctx) }()
+	for {
+		select {
+		case err := <-done:
 			return err
-		}
-		if err := m.cfg.Pause(ctx, pauses[n]); err != nil {
-			return err
+		case <-pools.C():
+			pools.Next()
+			if m.keys() == said {
+				continue
+			}
+			cancel()
+			if <-done == nil { // it was quicker
+				return nil
+			}
+			return errChanged
 		}
 	}
 }
 
-func (m *Mailer) sent(x *api.Message) {
+// failed gives up what is too old, and lets the queue wait. It returns how many failures
+// there have been in a row: none, as soon as the settings are others.
+func (m *Mailer) failed(ctx context.Context, pools *db.Watch, said keys, failures int, cause error) int {
+	if failures == 1 {
+		m.cfg.Log.Warn("mail-delayed", "server", said[hubAt], "err", cause)
+	}
+	m.giveUp(cause)
+	err := m.attempt(ctx, pools, said, func(ctx context.Context) error {
+		select {
+		case <-time.After(backOff(failures)):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	if errors.Is(err, errChanged) {
+		return 0
+	}
+	return failures
+}
+
+// giveUp drops what has been tried long enough.
+func (m *Mailer) giveUp(cause error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.queue = slices.DeleteFunc(m.queue, func(x *queued) bool {
+		old := time.Since(x.since) >= lifetime
+		if old {
+			m.lost(x, cause)
+		}
+		return old
+	})
+}
+
+func (m *Mailer) remove(x *queued) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.queue = slices.DeleteFunc(m.queue, func(y *queued) bool { return x == y })
+}
+
+// behind puts the message of an attempt at the end of the queue.
+func (m *Mailer) behind(x *queued) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i := slices.Index(m.queue, x); i >= 0 { // else it gave way
+		m.queue = append(slices.Delete(m.queue, i, i+1), x)
+	}
+}
+
+func (m *Mailer) lost(x *queued, err error) {
+	m.cfg.Log.Warn("mail-lost", "message", x.UUID, "name", x.Name, "err", err)
+}
+
+func (m *Mailer) sent(x *queued) {
 	m.mu.Lock()
 	dropped := m.dropped
 	m.dropped = 0
@@ -181,9 +287,9 @@ func (m *Mailer) sent(x *api.Message) {
 
 // dial connects for one attempt: everything on the connection ends by a time, and with
 // the context.
-func dial(ctx context.Context, hub string) (net.Conn, func(), error) {
+func (m *Mailer) dial(ctx context.Context, hub string) (net.Conn, func(), error) {
 	ctx, cancel := context.WithTimeout(ctx, sendLimit)
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", hub)
+	conn, err := m.cfg.Dial(ctx, "tcp", hub)
 	if err != nil {
 		cancel()
 		return nil, nil, err

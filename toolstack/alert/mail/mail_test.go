@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"mime"
 	"mime/quotedprintable"
+	"net"
 	netmail "net/mail"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cairn/toolstack/alert"
@@ -42,7 +44,7 @@ func (l *lines) wait(t *testing.T, word string) string {
 			if strings.Contains(line, word) {
 				return line
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(10 * time.Hour):
 			t.Fatalf("no line %s", word)
 		}
 	}
@@ -54,11 +56,20 @@ type bench struct {
 	db     *db.DB
 	alerts *alert.Manager
 	m      *Mailer
-	server *server
+	server *server            // the one of the settings
+	others map[string]*server // by address
 	log    *lines
 	host   string
-	pauses chan time.Duration
 	end    func() error
+}
+
+// hubAddress is the server of the settings.
+const hubAddress = "mail.example.org:25"
+
+// inBubble runs a test in virtual time.
+func inBubble(t *testing.T, config map[string]string, f func(b *bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { f(newBench(t, config)) })
 }
 
 func newBench(t *testing.T, config map[string]string) *bench {
@@ -66,13 +77,14 @@ func newBench(t *testing.T, config map[string]string) *bench {
 	must(t, err)
 	t.Cleanup(func() { d.Close() })
 	b := &bench{
-		T: t, db: d, alerts: alert.New(d), server: newServer(t), host: api.NewUUID(), pauses: make(chan time.Duration, 1000),
+		T: t, db: d, alerts: alert.New(d), server: newServer(), host: api.NewUUID(),
 		log: &lines{c: make(chan string, 10_000)},
 	}
+	b.others = map[string]*server{hubAddress: b.server}
 	must(t, d.Update(t.Context(), func(tx *db.Tx) error {
 		p, h := api.NewPool(), api.NewHost()
 		p.UUID, p.NameLabel, h.UUID, h.NameLabel = api.NewUUID(), "home", b.host, "node\r\nBcc: x@example.org"
-		p.OtherConfig = map[string]string{destinationKey: "ops@example.org", hubKey: b.server.address()}
+		p.OtherConfig = map[string]string{destinationKey: "ops@example.org", hubKey: hubAddress}
 		for k, v := range config {
 			p.OtherConfig[k] = v
 		}
@@ -82,14 +94,14 @@ func newBench(t *testing.T, config map[string]string) *bench {
 	}))
 	b.m = New(Config{
 		DB: d, Hostname: func() string { return "node.example.org\r\n" }, Log: slog.New(slog.NewTextHandler(b.log, nil)),
-		Pause: func(ctx context.Context, d time.Duration) error { b.pauses <- d; return ctx.Err() },
+		Dial: func(_ context.Context, _, address string) (net.Conn, error) { return b.others[address].dial() },
 	})
 	b.alerts.Notify(b.m.Notify)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	b.end = func() error { cancel(); return <-done }
 	go func() { done <- b.m.Run(ctx) }()
-	t.Cleanup(cancel)
+	t.Cleanup(func() { cancel(); synctest.Wait() })
 	return b
 }
 
@@ -115,7 +127,7 @@ func (b *bench) letter() (letter, *netmail.Message, string) {
 		text, err := io.ReadAll(quotedprintable.NewReader(msg.Body))
 		must(b, err)
 		return x, msg, strings.ReplaceAll(string(text), "\r\n", "\n")
-	case <-time.After(10 * time.Second):
+	case <-time.After(10 * time.Hour):
 		b.Fatal("no mail")
 		return letter{}, nil, ""
 	}
@@ -125,38 +137,39 @@ const alarmBody = "value: 0.986414\nconfig:\n<variable>\n\t<name value=\"cpu_usa
 
 // TestMail: what a person and a program find in a mail.
 func TestMail(t *testing.T) {
-	b := newBench(t, map[string]string{destinationKey: "ops@example.org, Night Watch <night@example.org>"})
-	b.raise(3, "ALARM", alarmBody)
-	x, msg, text := b.letter()
-	if x.from != "noreply@node.example.org" || fmt.Sprint(x.to) != "[ops@example.org night@example.org]" {
-		t.Errorf("envelope %+v", x)
-	}
-	subject, err := new(mime.WordDecoder).DecodeHeader(msg.Header.Get("Subject"))
-	must(t, err)
-	if subject != `[home] Cairn Alarm: cpu_usage on Host "node\r\nBcc: x@example.org"` || msg.Header.Get("Bcc") != "" || msg.Header.Get("To") != "ops@example.org, night@example.org" {
-		t.Errorf("head %+v", msg.Header)
-	}
-	if date, err := msg.Header.Date(); err != nil || time.Since(date) > time.Minute {
-		t.Errorf("date %v, %v", date, err)
-	}
-	for _, part := range []string{
-		"was 0.986414 on average of a minute. The alarm is set for more than 0.5 over 1m0s.", "\nName: ALARM\n", "Priority: 3\n", "Class: Host\n", "Object UUID: " + b.host + "\n",
-		"Object name: node  Bcc: x@example.org\n", "Timestamp: 20", "Message UUID: ", "Pool: home\n", "Body: value: 0.986414\nconfig:\n<variable>",
-	} {
-		if !strings.Contains(text, part) {
-			t.Errorf("no %q in\n%s", part, text)
+	inBubble(t, map[string]string{destinationKey: "ops@example.org, Night Watch <night@example.org>"}, func(b *bench) {
+		b.raise(3, "ALARM", alarmBody)
+		x, msg, text := b.letter()
+		if x.from != "noreply@node.example.org" || fmt.Sprint(x.to) != "[ops@example.org night@example.org]" {
+			b.Errorf("envelope %+v", x)
 		}
-	}
-	b.raise(3, "ALARM", "a disk is full") // has no rule
-	if _, msg, text = b.letter(); msg.Header.Get("Subject") != "[home] Cairn Message: Host "+b.host+" ALARM" || !strings.HasPrefix(text, "Name: ALARM\n") {
-		t.Errorf("%+v\n%s", msg.Header, text)
-	}
-	b.raise(1, "HELLO", "one\r\n.\r\nMAIL FROM:<x@example.org>\nzwölf "+strings.Repeat("long ", 1000))
-	_, msg, text = b.letter()
-	if s := msg.Header.Get("Subject"); s != "[home] Cairn Message: Host "+b.host+" HELLO" || !strings.Contains(text, "\n.\nMAIL FROM:<x@example.org>\nzwölf long long") {
-		t.Errorf("%s\n%s", s, text)
-	}
-	b.log.wait(t, "mail-sent")
+		subject, err := new(mime.WordDecoder).DecodeHeader(msg.Header.Get("Subject"))
+		must(b, err)
+		if subject != `[home] Cairn Alarm: cpu_usage on Host "node\r\nBcc: x@example.org"` || msg.Header.Get("Bcc") != "" || msg.Header.Get("To") != "ops@example.org, night@example.org" {
+			b.Errorf("head %+v", msg.Header)
+		}
+		if date, err := msg.Header.Date(); err != nil || time.Since(date) > time.Minute {
+			b.Errorf("date %v, %v", date, err)
+		}
+		for _, part := range []string{
+			"was 0.986414 on average of a minute. The alarm is set for more than 0.5 over 1m0s.", "\nName: ALARM\n", "Priority: 3\n", "Class: Host\n", "Object UUID: " + b.host + "\n",
+			"Object name: node  Bcc: x@example.org\n", "Timestamp: 20", "Message UUID: ", "Pool: home\n", "Body: value: 0.986414\nconfig:\n<variable>",
+		} {
+			if !strings.Contains(text, part) {
+				b.Errorf("no %q in\n%s", part, text)
+			}
+		}
+		b.raise(3, "ALARM", "a disk is full") // has no rule
+		if _, msg, text = b.letter(); msg.Header.Get("Subject") != "[home] Cairn Message: Host "+b.host+" ALARM" || !strings.HasPrefix(text, "Name: ALARM\n") {
+			b.Errorf("%+v\n%s", msg.Header, text)
+		}
+		b.raise(1, "HELLO", "one\r\n.\r\nMAIL FROM:<x@example.org>\nzwölf "+strings.Repeat("long ", 1000))
+		_, msg, text = b.letter()
+		if s := msg.Header.Get("Subject"); s != "[home] Cairn Message: Host "+b.host+" HELLO" || !strings.Contains(text, "\n.\nMAIL FROM:<x@example.org>\nzwölf long long") {
+			b.Errorf("%s\n%s", s, text)
+		}
+		b.log.wait(b.T, "mail-sent")
+	})
 }
 
 // TestPriorities: 1 is the highest; by default 3 is the least that is sent.
@@ -165,22 +178,23 @@ func TestPriorities(t *testing.T) {
 		least string
 		want  string
 	}{{"", "[1 2 3]"}, {"2", "[1 2]"}, {"5", "[1 2 3 4 5]"}, {"0", "[]"}} {
-		b := newBench(t, map[string]string{priorityKey: tt.least})
-		for p := range int64(5) {
-			b.raise(p+1, fmt.Sprint("P", p+1), "")
-		}
-		got := []string{}
-		for range strings.Count(tt.want, " ") + 1 {
-			if tt.want == "[]" {
-				break
+		inBubble(t, map[string]string{priorityKey: tt.least}, func(b *bench) {
+			for p := range int64(5) {
+				b.raise(p+1, fmt.Sprint("P", p+1), "")
 			}
-			_, _, text := b.letter()
-			_, rest, _ := strings.Cut(text, "Priority: ")
-			got = append(got, rest[:1])
-		}
-		if _ = b.end(); fmt.Sprint(got) != tt.want || len(b.server.letters) != 0 {
-			t.Errorf("least %q: %v, want %s", tt.least, got, tt.want)
-		}
+			got := []string{}
+			for range strings.Count(tt.want, " ") + 1 {
+				if tt.want == "[]" {
+					break
+				}
+				_, _, text := b.letter()
+				_, rest, _ := strings.Cut(text, "Priority: ")
+				got = append(got, rest[:1])
+			}
+			if _ = b.end(); fmt.Sprint(got) != tt.want || len(b.server.letters) != 0 {
+				b.Errorf("least %q: %v, want %s", tt.least, got, tt.want)
+			}
+		})
 	}
 }
 
@@ -191,68 +205,39 @@ func TestNobodyToSendTo(t *testing.T) {
 		key, value string
 		told       int
 	}{{destinationKey, "", 0}, {hubKey, "", 0}, {destinationKey, "nobody", 1}, {priorityKey, "high", 1}, {senderKey, "me", 1}} {
-		b := newBench(t, map[string]string{tt.key: tt.value})
-		b.raise(1, "A", "")
-		b.raise(1, "B", "")
-		if len(b.m.queue) != 0 || strings.Count(b.log.text.String(), "mail-settings") != tt.told {
-			t.Errorf("%s=%s: %d wait, log:\n%s", tt.key, tt.value, len(b.m.queue), &b.log.text)
-		}
+		inBubble(t, map[string]string{tt.key: tt.value}, func(b *bench) {
+			b.raise(1, "A", "")
+			b.raise(1, "B", "")
+			if len(b.m.queue) != 0 || strings.Count(b.log.text.String(), "mail-settings") != tt.told {
+				b.Errorf("%s=%s: %d wait, log:\n%s", tt.key, tt.value, len(b.m.queue), &b.log.text)
+			}
+		})
 	}
 }
 
-// TestHangingServer: whoever raises messages does not notice; few of them wait, and the
-// end comes at once.
-func TestHangingServer(t *testing.T) {
-	b := newBench(t, nil)
-	b.server.mu.Lock()
-	b.server.mute = true
-	b.server.mu.Unlock()
-	for n := range 3 * maxQueue {
-		b.m.Notify(&api.Message{UUID: api.NewUUID(), Priority: 1, Name: fmt.Sprint("N", n), Cls: api.ClsHost, ObjUUID: b.host})
-	}
-	b.log.wait(t, "mail-dropped")
-	b.m.mu.Lock()
-	n, last := len(b.m.queue), b.m.queue[len(b.m.queue)-1].Name
-	b.m.mu.Unlock()
-	if n > maxQueue || last != fmt.Sprint("N", 3*maxQueue-1) {
-		t.Errorf("%d wait, the last is %s", n, last)
-	}
-	if err := b.end(); err != context.Canceled {
-		t.Error(err)
-	}
-}
-
-// TestRefusals: what may work later is tried again, what never will is not; the next
-// message goes its way.
+// TestRefusals: what may work later is tried again, behind the others; what never will
+// is not; the next message goes its way.
 func TestRefusals(t *testing.T) {
-	b := newBench(t, nil)
-	b.server.refuse["RCPT"] = "451 later"
-	b.raise(1, "LATER", "")
-	if _, _, text := b.letter(); !strings.Contains(text, "LATER") || <-b.pauses != pauses[0] {
-		t.Error("it was not tried again")
-	}
-	b.server.mu.Lock()
-	b.server.refuse["MAIL"] = "550 never"
-	b.server.mu.Unlock()
-	b.raise(1, "NEVER", "")
-	if line := b.log.wait(t, "mail-lost"); !strings.Contains(line, "NEVER") || len(b.pauses) != 0 {
-		t.Errorf("line %s", line)
-	}
-	b.raise(1, "NEXT", "")
-	if _, _, text := b.letter(); !strings.Contains(text, "NEXT") {
-		t.Errorf("text %s", text)
-	}
-}
-
-// TestNoServer: after three attempts a message is lost, with a line.
-func TestNoServer(t *testing.T) {
-	b := newBench(t, nil)
-	b.server.l.Close()
-	b.raise(1, "LOST", "")
-	b.log.wait(t, "mail-lost")
-	if len(b.pauses) != len(pauses) {
-		t.Errorf("%d pauses", len(b.pauses))
-	}
+	inBubble(t, nil, func(b *bench) {
+		begin := time.Now()
+		b.server.refuse["RCPT"] = "451 later"
+		b.raise(1, "LATER", "")
+		b.raise(1, "OTHER", "")
+		for _, want := range []string{"OTHER", "LATER"} {
+			if _, _, text := b.letter(); !strings.Contains(text, want) || time.Since(begin) != firstPause {
+				b.Errorf("%s after %s: %s", want, time.Since(begin), text)
+			}
+		}
+		b.server.set(func() { b.server.refuse["MAIL"] = "550 never" })
+		b.raise(1, "NEVER", "")
+		if line := b.log.wait(b.T, "mail-lost"); !strings.Contains(line, "NEVER") || time.Since(begin) != firstPause {
+			b.Errorf("line %s", line)
+		}
+		b.raise(1, "NEXT", "")
+		if _, _, text := b.letter(); !strings.Contains(text, "NEXT") {
+			b.Errorf("text %s", text)
+		}
+	})
 }
 
 func TestSettings(t *testing.T) {
@@ -263,7 +248,7 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%q is %q, want %q", text, got, want)
 		}
 	}
-	s, err := parseSettings(map[string]string{senderKey: "Cairn <c@example.org>", destinationKey: "a@b"})
+	s, err := parseSettings(keysOf(map[string]string{senderKey: "Cairn <c@example.org>", destinationKey: "a@b"}))
 	if err != nil || s.from != "c@example.org" || s.least != 3 {
 		t.Errorf("%+v, %v", s, err)
 	}
@@ -277,11 +262,11 @@ func TestSettingsRefused(t *testing.T) {
 		{senderKey, "me", `mail-sender is "me": mail: missing '@' or angle-addr`},
 		{priorityKey, "high", `mail-min-priority is "high"`},
 	} {
-		if s, err := parseSettings(map[string]string{tt.key: tt.value}); err == nil || err.Error() != tt.want || len(s.to) > 0 {
+		if s, err := parseSettings(keysOf(map[string]string{tt.key: tt.value})); err == nil || err.Error() != tt.want || len(s.to) > 0 {
 			t.Errorf("%s: %v, want %s", tt.key, err, tt.want)
 		}
 	}
-	if s, err := parseSettings(map[string]string{destinationKey: strings.Repeat("a@b,", 49) + "a@b"}); err != nil || len(s.to) != 50 {
+	if s, err := parseSettings(keysOf(map[string]string{destinationKey: strings.Repeat("a@b,", 49) + "a@b"})); err != nil || len(s.to) != 50 {
 		t.Errorf("%d get mail, %v", len(s.to), err)
 	}
 }

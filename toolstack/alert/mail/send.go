@@ -19,7 +19,7 @@ import (
 
 // send is one attempt.
 func (m *Mailer) send(ctx context.Context, s settings, x *api.Message) error {
-	conn, done, err := dial(ctx, s.hub)
+	conn, done, err := m.dial(ctx, s.hub)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,11 @@ package mail
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"strings"
 	"sync"
-	"testing"
+	"time"
 )
 
 // letter is what a server was given.
@@ -15,50 +16,42 @@ type letter struct {
 	data string
 }
 
-// server is an SMTP server on loopback.
+// server is an SMTP server behind a network of pipes, in virtual time.
 type server struct {
-	t       *testing.T
-	l       net.Listener
 	letters chan letter
+	dials   chan time.Time // each connection that was asked for
 
-	mu     sync.Mutex
-	refuse map[string]string // answers by the command's first word, each given once
-	mute   bool              // takes connections and says nothing
-	open   []net.Conn
+	mu      sync.Mutex
+	refuse  map[string]string // answers by the command's first word, each given once
+	mute    bool              // takes connections and says nothing
+	unknown bool              // does not exist
 }
 
-func newServer(t *testing.T) *server {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+func newServer() *server {
+	return &server{letters: make(chan letter, 1000), dials: make(chan time.Time, 1000), refuse: map[string]string{}}
+}
+
+// dial connects to it.
+func (s *server) dial() (net.Conn, error) {
+	s.dials <- time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unknown {
+		return nil, errors.New("connection refused")
 	}
-	s := &server{t: t, l: l, letters: make(chan letter, 1000), refuse: map[string]string{}}
-	t.Cleanup(func() {
-		l.Close()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, c := range s.open {
-			c.Close()
-		}
-	})
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			s.mu.Lock()
-			s.open = append(s.open, c)
-			if !s.mute {
-				go s.serve(c)
-			}
-			s.mu.Unlock()
-		}
-	}()
-	return s
+	near, far := net.Pipe()
+	if !s.mute {
+		go s.serve(far)
+	}
+	return near, nil
 }
 
-func (s *server) address() string { return s.l.Addr().String() }
+// set changes what the server does.
+func (s *server) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
 
 // refusal is what to answer to a command instead of success, if anything.
 func (s *server) refusal(word string) string {

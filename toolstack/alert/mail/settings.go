@@ -18,6 +18,20 @@ const (
 	senderKey      = "mail-sender"
 )
 
+// keys are what is said under the keys, in this order. They can be compared.
+type keys [4]string
+
+const (
+	destinationAt = iota
+	hubAt
+	priorityAt
+	senderAt
+)
+
+func keysOf(config map[string]string) keys {
+	return keys{config[destinationKey], config[hubKey], config[priorityKey], config[senderKey]}
+}
+
 const (
 	// defaultLeast is the least priority that is sent: 1 is the highest.
 	defaultLeast = 3
@@ -39,14 +53,14 @@ func (s settings) wants(x *api.Message) bool {
 	return len(s.to) > 0 && s.hub != "" && x.Priority <= s.least
 }
 
-func parseSettings(config map[string]string) (s settings, err error) {
+func parseSettings(said keys) (s settings, err error) {
 	s.least = defaultLeast
-	if text := config[priorityKey]; text != "" {
+	if text := said[priorityAt]; text != "" {
 		if s.least, err = strconv.ParseInt(text, 10, 32); err != nil {
 			return settings{}, fmt.Errorf("%s is %.80q", priorityKey, text)
 		}
 	}
-	if text := config[destinationKey]; text != "" {
+	if text := said[destinationAt]; text != "" {
 		list, err := netmail.ParseAddressList(text)
 		if err == nil && len(list) > maxReceivers {
 			err = fmt.Errorf("%d addresses are more than %d", len(list), maxReceivers)
@@ -58,14 +72,14 @@ func parseSettings(config map[string]string) (s settings, err error) {
 			s.to = append(s.to, a.Address)
 		}
 	}
-	if text := config[senderKey]; text != "" {
+	if text := said[senderAt]; text != "" {
 		a, err := netmail.ParseAddress(text)
 		if err != nil {
 			return settings{}, fmt.Errorf("%s is %.80q: %w", senderKey, text, err)
 		}
 		s.from = a.Address
 	}
-	s.hub = hub(config[hubKey])
+	s.hub = hub(said[hubAt])
 	return s, nil
 }
 
