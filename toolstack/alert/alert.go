@@ -11,7 +11,9 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
@@ -104,8 +106,17 @@ func (m *Manager) where(_ *api.Call, expr string) (records, error) {
 	return found, nil
 }
 
+// IsPriority reports whether a message may matter so much: 1 is the highest, 5 the least.
+func IsPriority(p int64) bool { return 1 <= p && p <= 5 }
+
 // create serves message.create: the object the message is about must exist.
 func (m *Manager) create(c *api.Call, name string, priority int64, cls api.Cls, uuid, body string) (api.MessageRef, error) {
+	if strings.ContainsFunc(name, unicode.IsControl) {
+		return "", api.ErrInvalidValue("name", name)
+	}
+	if !IsPriority(priority) {
+		return "", api.ErrInvalidValue("priority", strconv.FormatInt(priority, 10))
+	}
 	class := api.FindClass(string(cls))
 	if class == nil || m.db.Snapshot().RefByUUID(class, uuid) == "" {
 		return "", api.ErrUUIDInvalid(string(cls), uuid)

@@ -104,6 +104,12 @@ func TestBadMessages(t *testing.T) {
 	}{
 		{"UUID_INVALID", "message.create", []any{"name", 3, "Pool", "no-pool", ""}},
 		{"FIELD_TYPE_ERROR", "message.create", []any{"name", 3, "Nonsense", "a-pool", ""}},
+		{"INVALID_VALUE", "message.create", []any{"name", 0, "Pool", "a-pool", ""}},
+		{"INVALID_VALUE", "message.create", []any{"name", 6, "Pool", "a-pool", ""}},
+		{"INVALID_VALUE", "message.create", []any{"name", -1, "Pool", "a-pool", ""}},
+		{"INVALID_VALUE", "message.create", []any{"name\r\nBcc: x@example.org", 3, "Pool", "a-pool", ""}},
+		{"INVALID_VALUE", "message.create", []any{"na\tme", 3, "Pool", "a-pool", ""}},
+		{"INVALID_VALUE", "message.create", []any{"name\u0085", 3, "Pool", "a-pool", ""}},
 		{"HANDLE_INVALID", "message.destroy", []any{"OpaqueRef:none"}},
 		{"HANDLE_INVALID", "message.get_record", []any{"OpaqueRef:none"}},
 		{"UUID_INVALID", "message.get_by_uuid", []any{"none"}},
@@ -114,6 +120,12 @@ func TestBadMessages(t *testing.T) {
 		if _, err := s.Call(c.method, c.args...); code(err) != c.want {
 			t.Errorf("%s %v: %v, want %s", c.method, c.args, err, c.want)
 		}
+	}
+	if n := s.DB.Snapshot().Count(api.ClassOf[api.Message]()); n != 0 {
+		t.Errorf("refused calls made %d messages", n)
+	}
+	for priority := range 5 {
+		s.Must(nil, "message.create", "näme", priority+1, "Pool", "a-pool", "body\r\n\twith lines")
 	}
 }
 

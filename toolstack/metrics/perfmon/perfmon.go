@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"cairn/toolstack/alert"
 )
 
 // Rule is one variable.
@@ -121,7 +123,7 @@ func rule(elements []element) (Rule, error) {
 	}
 	r.Level = level
 	if text := values["alarm_priority"]; text != "" {
-		if r.Priority, err = strconv.ParseInt(text, 10, 32); err != nil {
+		if r.Priority, err = strconv.ParseInt(text, 10, 32); err != nil || !alert.IsPriority(r.Priority) {
 			return r, fmt.Errorf("alarm_priority is %.80q", text)
 		}
 	}

@@ -52,7 +52,8 @@ func TestRefused(t *testing.T) {
 		`<alarm_trigger_level value="1"/>`, `<name value="x"/>`, `<name value="x"/><alarm_trigger_level value="much"/>`, `<name value="x"/><alarm_trigger_level value="NaN"/>`,
 		`<name value="x"/><alarm_trigger_level value="1"/><alarm_trigger_sense value="up"/>`, `<name value="x"/><alarm_trigger_level value="1"/><alarm_trigger_period value="-1"/>`,
 		`<name value="x"/><alarm_trigger_level value="1"/><alarm_auto_inhibit_period value="1e99"/>`, `<name value="x"/><alarm_trigger_level value="1"/><rrd_regex value="("/>`,
-		`<name value="x"/><alarm_trigger_level value="1"/><alarm_priority value="high"/>`, `<name value="x"/><alarm_trigger_level value="1"/><consolidation_fn value="best"/>`,
+		`<name value="x"/><alarm_trigger_level value="1"/><alarm_priority value="high"/>`,
+		`<name value="x"/><alarm_trigger_level value="1"/><alarm_priority value="0"/>`, `<name value="x"/><alarm_trigger_level value="1"/><alarm_priority value="6"/>`, `<name value="x"/><alarm_trigger_level value="1"/><consolidation_fn value="best"/>`,
 		`<name value="x"/><alarm_trigger_level value="1"/><rrd_regex value="` + strings.Repeat("a", 600) + `"/>`,
 	} {
 		if rules, err := Parse("<config><variable>" + elements + "</variable></config>"); err == nil {
