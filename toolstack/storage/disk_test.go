@@ -80,15 +80,19 @@ func TestNoSpace(t *testing.T) {
 		t.Errorf("got %v, want SR_FULL", err)
 	}
 	r.sound(sr)
-	told := 0
+	if told := r.toldFull(sr); told != 1 {
+		t.Errorf("%d alerts, want 1", told)
+	}
+}
+
+// toldFull is how many alerts there are of a repository without space.
+func (r *rig) toldFull(sr api.SRRef) (told int) {
 	for _, m := range db.All[api.Message](r.DB.Snapshot()) {
 		if m.Name == "SM_GC_NO_SPACE" && m.ObjUUID == wiretest.Get(r.Server, sr).UUID {
 			told++
 		}
 	}
-	if told != 1 {
-		t.Errorf("%d alerts, want 1", told)
-	}
+	return told
 }
 
 func TestResize(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type rig struct {
 	domains *domains
 	run     func() // starts Run
 	config  storage.Config
+	later   atomic.Int64 // how far its clock is ahead
 }
 
 // restart is another process on the same database and host.
@@ -44,7 +46,8 @@ func newRig(t *testing.T) *rig {
 	r.domains = newDomains(r.hostd)
 	r.Server = wiretest.New(t, func(reg *api.Registry, d *db.DB) {
 		r.config = storage.Config{
-			DB: d, Quiet: time.Millisecond, Alerts: alert.New(d), Tasks: task.New(task.Config{DB: d}),
+			Now: func() time.Time { return time.Now().Add(time.Duration(r.later.Load())) },
+			DB:  d, Quiet: time.Millisecond, Alerts: alert.New(d), Tasks: task.New(task.Config{DB: d}),
 			Hostd: func(h api.HostRef) storage.Hostd {
 				if h == r.host {
 					return r.hostd

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/storage"
@@ -149,22 +150,42 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// TestFullWhileWritten: a repository that is full says so, and its disk is free.
-func TestFullWhileWritten(t *testing.T) {
-	r := newRig(t)
-	r.hostd.SetSize("/dev/sdb", 10*mib)
-	sr := r.sr("ext", "/dev/sdb")
+// fill writes more to a new disk than there is room for, and destroys it.
+func (r *rig) fill(sr api.SRRef) {
+	r.T.Helper()
 	ref := r.disk(sr, "d", 64*mib)
 	d := r.open(ref, true)
-	s := disk.NewSink(t.Context(), d)
+	s := disk.NewSink(r.T.Context(), d)
 	err := s.Write(bytes.Repeat([]byte("x"), 32*mib), 0)
 	err = d.Failed(errors.Join(err, s.Finish()))
 	var e *api.Error
 	if !errors.As(err, &e) || e.Code != "SR_FULL" {
-		t.Error(err)
+		r.T.Error(err)
 	}
 	r.closed(d)
 	r.Must(nil, "VDI.destroy", ref)
+	r.Must(nil, "SR.scan", sr)
+}
+
+// TestFullWhileWritten: a repository that is full says so, and its disk is free. There
+// is one alert, however often that is tried, until there has been room for a while.
+func TestFullWhileWritten(t *testing.T) {
+	r := newRig(t)
+	r.hostd.SetSize("/dev/sdb", 10*mib)
+	sr := r.sr("ext", "/dev/sdb")
+	for range 6 {
+		r.fill(sr)
+		r.later.Add(int64(9 * time.Minute))
+	}
+	if told := r.toldFull(sr); told != 1 {
+		t.Errorf("%d alerts of six attempts, want 1", told)
+	}
+	r.later.Add(int64(time.Minute))
+	r.Must(nil, "SR.scan", sr)
+	r.fill(sr)
+	if told := r.toldFull(sr); told != 2 {
+		t.Errorf("%d alerts after there was room, want 2", told)
+	}
 	if r.hostd.Lent() != 0 {
 		t.Error("it is lent out still")
 	}

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
@@ -91,10 +92,13 @@ func allocation(r db.Reader, ref api.SRRef) (sum int64) {
 }
 
 // A repository is full when less than a twentieth is left; it is no longer when a
-// tenth is, so that the alert does not flutter.
+// tenth is and has been for a while without anything that did not fit, so that the
+// alert does not flutter: an import that fills it and fails leaves room behind, and
+// the next one fills it again.
 const (
 	fullAt  = 20
 	roomyAt = 10
+	roomyIn = 10 * time.Minute
 )
 
 // watchSpace raises an alert once when a repository becomes full.
@@ -107,7 +111,9 @@ func (m *Manager) watchSpace(ctx context.Context, at repository, r client.Reposi
 		return m.tellFull(ctx, at, fmt.Sprintf("%d of %d bytes are free", r.Free, r.Total))
 	case r.Free > r.Total/roomyAt:
 		m.mu.Lock()
-		delete(m.full, at.ref)
+		if m.cfg.Now().Sub(m.full[at.ref]) >= roomyIn {
+			delete(m.full, at.ref)
+		}
 		m.mu.Unlock()
 	}
 	return nil
@@ -125,8 +131,8 @@ func (m *Manager) noSpace(ctx context.Context, at repository, err error) {
 
 func (m *Manager) tellFull(ctx context.Context, at repository, why string) error {
 	m.mu.Lock()
-	told := m.full[at.ref]
-	m.full[at.ref] = true
+	_, told := m.full[at.ref]
+	m.full[at.ref] = m.cfg.Now()
 	m.mu.Unlock()
 	if told || m.cfg.Alerts == nil {
 		return nil

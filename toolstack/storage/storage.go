@@ -87,7 +87,7 @@ type Manager struct {
 
 	mu     sync.Mutex
 	making map[api.VDIRef]bool                // intents of this process
-	full   map[api.SRRef]bool                 // repositories that were told to be full
+	full   map[api.SRRef]time.Time            // repositories that were told to be full, and when they last were
 	wanted map[api.PBDRef]time.Time           // to be attached again, and when to try next
 	strays map[api.SRRef]map[string]time.Time // logs that no row names, and since when
 
@@ -116,7 +116,7 @@ func New(c Config) *Manager {
 	}
 	m := &Manager{
 		cfg: c, ready: make(chan struct{}), begun: make(chan struct{}), wake: make(chan struct{}, 1),
-		making: map[api.VDIRef]bool{}, full: map[api.SRRef]bool{}, wanted: map[api.PBDRef]time.Time{},
+		making: map[api.VDIRef]bool{}, full: map[api.SRRef]time.Time{}, wanted: map[api.PBDRef]time.Time{},
 		strays:  map[api.SRRef]map[string]time.Time{},
 		workers: map[api.SRRef]*coalesce.Worker{},
 	}
