@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"cairn/toolstack/db"
+	"cairn/toolstack/metrics/rrd"
 	"cairn/toolstack/wire"
 )
 
@@ -64,7 +65,7 @@ var families = []family{
 
 // exposition answers /metrics: the newest figures, for scrapers that keep them
 // themselves. Whoever may read the host's figures may read these.
-func (m *Manager) exposition(r *wire.Request) (text, error) {
+func (m *Manager) exposition(r *wire.Request, _ rrd.Query) (text, error) {
 	if err := r.Authorize("host_rrd"); err != nil {
 		return text{}, err
 	}

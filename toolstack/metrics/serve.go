@@ -2,8 +2,10 @@ package metrics
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -36,9 +38,13 @@ const answerLimit = time.Minute
 // errBadRequest is wrapped by what a client has to ask otherwise.
 var errBadRequest = errors.New("bad request")
 
-func answer(find func(*wire.Request) (text, error)) wire.HandlerFunc {
+func answer(find func(*wire.Request, rrd.Query) (text, error)) wire.HandlerFunc {
 	return func(w http.ResponseWriter, r *wire.Request) {
-		t, err := find(r)
+		var t text
+		q, err := query(r.URL.Query())
+		if err == nil {
+			t, err = find(r, q)
+		}
 		var elsewhere *wire.Elsewhere
 		switch {
 		case errors.As(err, &elsewhere):
@@ -84,12 +90,11 @@ func wantsJSON(r *http.Request) bool {
 // updates answers /rrd_updates: rows of the host, of VMs and of repositories side by
 // side. As those who ask expect, VMs are all of them unless one is named, and the host
 // and repositories are those asked for.
-func (m *Manager) updates(r *wire.Request) (text, error) {
-	q, err := query(r)
-	if err != nil {
-		return text{}, err
-	}
+func (m *Manager) updates(r *wire.Request, q rrd.Query) (text, error) {
 	values := r.URL.Query()
+	if values.Get("start") == "" {
+		return text{}, fmt.Errorf("%w: start is missing", errBadRequest)
+	}
 	vm, sr := values.Get("vm_uuid"), values.Get("sr_uuid")
 	if !values.Has("vm_uuid") {
 		if vm = values.Get("uuid"); vm == "" {
@@ -112,23 +117,44 @@ func (m *Manager) updates(r *wire.Request) (text, error) {
 // every names all VMs or repositories.
 const every = "all"
 
-func query(r *wire.Request) (q rrd.Query, err error) {
-	values := r.URL.Query()
-	start, err := strconv.ParseInt(values.Get("start"), 10, 64)
+// query reads which rows are asked for. Every document refuses what cannot be read, also
+// those that are always whole.
+func query(values url.Values) (q rrd.Query, err error) {
+	start, err := seconds(values, "start")
 	if err != nil {
-		return q, errors.Join(errBadRequest, err)
+		return q, err
 	}
 	if start < 0 { // before now
 		start += time.Now().Unix()
 	}
-	// What is no number of seconds, and no function, is as if it were not there.
-	interval, _ := strconv.ParseInt(values.Get("interval"), 10, 32)
-	q = rrd.Query{Start: time.Unix(start, 0), Interval: time.Duration(max(0, interval)) * time.Second}
+	interval, err := seconds(values, "interval")
+	if err != nil {
+		return q, err
+	}
+	q = rrd.Query{Start: time.Unix(start, 0), Interval: time.Duration(min(max(0, interval), maxInterval)) * time.Second}
 	switch f := rrd.Function(strings.ToUpper(values.Get("cf"))); f {
-	case rrd.Average, rrd.Min, rrd.Max:
+	case "", rrd.Average, rrd.Min, rrd.Max:
 		q.Function = f
+	default:
+		return q, fmt.Errorf("%w: cf is %.40q; there are %s, %s and %s", errBadRequest, values.Get("cf"), rrd.Average, rrd.Min, rrd.Max)
 	}
 	return q, nil
+}
+
+// maxInterval is more than the steps of any archive, and fits a Duration.
+const maxInterval = 1 << 31
+
+// seconds is a number of seconds, 0 where none is said.
+func seconds(values url.Values, key string) (int64, error) {
+	text := values.Get(key)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s is %.40q, which is no number of seconds", errBadRequest, key, text)
+	}
+	return n, nil
 }
 
 // join answers a query of those in memory that are wanted.
@@ -145,7 +171,7 @@ func (m *Manager) join(q rrd.Query, wanted func(Owner) bool) *rrd.Updates {
 	return rrd.Join(members, q)
 }
 
-func (m *Manager) vmDocument(r *wire.Request) (text, error) {
+func (m *Manager) vmDocument(r *wire.Request, _ rrd.Query) (text, error) {
 	uuid := r.URL.Query().Get("uuid")
 	snap := m.cfg.DB.Snapshot()
 	ref, err := db.ByUUID[api.VM](snap, uuid)
@@ -165,7 +191,7 @@ func (m *Manager) vmDocument(r *wire.Request) (text, error) {
 	return m.document(Owner{VMKind, uuid})
 }
 
-func (m *Manager) hostDocument(*wire.Request) (text, error) {
+func (m *Manager) hostDocument(*wire.Request, rrd.Query) (text, error) {
 	host, err := db.Get(m.cfg.DB.Snapshot(), m.cfg.ThisHost())
 	if err != nil {
 		return text{}, err
@@ -173,7 +199,7 @@ func (m *Manager) hostDocument(*wire.Request) (text, error) {
 	return m.document(Owner{HostKind, host.UUID})
 }
 
-func (m *Manager) srDocument(r *wire.Request) (text, error) {
+func (m *Manager) srDocument(r *wire.Request, _ rrd.Query) (text, error) {
 	uuid := r.URL.Query().Get("uuid")
 	if _, err := db.ByUUID[api.SR](m.cfg.DB.Snapshot(), uuid); err != nil {
 		return text{}, err

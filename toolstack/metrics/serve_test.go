@@ -202,6 +202,41 @@ func TestRefusedDocuments(t *testing.T) {
 	}
 }
 
+// TestUnreadableQueries: what cannot be read is refused in words of our own, by every
+// document.
+func TestUnreadableQueries(t *testing.T) {
+	b, _, uuid := busy(t)
+	for _, path := range []string{"/rrd_updates", "/vm_rrd", "/host_rrd", "/sr_rrd", "/metrics"} {
+		for query, want := range map[string]string{
+			"cf=FOO": `cf is "FOO"; there are AVERAGE, MIN and MAX`, "start=yesterday": `start is "yesterday", which is no number of seconds`,
+			"start=99999999999999999999": `start is "99999999999999999999", which is no number of seconds`, "interval=5s": `interval is "5s", which is no number of seconds`,
+		} {
+			values, err := url.ParseQuery(query)
+			must(t, err)
+			values.Set("uuid", uuid)
+			if !values.Has("start") {
+				values.Set("start", "0")
+			}
+			if status, _, body := b.get(path, values, ""); status != 400 || body != "bad request: "+want+"\n" {
+				t.Errorf("%s %s: %d %.100q", path, query, status, body)
+			}
+		}
+	}
+	if status, _, body := b.get("/rrd_updates", nil, ""); status != 400 || body != "bad request: start is missing\n" {
+		t.Errorf("without start: %d %q", status, body)
+	}
+	for _, fine := range []string{"cf=average", "cf=", "interval=-1", "interval=9223372036854775807", "start=-9223372036854775808"} {
+		values, err := url.ParseQuery(fine)
+		must(t, err)
+		if !values.Has("start") {
+			values.Set("start", "0")
+		}
+		if status, _, body := b.get("/rrd_updates", values, ""); status != 200 {
+			t.Errorf("%s: %d %q", fine, status, body)
+		}
+	}
+}
+
 func TestDataSources(t *testing.T) {
 	b, ref, uuid := busy(t)
 	type source struct {
