@@ -7,12 +7,10 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"testing"
 	"time"
 
-	"cairn/ci/devhost"
 	"cairn/ci/interpose"
 )
 
@@ -24,12 +22,6 @@ var (
 
 // daemonNames are those that are killed.
 var daemonNames = []string{"toolstackd", "hostd", "libvirtd"}
-
-func TestMain(m *testing.M) {
-	devhost.Main()
-	flag.Parse()
-	os.Exit(m.Run())
-}
 
 // kill is one to be made: of a daemon, at a moment of the nth time a step is come
 // to in an operation, or at a part of the time the operation takes.

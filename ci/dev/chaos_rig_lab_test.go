@@ -24,8 +24,6 @@ import (
 	"cairn/toolstack/hypervisor"
 )
 
-const toolstackName = "toolstackd"
-
 // rig is a host whose daemons die, with one guest. All but steps and ears is used
 // by one goroutine.
 type rig struct {

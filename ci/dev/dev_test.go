@@ -6,7 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"cairn/ci/devhost"
 )
+
+func TestMain(m *testing.M) {
+	devhost.Main()
+	os.Exit(m.Run())
+}
 
 // TestMakeBuildsTheHints: what is printed to try is there.
 func TestMakeBuildsTheHints(t *testing.T) {

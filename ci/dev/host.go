@@ -24,7 +24,16 @@ import (
 const toolstackd = "/usr/sbin/toolstackd"
 
 // realHost is a host in namespaces.
-type realHost struct{ *devhost.Libvirt }
+type realHost struct {
+	*devhost.Libvirt
+	deaths <-chan death
+}
+
+// Deaths implements host.
+func (h realHost) Deaths() <-chan death { return h.deaths }
+
+// Restart implements host.
+func (h realHost) Restart(name string) error { return h.Run(name) }
 
 // Close ends toolstackd in order, so that its database is at rest; the guests
 // and the rest end with the namespaces.
@@ -34,7 +43,7 @@ func (h realHost) Close() error {
 		return nil
 	default:
 	}
-	return errors.Join(h.Stop("toolstackd"), h.Libvirt.Close())
+	return errors.Join(h.Stop(toolstackName), h.Libvirt.Close())
 }
 
 func startHost(ctx context.Context, cfg config, l *net.TCPListener, log io.Writer) (host, error) {
@@ -63,16 +72,25 @@ func startHost(ctx context.Context, cfg config, l *net.TCPListener, log io.Write
 		return nil, err
 	}
 	defer socket.Close()
+	// Each daemon dies once until it is started again, so nothing is lost, except where
+	// nobody listens.
+	deaths := make(chan death, 16)
 	lv, err := devhost.Start(ctx, devhost.Config{
 		Tree: tree.Dir, Dir: dir, Binds: binds, Daemons: daemons(cfg.Args), Listener: socket, Version: imagebuild.Version, Output: log,
+		Died: func(name, how string) {
+			select {
+			case deaths <- death{name, how}:
+			default:
+			}
+		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(lv.Run("hostd"), lv.Run("toolstackd")); err != nil {
+	if err := errors.Join(lv.Run("hostd"), lv.Run(toolstackName)); err != nil {
 		return nil, errors.Join(err, lv.Close())
 	}
-	return realHost{lv}, nil
+	return realHost{lv, deaths}, nil
 }
 
 // buildHost builds the toolstackd of the real host.
@@ -85,7 +103,7 @@ func buildHost(ctx context.Context, cfg config) (string, error) {
 func daemons(args []string) []devhost.Daemon {
 	return []devhost.Daemon{
 		{Name: "hostd", Role: devhost.RoleHostd, Socket: client.Socket},
-		{Name: "toolstackd", Argv: append([]string{toolstackd}, args...), ID: devhost.ToolstackID, Listener: "https"},
+		{Name: toolstackName, Argv: append([]string{toolstackd}, args...), ID: devhost.ToolstackID, Listener: "https"},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,10 @@ const startLimit = 3 * time.Minute
 type host interface {
 	// Gone is closed when it has ended by itself.
 	Gone() <-chan struct{}
+	// Deaths tells of daemons that have ended by themselves, and Restart starts one
+	// again.
+	Deaths() <-chan death
+	Restart(name string) error
 	// Close ends it in order and returns when nothing of it is left.
 	Close() error
 }
@@ -146,23 +151,37 @@ func build(ctx context.Context, cfg config, pkg, out string, args ...string) (st
 	return path, nil
 }
 
-// stay waits until the API answers, says so, and waits for the end.
+// stay waits until the API answers, says so, and waits for the end. Meanwhile it starts
+// daemons again that have ended.
 func stay(ctx context.Context, cfg config, h host, log *logFile, begin time.Time) error {
-	if err := await(ctx, cfg, h, log); err != nil {
-		if ctx.Err() != nil {
-			return nil // ended by the user before it was ready
+	kept, giveUp := context.WithCancelCause(ctx)
+	var keeper sync.WaitGroup
+	keeper.Go(func() {
+		if err := keep(kept, h, os.Stdout); err != nil {
+			giveUp(err)
 		}
-		return errors.Join(err, log.explain())
+	})
+	defer keeper.Wait() // nothing is started while the host is closed
+	defer giveUp(nil)
+	err := await(kept, cfg, h, log)
+	if err == nil {
+		fmt.Printf("ready  https://%s  user %s, password %s  (%.1f s)\n", cfg.Listen, user, password, time.Since(begin).Seconds())
+		fmt.Print(hints(cfg))
+		select {
+		case <-kept.Done():
+		case <-h.Gone():
+			fmt.Println("the host has ended by itself; its log is", log.path)
+			return nil
+		}
 	}
-	fmt.Printf("ready  https://%s  user %s, password %s  (%.1f s)\n", cfg.Listen, user, password, time.Since(begin).Seconds())
-	fmt.Print(hints(cfg))
-	select {
-	case <-ctx.Done():
+	switch {
+	case ctx.Err() != nil: // by the user, perhaps before it was ready
 		fmt.Println("\nending")
-	case <-h.Gone():
-		fmt.Println("the host has ended by itself; its log is", log.path)
+		return nil
+	case kept.Err() != nil:
+		err = context.Cause(kept)
 	}
-	return nil
+	return errors.Join(err, log.explain())
 }
 
 // await returns once the log says that the API is worth calling, a login has

@@ -50,6 +50,9 @@ type Config struct {
 	Version string
 	// Output receives what the daemons print; nil discards it.
 	Output io.Writer
+	// Died is called when a daemon that ran has ended without being asked to by Kill or
+	// Stop, and how. Calls come one at a time and must not wait for a method. It may be nil.
+	Died func(name, how string)
 }
 
 // Daemon is a program of the caller's to run inside.
@@ -70,9 +73,9 @@ type Libvirt struct {
 	cmd  *exec.Cmd
 	gone chan struct{} // closed when all have ended
 
-	mu    sync.Mutex
-	in    io.WriteCloser
-	reply *bufio.Scanner
+	mu      sync.Mutex
+	in      io.WriteCloser
+	answers chan string // closed when the first process says nothing more
 }
 
 // maxDir leaves room for the sockets below the directory: their paths have at
@@ -85,7 +88,7 @@ func Start(ctx context.Context, cfg Config) (*Libvirt, error) {
 	if len(cfg.Daemons) == 0 && len(cfg.Dir) > maxDir {
 		return nil, fmt.Errorf("libvirt: directory %s is too long for the sockets below it", cfg.Dir)
 	}
-	l := &Libvirt{cfg: cfg, gone: make(chan struct{})}
+	l := &Libvirt{cfg: cfg, gone: make(chan struct{}), answers: make(chan string, 1)}
 	if err := l.spawn(); err != nil {
 		return nil, fmt.Errorf("libvirt: %w", err)
 	}
@@ -120,15 +123,30 @@ func (l *Libvirt) spawn() error {
 	if err != nil {
 		return err
 	}
-	l.reply = bufio.NewScanner(out)
 	if err := l.cmd.Start(); err != nil {
 		return explain(err)
 	}
+	go l.listen(out)
 	go func() {
 		defer close(l.gone)
 		_, _ = l.cmd.Process.Wait()
 	}()
 	return nil
+}
+
+// listen tells answers of the first process from what it says unasked.
+func (l *Libvirt) listen(out io.Reader) {
+	defer close(l.answers)
+	for in := bufio.NewScanner(out); in.Scan(); {
+		death, unasked := strings.CutPrefix(in.Text(), diedWord+" ")
+		name, how, _ := strings.Cut(death, " ")
+		switch {
+		case !unasked:
+			l.answers <- in.Text()
+		case l.cfg.Died != nil:
+			l.cfg.Died(name, how)
+		}
+	}
 }
 
 // explain adds what to do where a machine keeps users from making namespaces.
@@ -210,10 +228,11 @@ func (l *Libvirt) ask(command string) error {
 	if _, err := fmt.Fprintln(l.in, command); err != nil {
 		return fmt.Errorf("%s: %w", command, err)
 	}
-	if !l.reply.Scan() {
+	answer, ok := <-l.answers
+	if !ok {
 		return fmt.Errorf("%s: the first process is gone", command)
 	}
-	if answer := l.reply.Text(); answer != "ok" {
+	if answer != "ok" {
 		return fmt.Errorf("%s: %s", command, strings.TrimPrefix(answer, "error "))
 	}
 	return nil

@@ -84,12 +84,12 @@ func Command(listener *os.File, name string, argv ...string) *exec.Cmd {
 
 // serve is the first process: it answers on its output, so an error goes there.
 func serve(text string) error {
-	f := &first{exits: map[int]chan syscall.WaitStatus{}, pids: map[string]int{}}
+	f := newFirst(os.Stdout)
 	err := json.Unmarshal([]byte(text), &f.plan)
 	if err == nil {
 		f.daemons = append(slices.Clone(libvirtDaemons), f.plan.Daemons...)
 		if f.plan.Listener {
-			f.listener = os.NewFile(3, "listener")
+			f.listener = handed(3)
 		}
 		err = f.plan.enter()
 	}
@@ -101,17 +101,33 @@ func serve(text string) error {
 	return nil
 }
 
+// handed is a file that was handed over. Those who get it are named: what else is
+// started does not inherit it.
+func handed(fd int) *os.File {
+	syscall.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "listener")
+}
+
 // first is the first process: it runs the daemons, obeys, and reaps, because
 // libvirt takes a QEMU that is a zombie for one that lives.
 type first struct {
 	plan     plan
 	daemons  []Daemon
 	listener *os.File
+	out      io.Writer // for answers, each with one call
 
 	mu    sync.Mutex
 	exits map[int]chan syscall.WaitStatus // of daemons
 	pids  map[string]int
+	up    map[int]string // daemons that nobody has asked to end
 }
+
+func newFirst(out io.Writer) *first {
+	return &first{out: out, exits: map[int]chan syscall.WaitStatus{}, pids: map[string]int{}, up: map[int]string{}}
+}
+
+// diedWord begins a line of the first process that is no answer.
+const diedWord = "died"
 
 var libvirtDaemons = []Daemon{
 	{Name: "virtlogd", Argv: []string{"/usr/sbin/virtlogd"}, Socket: "/run/libvirt/virtlogd-sock"},
@@ -125,10 +141,10 @@ func (f *first) serve(commands io.Reader) {
 	for in.Scan() {
 		verb, name, _ := strings.Cut(in.Text(), " ")
 		if err := f.do(verb, name); err != nil {
-			fmt.Println("error", strings.ReplaceAll(err.Error(), "\n", " "))
+			fmt.Fprintln(f.out, "error", strings.ReplaceAll(err.Error(), "\n", " "))
 			continue
 		}
-		fmt.Println("ok")
+		fmt.Fprintln(f.out, "ok")
 	}
 }
 
@@ -166,16 +182,16 @@ func (f *first) run(name string) error {
 	if d.Socket != "" {
 		_ = os.Remove(d.Socket)
 	}
-	exited, err := f.start(d)
+	pid, exited, err := f.start(d)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	for range 3000 { // 30 s; there is no event for a socket that is being bound
 		if d.Socket == "" {
-			return nil
+			return f.watch(name, pid)
 		}
 		if _, err := os.Stat(d.Socket); err == nil {
-			return nil
+			return f.watch(name, pid)
 		}
 		select {
 		case status := <-exited:
@@ -186,17 +202,28 @@ func (f *first) run(name string) error {
 	return fmt.Errorf("%s: no socket", name)
 }
 
-func (f *first) start(d Daemon) (<-chan syscall.WaitStatus, error) {
+// watch has the end of a daemon told from now on.
+func (f *first) watch(name string, pid int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.exits[pid] == nil {
+		return fmt.Errorf("%s: ended at once", name)
+	}
+	f.up[pid] = name
+	return nil
+}
+
+func (f *first) start(d Daemon) (int, <-chan syscall.WaitStatus, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	path, argv, attr := f.command(d)
 	p, err := os.StartProcess(path, argv, attr)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	exited := make(chan syscall.WaitStatus, 1)
 	f.exits[p.Pid], f.pids[d.Name] = exited, p.Pid
-	return exited, nil
+	return p.Pid, exited, nil
 }
 
 // command says how to start a daemon.
@@ -236,14 +263,29 @@ func (f *first) reap() {
 			if err != nil || pid <= 0 {
 				break
 			}
-			f.mu.Lock()
-			if exited := f.exits[pid]; exited != nil {
-				exited <- status
-				delete(f.exits, pid)
-			}
-			f.mu.Unlock()
+			f.ended(pid, status)
 		}
 	}
+}
+
+// ended notes the end of a child, and tells of a daemon's that was not asked for.
+func (f *first) ended(pid int, status syscall.WaitStatus) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if exited := f.exits[pid]; exited != nil {
+		exited <- status
+		delete(f.exits, pid)
+	}
+	name, unasked := f.up[pid]
+	if !unasked {
+		return
+	}
+	delete(f.up, pid)
+	how := fmt.Sprintf("exit status %d", status.ExitStatus())
+	if status.Signaled() {
+		how = "signal: " + status.Signal().String()
+	}
+	fmt.Fprintln(f.out, diedWord, name, how)
 }
 
 // stopGrace is what a daemon gets to end by itself.
@@ -254,6 +296,7 @@ func (f *first) stop(name string) error {
 	f.mu.Lock()
 	pid := f.pids[name]
 	exited := f.exits[pid]
+	delete(f.up, pid)
 	f.mu.Unlock()
 	if exited == nil {
 		return nil // not there any more
@@ -276,6 +319,9 @@ func (f *first) kill(name string) error {
 		err = fmt.Errorf("no process %q", name)
 	}
 	for _, pid := range pids {
+		f.mu.Lock()
+		delete(f.up, pid)
+		f.mu.Unlock()
 		err = errors.Join(err, end(pid))
 	}
 	return err
