@@ -49,7 +49,7 @@ func (m *Manager) Hold(c *api.Call, ref api.VMRef, op api.VMOperations) (release
 }
 
 // Arrive writes VMs, all of them or none, in one transaction: first what also writes,
-// which may be what they need.
+// which may be what they need. It may refuse, and sees all as it was.
 func (m *Manager) Arrive(ctx context.Context, also func(*db.Tx) error, list []Arrival) ([]api.VMRef, error) {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
@@ -59,10 +59,10 @@ func (m *Manager) Arrive(ctx context.Context, also func(*db.Tx) error, list []Ar
 	}
 	var gone map[api.VMRef]string
 	err := m.cfg.DB.Update(ctx, func(tx *db.Tx) (err error) {
-		if gone, err = m.makeRoom(tx, list, refs); err != nil {
+		if err := also(tx); err != nil {
 			return err
 		}
-		if err := also(tx); err != nil {
+		if gone, err = m.makeRoom(tx, list, refs); err != nil {
 			return err
 		}
 		for i := range list {

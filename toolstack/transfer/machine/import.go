@@ -117,11 +117,18 @@ func (m *Manager) arrive(ctx context.Context, p *plan.Plan, disks []api.VDIRef) 
 	return proper, nil
 }
 
-// before writes what VMs that arrive need.
+// before writes what VMs that arrive need, if they still can.
 func before(tx *db.Tx, p *plan.Plan, disks []api.VDIRef) error {
+	if err := p.Settle(tx); err != nil {
+		return err
+	}
 	networks := make([]api.NetworkRef, len(p.Networks))
 	for i, n := range p.Networks {
-		ref, err := network.Insert(tx, n)
+		networks[i] = n.Here
+		if !n.Here.IsNull() {
+			continue
+		}
+		ref, err := network.Insert(tx, n.Record)
 		if err != nil {
 			return err
 		}

@@ -233,7 +233,7 @@ func (p *planner) makeNetwork(id string, from *api.Network) int {
 	n.NameLabel, n.NameDescription, n.MTU = from.NameLabel, from.NameDescription, from.MTU
 	n.OtherConfig, n.Tags = from.OtherConfig, from.Tags
 	p.made[id] = len(p.plan.Networks)
-	p.plan.Networks = append(p.plan.Networks, n)
+	p.plan.Networks = append(p.plan.Networks, Network{Record: n, from: from})
 	return p.made[id]
 }
 

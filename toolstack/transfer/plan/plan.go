@@ -17,6 +17,9 @@
 // a CD drive is never made; a drive whose disc is not found is empty. Networks are found by uuid, name or bridge, and
 // made if there is none.
 //
+// A plan is made when an archive begins and carried out when all of it has come; Settle
+// says then whether it still can be.
+//
 // What is kept: every disk, NIC and VM that a plan names belongs to it, so that whoever
 // carries it out has nothing left to look up. Of objects that nothing uses nothing is made.
 package plan
@@ -51,10 +54,19 @@ const None = -1
 type Plan struct {
 	SR       api.SRRef // of new disks
 	Disks    []Disk
-	Networks []*api.Network // to be made
+	Networks []Network // to be made
 	VMs      []VM
 	// Sizes are those of all described disks by their folder in an archive, wanted or not.
 	Sizes map[string]int64
+
+	o Options
+}
+
+// Network is one that was not here.
+type Network struct {
+	Record *api.Network
+	Here   api.NetworkRef // null, or what Settle has found in its place
+	from   *api.Network   // as described
 }
 
 // Disk is one that VMs use.
@@ -76,6 +88,8 @@ type VM struct {
 	Of       int // the VM it is a snapshot of, or None
 	Parent   int // or None
 	Memory   int // the disk that holds its memory, or None
+
+	person string // uuid of the VM that it is, or is a snapshot of, as described
 }
 
 // Drive is a VM's, with the disk in it: Record.VDI is set for one that is no disk of the plan.
@@ -137,7 +151,7 @@ func newPlanner(r db.Reader, d *ova.Document, o Options) *planner {
 		vm: map[string]int{}, left: map[string]bool{}, disk: map[string]int{}, made: map[string]int{},
 		uuids: map[string]bool{}, replaced: map[api.VMRef]bool{},
 	}
-	p.plan.Sizes = map[string]int64{}
+	p.plan.Sizes, p.plan.o = map[string]int64{}, o
 	p.lookAround()
 	for _, obj := range d.Objects {
 		switch rec := obj.Record.(type) {
@@ -161,12 +175,8 @@ func newPlanner(r db.Reader, d *ova.Document, o Options) *planner {
 
 // lookAround notes what is here.
 func (p *planner) lookAround() {
-	p.devices, p.seeds, p.places = map[api.VMRef][]string{}, map[string][]api.VMRef{}, map[string][]api.VDIRef{}
-	for ref, vm := range db.All[api.VM](p.r) {
-		if seed := vm.OtherConfig[device.MACSeed]; seed != "" {
-			p.seeds[seed] = append(p.seeds[seed], ref)
-		}
-	}
+	p.devices, p.places = map[api.VMRef][]string{}, map[string][]api.VDIRef{}
+	p.lookAtSeeds()
 	for ref, vdi := range db.All[api.VDI](p.r) {
 		if vdi.Managed && !vdi.Missing {
 			p.places[vdi.Location] = append(p.places[vdi.Location], ref)
@@ -174,6 +184,15 @@ func (p *planner) lookAround() {
 	}
 	for _, refs := range p.places {
 		slices.Sort(refs)
+	}
+}
+
+func (p *planner) lookAtSeeds() {
+	p.seeds = map[string][]api.VMRef{}
+	for ref, vm := range db.All[api.VM](p.r) {
+		if seed := vm.OtherConfig[device.MACSeed]; seed != "" {
+			p.seeds[seed] = append(p.seeds[seed], ref)
+		}
 	}
 }
 

@@ -330,7 +330,7 @@ func tell(d *ova.Document, p *Plan) string {
 		fmt.Fprintf(&b, "disk %d: %s here=%s of=%d\n", i, k.ID, k.Here, k.Of)
 	}
 	for i, n := range p.Networks {
-		fmt.Fprintf(&b, "network %d: %s %s bridge=%q\n", i, old(n.UUID), n.NameLabel, n.Bridge)
+		fmt.Fprintf(&b, "network %d: %s %s bridge=%q\n", i, old(n.Record.UUID), n.Record.NameLabel, n.Record.Bridge)
 	}
 	for i, vm := range p.VMs {
 		r := vm.Record

@@ -41,11 +41,15 @@ func (p *planner) addVM(id string, rec *api.VM) error {
 		p.left[id] = skip
 		return err
 	}
-	if err := p.seedFree(rec, replaces); err != nil {
+	person := rec.UUID
+	if rec.IsASnapshot {
+		person = p.uuidOf(rec.SnapshotOf)
+	}
+	if err := p.seedFree(rec.OtherConfig[device.MACSeed], person, replaces); err != nil {
 		return err
 	}
 	p.vm[id] = len(p.plan.VMs)
-	p.plan.VMs = append(p.plan.VMs, VM{ID: id, Record: p.newVM(rec, replaces), Replaces: replaces, Of: None, Parent: None, Memory: None})
+	p.plan.VMs = append(p.plan.VMs, VM{ID: id, Record: p.newVM(rec, replaces), Replaces: replaces, Of: None, Parent: None, Memory: None, person: person})
 	return nil
 }
 
@@ -82,14 +86,9 @@ func (p *planner) existing(vm *api.VM) (ref api.VMRef, skip bool, err error) {
 
 // seedFree refuses a VM that keeps its MACs beside one that has the same: only VMs
 // and their own snapshots share a seed.
-func (p *planner) seedFree(vm *api.VM, replaces api.VMRef) error {
-	seed := vm.OtherConfig[device.MACSeed]
+func (p *planner) seedFree(seed, person string, replaces api.VMRef) error {
 	if !p.o.Restore || seed == "" {
 		return nil
-	}
-	person := vm.UUID
-	if vm.IsASnapshot {
-		person = p.uuidOf(vm.SnapshotOf)
 	}
 	for _, ref := range p.seeds[seed] {
 		here, err := db.Get(p.r, ref)
