@@ -2,8 +2,10 @@ package wire
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"strconv"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
@@ -67,6 +69,7 @@ func (r *Request) Redirect(w http.ResponseWriter, host api.HostRef) {
 	}
 	w.Header().Set("Location", "https://"+address+r.URL.RequestURI())
 	w.Header().Set("Connection", "close") // the body, if any, belongs there
+	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusFound)
 }
 
@@ -86,7 +89,13 @@ func refuse(w http.ResponseWriter, err error) {
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Basic realm="Cairn"`)
 	}
-	http.Error(w, err.Error(), status)
+	text := err.Error() + "\n"
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text) // or the client has gone
 }
 
 func statusOf(err error) int {

@@ -95,14 +95,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	session, done, err := s.authenticate(r)
 	if err != nil {
-		refuse(w, err)
+		s.dismiss(w, r, err)
 		return
 	}
 	defer done()
 	req.Session = session
 	if t.action != nil {
 		if err := req.Authorize(t.action.Name); err != nil {
-			refuse(w, err)
+			s.dismiss(w, r, err)
 			return
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -45,8 +46,7 @@ func (s *Server) Transfer(method, prefix string, h TransferFunc) {
 	s.Handle(method, prefix, Auth, func(w http.ResponseWriter, r *Request) {
 		t, err := s.transferTask(r, label)
 		if err != nil {
-			w.Header().Set("Connection", "close")
-			refuse(w, err)
+			s.dismiss(w, r.Request, err)
 			return
 		}
 		s.transfer(w, r, t, h)
@@ -86,7 +86,8 @@ func (s *Server) transfer(w http.ResponseWriter, r *Request, t *task.Running, h 
 	body := &countedBody{ReadCloser: r.Body, tell: api.Sparingly(t), total: float64(r.ContentLength), ended: r.ContentLength == 0}
 	r.Body = body
 	err := s.runTransfer(h, out, r)
-	if !body.ended && !out.begun {
+	left := !body.ended && !out.begun
+	if left {
 		w.Header().Set("Connection", "close") // what is left in it is no request
 	}
 	if !unblock() { // the connection can carry an answer yet, but no other request
@@ -95,6 +96,9 @@ func (s *Server) transfer(w http.ResponseWriter, r *Request, t *task.Running, h 
 		w.Header().Set("Connection", "close")
 	}
 	s.endTransfer(out, r, t, err)
+	if left && (body.err == nil || errors.Is(body.err, os.ErrDeadlineExceeded)) { // which was ours
+		s.rests.read(w, body.ReadCloser)
+	}
 }
 
 // runTransfer makes an error of whatever goes wrong in a handler.
@@ -123,6 +127,10 @@ func (s *Server) endTransfer(w *transferWriter, r *Request, t *task.Running, err
 			text = string(r.Result.AppendValue(nil, api.XML))
 		}
 		t.Finish(text, nil)
+		if !w.begun {
+			w.Header().Set("Content-Length", "0")
+			w.WriteHeader(http.StatusOK)
+		}
 		return
 	}
 	err = s.transferError(r, t, err)

@@ -3,6 +3,9 @@
 // it against the description (name, number and types of parameters, session,
 // role), runs the implicit or bound behaviour, and encodes what that answers.
 //
+// A stream whose request is answered before its body was read ends its connection only
+// after the body was thrown away, or some seconds: else the answer is lost.
+//
 // Nothing here knows a class by name: implicit messages are served from the
 // tables of package api. A Server may be used by many goroutines.
 package wire
@@ -86,6 +89,7 @@ type Server struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	async  sync.WaitGroup
+	rests  rests
 }
 
 // NewServer returns a server for the configuration.
@@ -104,6 +108,7 @@ func NewServer(c Config) *Server {
 		s.Locate = s.hostAddress
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.rests = rests{slots: make(chan struct{}, maxRests), limit: restTimeout, stopped: s.ctx}
 	s.addRPCRoutes()
 	return s
 }
