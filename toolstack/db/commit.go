@@ -1,6 +1,7 @@
 package db
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -17,6 +18,34 @@ type linkEdit struct {
 type linkKey struct {
 	key
 	field int
+}
+
+// unique refuses uuids that become those of two objects. What has come by a uuid before
+// is not looked at.
+func (tx *Tx) unique() error {
+	fresh := map[key]bool{}
+	for _, k := range tx.order {
+		w := tx.writes[k]
+		if w.record == nil || w.derived {
+			continue
+		}
+		u := w.record.GetUUID()
+		if u == "" || w.old != nil && w.old.record.GetUUID() == u {
+			continue
+		}
+		mine := key{k.class, u}
+		if fresh[mine] || tx.keeps(k.class, tx.base.RefByUUID(k.class, u), u) {
+			return fmt.Errorf("%w: %s %s", ErrDuplicate, k.class.Name, u)
+		}
+		fresh[mine] = true
+	}
+	return nil
+}
+
+// keeps tells whether an object that was there has its uuid after the transaction, too.
+func (tx *Tx) keeps(class *api.ClassInfo, ref, uuid string) bool {
+	w := tx.writes[key{class, ref}]
+	return ref != "" && (w == nil || w.record != nil && w.record.GetUUID() == uuid)
 }
 
 // commit turns the writes of a finished transaction into the next snapshot, the
@@ -72,7 +101,9 @@ func (e *tableEdit) apply(k key, w *write, generation uint64) Change {
 	ch := Change{Class: k.class, Ref: k.ref, Generation: generation, Created: generation, Op: Add}
 	if w.old != nil {
 		ch.Created, ch.Op = w.old.created, Mod
-		if u := w.old.record.GetUUID(); w.record == nil || u != w.record.GetUUID() {
+		u := w.old.record.GetUUID()
+		has, _ := e.uuids.get(u) // somebody else by now, where the uuid was passed on
+		if has == k.ref && (w.record == nil || u != w.record.GetUUID()) {
 			e.uuids.remove(u)
 		}
 	}

@@ -11,7 +11,8 @@
 //
 // Invariants: after any crash or power cut every transaction that was
 // acknowledged is there, none is there by half, generations are higher than any a
-// client has seen, and derived sets equal what the stored references say. A
+// client has seen, and derived sets equal what the stored references say. No two
+// objects of a class get one uuid: a transaction that would do that is refused. A
 // record keeps what another version wrote into it. When the engine is full
 // Update answers OUT_OF_SPACE; deletes and reads go on.
 //
@@ -75,6 +76,9 @@ type commit struct {
 	changes []Change
 	ack     chan error
 }
+
+// ErrDuplicate is what Update answers where two objects would have one uuid.
+var ErrDuplicate = errors.New("a uuid is taken")
 
 // ErrClosed is what Update answers after Close.
 var ErrClosed = errors.New("database is closed")
@@ -152,6 +156,9 @@ func (d *DB) apply(f func(tx *Tx) error) (*commit, error) {
 	}
 	if len(tx.writes) == 0 {
 		return nil, nil
+	}
+	if err := tx.unique(); err != nil {
+		return nil, err
 	}
 	c := tx.commit()
 	if c.next.generation >= d.reserved {

@@ -115,8 +115,8 @@ func TestRelationsAreKept(t *testing.T) {
 		vm, other = Insert(tx, api.NewVM()), Insert(tx, api.NewVM())
 		r := api.NewVBD()
 		r.VM = vm
-		vbd1 = Insert(tx, r)
-		vbd2 = Insert(tx, r.Clone())
+		r2 := r.Clone()
+		vbd1, vbd2 = Insert(tx, r), Insert(tx, r2)
 	})
 	check := func(ref api.VMRef, want ...api.VBDRef) {
 		t.Helper()
@@ -139,7 +139,11 @@ func TestRelationsAreKept(t *testing.T) {
 	check(other, vbd2)
 	update(t, d, func(tx *Tx) { Delete(tx, vbd1) })
 	check(vm)
-	update(t, d, func(tx *Tx) { Insert(tx, get(t, d.Snapshot(), other).Clone()) })
+	update(t, d, func(tx *Tx) {
+		double := get(t, d.Snapshot(), other).Clone()
+		double.UUID = ""
+		Insert(tx, double)
+	})
 	for ref, r := range All[api.VM](d.Snapshot()) {
 		if ref != other && len(r.VBDs) != 0 {
 			t.Errorf("a copy of a record has the original's VBDs: %v", r.VBDs)
@@ -270,5 +274,64 @@ func TestReadersSeeWholeTransactions(t *testing.T) {
 	wg.Wait()
 	if n := len(get(t, d.Snapshot(), vm).VIFs); n != 200 {
 		t.Errorf("%d VIFs", n)
+	}
+}
+
+// No two objects of a class have one uuid: a transaction that would make them so
+// changes nothing. One that frees a uuid may give it away.
+func TestOneObjectPerUUID(t *testing.T) {
+	d := open(t, NewMemory())
+	named := func(uuid string) *api.VM {
+		vm := api.NewVM()
+		vm.UUID = uuid
+		return vm
+	}
+	var one, two api.VMRef
+	update(t, d, func(tx *Tx) { one, two = Insert(tx, named("a")), Insert(tx, named("b")) })
+	before := d.Snapshot()
+	for what, f := range map[string]func(tx *Tx) error{
+		"an insert": func(tx *Tx) error { Insert(tx, named("a")); return nil },
+		"two inserts": func(tx *Tx) error {
+			Insert(tx, named("c"))
+			Insert(tx, named("c"))
+			return nil
+		},
+		"an edit": func(tx *Tx) error {
+			vm, err := Edit(tx, two)
+			vm.UUID = "a"
+			return err
+		},
+		"an insert beside an edit": func(tx *Tx) error {
+			vm, err := Edit(tx, two)
+			vm.UUID = "c"
+			Insert(tx, named("c"))
+			return err
+		},
+	} {
+		if err := d.Update(t.Context(), f); !errors.Is(err, ErrDuplicate) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if d.Snapshot() != before {
+			t.Errorf("%s changed something", what)
+		}
+	}
+	update(t, d, func(tx *Tx) {
+		vm, err := Edit(tx, two)
+		if err != nil {
+			t.Fatal(err)
+		}
+		vm.UUID = "a"
+		if err := Delete(tx, one); err != nil {
+			t.Error(err)
+		}
+		one = Insert(tx, named("b"))
+		network := api.NewNetwork()
+		network.UUID = "a" // of another class
+		Insert(tx, network)
+	})
+	for uuid, ref := range map[string]api.VMRef{"a": two, "b": one} {
+		if found, err := ByUUID[api.VM](d.Snapshot(), uuid); err != nil || found != ref {
+			t.Errorf("%s: %v, %v", uuid, found, err)
+		}
 	}
 }
