@@ -24,6 +24,7 @@ type Disk struct {
 	vdi    api.VDIRef
 	layers []string // volumes, the top one first
 	write  bool
+	size   int64 // what it reads as at least
 	done   func()
 	once   sync.Once
 	err    error
@@ -90,6 +91,9 @@ func (d *Disk) open(ctx context.Context) error {
 		return err
 	}
 	d.layers = lent.Layers
+	if row.Type == api.VDITypeSuspend && !d.write {
+		d.size = row.VirtualSize
+	}
 	d.Client, err = nbd.New(ctx, lent, "", nbd.Depth)
 	return err
 }
@@ -189,13 +193,17 @@ func (d *Disk) above(ctx context.Context, layers int, off, n int64) (list []disk
 	if !d.Knows(nbd.Depth) {
 		return nil, backend(backendVDIUnavailable, "The VDI is not available [opterr=its layers cannot be told apart]")
 	}
-	runs, err := d.Status(ctx, nbd.Depth, off, n)
+	has := d.held(off, n)
+	var runs []nbd.Status
+	if has > 0 {
+		runs, err = d.Status(ctx, nbd.Depth, off, has)
+	}
 	for _, r := range runs {
 		if r.Flags > 0 && int(r.Flags) <= layers {
 			list = disk.Append(list, disk.Extent{Off: r.Off, Len: r.Len})
 		}
 	}
-	return list, err
+	return disk.Append(list, disk.Extent{Off: off + has, Len: n - has}), err
 }
 
 // union joins two lists that are in order.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"testing"
 	"time"
@@ -224,4 +225,45 @@ func TestOpenFails(t *testing.T) {
 		t.Errorf("operations %v afterwards, %d lent", ops, r.hostd.Lent())
 	}
 	r.refusedToOpen("OpaqueRef:none", false, "HANDLE_INVALID")
+}
+
+// TestMemoryEndsEarly: what a machine's memory was saved into is as large as its row,
+// however long the file.
+func TestMemoryEndsEarly(t *testing.T) {
+	r := newRig(t)
+	sr := r.sr("ext", "/dev/sdb")
+	ref, err := r.m.Create(t.Context(), storage.CreateSpec{SR: sr, Size: 8 * mib, Name: "memory", Type: api.VDITypeSuspend})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.write(ref, 3, 0x6361697263616972)
+	const end = 4*storagetest.Cluster + 512
+	row := r.vdi(ref)
+	if err := r.hostd.Shrink(r.uuid(ref), row.Location, end); err != nil {
+		t.Fatal(err)
+	}
+	d := r.open(ref, false)
+	defer r.closed(d)
+	b := bytes.Repeat([]byte{1}, end)
+	if n, err := d.ReadAt(b, end-256); n != end || err != nil || !bytes.Equal(b, make([]byte, end)) {
+		t.Errorf("across the end: %d, %v", n, err)
+	}
+	if n, err := d.ReadAt(b, 8*mib-10); n != 10 || err != io.EOF {
+		t.Errorf("at the end: %d, %v", n, err)
+	}
+	if n, err := d.ReadAt(b[:16], 3*storagetest.Cluster); n != 16 || err != nil || string(b[:16]) != "caircaircaircair" {
+		t.Errorf("before it: %d, %v, %q", n, err, b[:16])
+	}
+	var zero, all int64
+	for e, err := range disk.All(t.Context(), d) {
+		if all += e.Len; e.Zero {
+			zero += e.Len
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if d.Size() != 8*mib || all != d.Size() || zero != d.Size()-storagetest.Cluster {
+		t.Errorf("%d of %d bytes, %d zero", all, d.Size(), zero)
+	}
 }

@@ -351,6 +351,17 @@ func (h *Hostd) Write(sr, name string, cluster int64, value uint64) error {
 	return m.put(v, cluster, value)
 }
 
+// Shrink makes a volume's file end early, as a machine's memory does that was saved there.
+func (h *Hostd) Shrink(sr, name string, size int64) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, v, err := h.volume(context.Background(), sr, name)
+	if err == nil {
+		v.VirtualSize = size
+	}
+	return err
+}
+
 // Content is what a volume reads: its clusters that are not zero.
 func (h *Hostd) Content(sr, name string) (map[int64]uint64, error) {
 	h.mu.Lock()

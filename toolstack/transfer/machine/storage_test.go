@@ -114,3 +114,24 @@ func TestRevertWhereItCame(t *testing.T) {
 		}
 	}
 }
+
+// TestMemoryEndsEarly: the file with a VM's memory ends with it, and is as large as its
+// row where it arrives.
+func TestMemoryEndsEarly(t *testing.T) {
+	r := newRig(t)
+	r.disks.real = true
+	from, memory := r.suspended()
+	r.fill(memory, noise(9, 2*mib))
+	sr := wiretest.Get(r.Server, r.sr).UUID
+	must(t, r.hostd.Shrink(sr, wiretest.Get(r.Server, memory).Location, mib+512))
+	want := r.content(memory)
+	b := r.get("/export?preserve_power_state=true&ref=" + string(from))
+	r.Must(nil, "VM.destroy", from)
+	v := wiretest.Get(r.Server, r.mustImport("&restore=true", b))
+	if v.PowerState != api.VMPowerStateSuspended || wiretest.Get(r.Server, v.SuspendVDI).VirtualSize != 2*mib {
+		t.Fatalf("%+v", v)
+	}
+	if got := r.content(v.SuspendVDI); len(got) != 2*mib || !bytes.Equal(got, want) || bytes.Equal(got[:mib+512], make([]byte, mib+512)) {
+		t.Error("the memory is not what it was")
+	}
+}
