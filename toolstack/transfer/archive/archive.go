@@ -26,8 +26,9 @@ import (
 )
 
 const (
-	// window bounds what unpacking zstd takes.
-	window = 128 << 20
+	// window bounds what unpacking zstd takes: what RFC 8878 asks of every decoder, and
+	// all levels up to 19 keep to.
+	window = 8 << 20
 	// block is what gzip is unpacked in, ahead of the reader.
 	block = 1 << 20
 )

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/klauspost/compress/zstd"
+
 	"cairn/toolstack/transfer/archive/archivetest"
 )
 
@@ -51,6 +53,27 @@ func TestEnds(t *testing.T) {
 		text, marked, err := read(c.in)
 		if text != c.text || marked != c.marked || !errors.Is(err, c.err) || errors.Is(c.err, boom) && errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %q, %v, %v", c.what, text, marked, err)
+		}
+	}
+}
+
+// TestWindow: what wants more memory than everybody needs to have is refused.
+func TestWindow(t *testing.T) {
+	b := archivetest.Pack(archivetest.Member{Name: "a", Body: make([]byte, 3<<20)})
+	for size, want := range map[int]error{8 << 20: io.EOF, 16 << 20: ErrFormat} {
+		var packed bytes.Buffer
+		z, err := zstd.NewWriter(&packed, zstd.WithWindowSize(size), zstd.WithSingleSegment(false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := read(&packed); !errors.Is(err, want) {
+			t.Errorf("a window of %d: %v", size, err)
 		}
 	}
 }
