@@ -34,6 +34,10 @@ func Away(host api.HostRef, known bool) error {
 	return &Elsewhere{Host: host}
 }
 
+// Pretended is a length that clients claim, or a larger one, that do not know how long
+// what they send will be.
+const Pretended = 1 << 50
+
 // lastWord is how long the answer to a transfer that was cut short may take.
 const lastWord = 10 * time.Second
 

@@ -5,7 +5,8 @@
 // What is kept: only regular members pass, and no sparse ones, whose bytes are not in
 // the archive; a name or a size is told as it stands and believed by nobody here. What
 // is wrong with the archive is told from what is wrong with its source: the first is an
-// ErrFormat, or ErrShort where it was cut off, the second the source's own error. Memory
+// ErrFormat, or ErrShort where it was cut off, the second the source's own error. What
+// holds checksums of its own is not whole before Finish has said so. Memory
 // is bounded by the packer's window.
 //
 // A Reader is used by one goroutine.
@@ -21,16 +22,16 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/klauspost/pgzip"
 )
 
 const (
 	// window bounds what unpacking zstd takes: what RFC 8878 asks of every decoder, and
 	// all levels up to 19 keep to.
 	window = 8 << 20
-	// block is what gzip is unpacked in, ahead of the reader.
-	block = 1 << 20
+	// padding is how much may follow the end of a packed archive.
+	padding = 64 << 20
 )
 
 // ErrFormat is what is not an archive that is understood, or one that contradicts
@@ -71,8 +72,11 @@ type Reader struct {
 	src   *source
 	plain *source // what is unpacked
 	tar   *tar.Reader
-	close func()
-	first *tar.Header // until it was taken
+	// marked is whether the last member was followed by a mark.
+	marked bool
+	packed bool
+	close  func()
+	first  *tar.Header // until it was taken
 }
 
 // Open reads up to the first member's name. It refuses with an error of ErrFormat.
@@ -83,6 +87,8 @@ func Open(r io.Reader) (*Reader, error) {
 		return nil, err
 	}
 	v.plain = &source{Reader: plain}
+	_, bare := plain.(*bufio.Reader)
+	v.packed = !bare
 	v.tar = tar.NewReader(v.plain)
 	if v.first, err = v.member(); err != nil {
 		v.Close()
@@ -107,11 +113,10 @@ func (v *Reader) unpack(in *bufio.Reader) (io.Reader, error) {
 		v.close = z.Close
 		return z, nil
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		z, err := pgzip.NewReaderN(in, block, 4)
+		z, err := gzip.NewReader(in) // not pgzip's, which takes an archive without its trailer for whole
 		if err != nil {
 			return nil, NotEOF(v.Failed(err))
 		}
-		v.close = func() { z.Close() }
 		return z, nil
 	}
 	return in, nil
@@ -133,7 +138,8 @@ func (v *Reader) Next() (*tar.Header, error) {
 func (v *Reader) member() (*tar.Header, error) {
 	h, err := v.tar.Next()
 	switch {
-	case errors.Is(err, io.EOF) && v.Marked():
+	case errors.Is(err, io.EOF) && v.plain.ended() == nil:
+		v.marked = true
 		return nil, io.EOF // whatever has become of the source meanwhile
 	case err != nil:
 		return nil, v.Failed(err)
@@ -160,7 +166,23 @@ func (v *Reader) Read(p []byte) (int, error) {
 
 // Marked reports, after the last member, whether the archive says itself that this was
 // the end.
-func (v *Reader) Marked() bool { return v.plain.ended() == nil }
+func (v *Reader) Marked() bool { return v.marked }
+
+// Finish reads, after the last member, up to the end of what was packed: there stands a
+// checksum of it all. Of an archive that is not packed it reads nothing.
+func (v *Reader) Finish() error {
+	if !v.packed {
+		return nil
+	}
+	_, err := io.CopyN(io.Discard, v.plain, padding+1)
+	switch {
+	case err == nil:
+		return Malformed("more than %d bytes follow its end", padding)
+	case errors.Is(err, io.EOF):
+		return nil
+	}
+	return NotEOF(v.Failed(err))
+}
 
 // source knows its own error from those of what is read from it.
 type source struct {
@@ -201,6 +223,8 @@ func (v *Reader) Failed(err error) error {
 		return io.EOF
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return ErrShort
+	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, zstd.ErrCRCMismatch):
+		return fmt.Errorf("%w: %w", ErrChecksum, err)
 	}
 	return fmt.Errorf("%w: %w", ErrFormat, err)
 }

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"io"
 	"testing"
@@ -76,4 +77,68 @@ func TestWindow(t *testing.T) {
 			t.Errorf("a window of %d: %v", size, err)
 		}
 	}
+}
+
+// TestFinish: what is packed ends with a checksum of it all.
+func TestFinish(t *testing.T) {
+	b := archivetest.Pack(archivetest.Member{Name: "a", Body: []byte("abc")})
+	gz := pack(t, "gzip", b)
+	wrong := bytes.Clone(gz)
+	wrong[len(wrong)-8] ^= 1
+	length := bytes.Clone(gz)
+	length[len(length)-1] ^= 1
+	zst := pack(t, "zstd", b)
+	crc := bytes.Clone(zst)
+	crc[len(crc)-1] ^= 1
+	for _, c := range []struct {
+		what string
+		in   []byte
+		err  error
+	}{
+		{"plain", b, nil},
+		{"plain, cut in the mark", b[:len(b)-512], nil},
+		{"gzip", gz, nil},
+		{"gzip, cut by a byte", gz[:len(gz)-1], ErrShort},
+		{"gzip without its trailer", gz[:len(gz)-8], ErrShort},
+		{"gzip with a wrong checksum", wrong, ErrChecksum},
+		{"gzip with a wrong length", length, ErrChecksum},
+		{"gzip, padded", pack(t, "gzip", append(bytes.Clone(b), make([]byte, 9<<10)...)), nil},
+		{"gzip, padded without end", pack(t, "gzip", append(bytes.Clone(b), make([]byte, padding+1)...)), ErrFormat},
+		{"zstd", zst, nil},
+		{"zstd, cut by a byte", zst[:len(zst)-1], ErrShort},
+		{"zstd with a wrong checksum", crc, ErrChecksum},
+	} {
+		r, err := Open(bytes.NewReader(c.in))
+		for err == nil {
+			_, err = r.Next()
+		}
+		if errors.Is(err, io.EOF) {
+			err = r.Finish()
+		}
+		if r != nil {
+			r.Close()
+		}
+		if !errors.Is(err, c.err) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
+
+// pack packs an archive.
+func pack(t *testing.T, how string, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	var w io.WriteCloser = gzip.NewWriter(&out)
+	if how == "zstd" {
+		z, err := zstd.NewWriter(&out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w = z
+	}
+	_, err := w.Write(b)
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }

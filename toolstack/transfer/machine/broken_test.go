@@ -397,3 +397,30 @@ func TestRefusedWhileItComes(t *testing.T) {
 		t.Errorf("%s %s, %v", resp.Status, text, err)
 	}
 }
+
+// TestPackedEnd: nothing comes of an archive whose packer says that it is not what was
+// packed. A client that cannot say where it ends is not waited for.
+func TestPackedEnd(t *testing.T) {
+	r := newRig(t)
+	from, _ := r.insert("web", nil)
+	for _, pack := range []string{"gzip", "zstd"} {
+		b := r.get("/export?ref=" + string(from) + "&use_compression=" + pack)
+		before := r.state()
+		wrong := bytes.Clone(b)
+		at := map[string]int{"gzip": 6, "zstd": 2}[pack] // the last 8 bytes, and 4
+		wrong[len(b)-at] ^= 1
+		for _, c := range []struct {
+			in   []byte
+			want string
+		}{{b[:len(b)-1], "IMPORT_ERROR_PREMATURE_EOF []"}, {wrong, "IMPORT_ERROR_SOME_CHECKSUMS_FAILED []"}} {
+			if _, err := r.importing("", c.in); code(err) != c.want {
+				t.Errorf("%s: %v, want %s", pack, err, c.want)
+			}
+			r.unchanged(pack, before)
+		}
+		refs, err := r.put("/import?x=y", &gone{bytes.NewReader(b)}, 1<<50)
+		if err != nil || len(refs) != 1 {
+			t.Errorf("%s: from a client that does not know its length: %v, %v", pack, refs, err)
+		}
+	}
+}

@@ -130,7 +130,7 @@ func (m *Manager) serveExportMetadata(w http.ResponseWriter, r *wire.Request) er
 // serveImport makes VMs of an archive.
 func (m *Manager) serveImport(w http.ResponseWriter, r *wire.Request) error {
 	q := r.URL.Query()
-	o := order{progress: api.Sparingly(r.Task)}
+	o := order{progress: api.Sparingly(r.Task), endless: r.ContentLength >= wire.Pretended}
 	err := truths(q, map[string]*bool{"restore": &o.Restore, "force": &o.Force})
 	if err == nil {
 		o.format, err = formatOf(q)

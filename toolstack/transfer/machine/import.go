@@ -20,6 +20,7 @@ type order struct {
 	plan.Options
 	format   string // "" where the archive is to tell
 	dryRun   bool
+	endless  bool // its client does not say where it ends
 	progress func(float64)
 }
 
@@ -63,6 +64,9 @@ func (m *Manager) take(ctx context.Context, in io.Reader, o order) ([]api.VMRef,
 	making, end := m.cfg.VMs.Making(ctx)
 	defer end()
 	disks, err := m.disks(making, r, p, o)
+	if err == nil && !o.Metadata && !o.endless {
+		err = a.Finish()
+	}
 	if err != nil {
 		return nil, err
 	}

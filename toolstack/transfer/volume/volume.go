@@ -231,9 +231,6 @@ type incoming struct {
 	tell     func(done float64)
 }
 
-// pretended is what clients claim that do not know how long their stream is.
-const pretended = 1 << 50
-
 // load serves /import_raw_vdi.
 func (m *Manager) load(w http.ResponseWriter, r *wire.Request) error {
 	q := r.URL.Query()
@@ -261,7 +258,7 @@ func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err
 	ctx, cancel := wire.Lasting(r.Context())
 	defer cancel(nil)
 	in := &incoming{wanted: want, Context: ctx, disks: m.cfg.Disks, body: body{r.Body}, length: r.ContentLength, tell: api.Sparingly(r.Task)}
-	if in.length >= pretended {
+	if in.length >= wire.Pretended {
 		in.length, in.pretends = -1, true
 	}
 	if in.d, err = m.cfg.Disks.OpenDisk(in, in.vdi, true, r.Task.Ref().String()); err != nil {
@@ -301,7 +298,7 @@ func (m *Manager) loadNew(w http.ResponseWriter, r *wire.Request) error {
 	switch err := wire.Away(m.cfg.Disks.Elsewhere(sr)); {
 	case err != nil || r.ContentLength == 0:
 		return err
-	case r.ContentLength < 0 || r.ContentLength >= pretended:
+	case r.ContentLength < 0 || r.ContentLength >= wire.Pretended:
 		return api.ErrImportErrorCannotHandleChunked()
 	}
 	making, end := m.cfg.Drafts.Making(r.Context())
