@@ -202,6 +202,18 @@ func (b *countedBody) Read(p []byte) (n int, err error) {
 	return n, b.err
 }
 
+// errGone is said of a client that nothing was read from or written to when it went.
+var errGone = errors.New("it has gone")
+
+// ErrClient is the error of a transfer whose client has gone, by what the network or the
+// request's context says of that: no error of a disk, which would be looked into.
+func ErrClient(err error) error {
+	if errors.Is(err, context.Canceled) {
+		err = errGone
+	}
+	return api.ErrVDIIOError("the client: " + err.Error())
+}
+
 // Lasting is a request's context that does not end because the client has gone: what
 // it has sent counts, and the body says how it ended.
 func Lasting(ctx context.Context) (context.Context, context.CancelCauseFunc) {

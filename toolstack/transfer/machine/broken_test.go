@@ -424,3 +424,32 @@ func TestPackedEnd(t *testing.T) {
 		}
 	}
 }
+
+// TestReaderGoes: an export whose client has gone ends as that of a disk does.
+func TestReaderGoes(t *testing.T) {
+	r := newRig(t)
+	from, _ := r.insert("web", nil)
+	for _, query := range []string{"", "&use_compression=zstd", "&format=ova"} {
+		for nth := range 3 {
+			var task string
+			r.Must(&task, "task.create", "export", "")
+			conn, err := net.Dial("tcp", r.HTTP.Listener.Addr().String())
+			must(t, err)
+			reads := 0
+			r.disks.fail = func(what string, _ int64) error {
+				if what == "read" {
+					if reads++; reads == nth+1 {
+						return errors.Join(conn.(*net.TCPConn).SetLinger(0), conn.Close())
+					}
+				}
+				return nil
+			}
+			fmt.Fprintf(conn, "GET /export?ref=%s%s&session_id=%s&task_id=%s HTTP/1.1\r\nHost: h\r\n\r\n", from, query, r.Session, task)
+			if _, err := r.outcome(task); !strings.HasPrefix(code(err), "VDI_IO_ERROR [the client: ") {
+				t.Errorf("%q, read %d: %v", query, nth, err)
+			}
+		}
+	}
+	r.disks.fail = nil
+	r.get("/export?ref=" + string(from)) // it is held by nobody
+}

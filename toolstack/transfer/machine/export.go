@@ -3,6 +3,7 @@ package machine
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"cairn/toolstack/transfer/disk"
 	"cairn/toolstack/transfer/ova"
 	"cairn/toolstack/transfer/xva"
+	"cairn/toolstack/wire"
 )
 
 // silence is after how long a client that was sent nothing is sent something: less than
@@ -33,7 +35,22 @@ func (c *client) silent() bool { return c.now().UnixNano()-c.last.Load() >= int6
 func (c *client) Write(p []byte) (int, error) {
 	n, err := c.ResponseWriter.Write(p)
 	c.heard()
+	if err != nil {
+		err = wire.ErrClient(err)
+	}
 	return n, err
+}
+
+// exported logs how an export has failed, if it has, and tells a client that has gone from
+// what is wrong here.
+func (m *Manager) exported(err error) error {
+	if errors.Is(err, context.Canceled) {
+		err = wire.ErrClient(err)
+	}
+	if err != nil {
+		m.cfg.Log.Warn("export-failed", "err", err)
+	}
+	return err
 }
 
 // describe is what a collection's ova.xml says.
@@ -145,5 +162,8 @@ func (e *exporter) alive() error {
 	if err := e.buf.Flush(); err != nil {
 		return err
 	}
-	return http.NewResponseController(e.to.ResponseWriter).Flush()
+	if err := http.NewResponseController(e.to.ResponseWriter).Flush(); err != nil {
+		return wire.ErrClient(err)
+	}
+	return nil
 }

@@ -90,11 +90,7 @@ func (m *Manager) hold(r *wire.Request, ref api.VMRef, s scope, op api.VMOperati
 // send streams an archive. The answer begins with its first bytes.
 func (m *Manager) send(w http.ResponseWriter, r *wire.Request, c *collection, pack xva.Compression) error {
 	w.Header().Set("Content-Type", "application/octet-stream")
-	err := m.export(r.Context(), c, w, pack, api.Sparingly(r.Task))
-	if err != nil {
-		m.cfg.Log.Warn("export-failed", "err", err)
-	}
-	return err
+	return m.exported(m.export(r.Context(), c, w, pack, api.Sparingly(r.Task)))
 }
 
 // serveExportMetadata writes the description of a VM, or of all, without disks.

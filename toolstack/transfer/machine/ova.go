@@ -95,12 +95,9 @@ func (m *Manager) sendOVA(w http.ResponseWriter, r *wire.Request, c *collection)
 	}
 	err := p.measure(r.Context(), d)
 	if err == nil {
-		err = p.send(r.Context(), w, d)
+		err = p.send(r.Context(), &client{ResponseWriter: w, now: m.cfg.Now}, d)
 	}
-	if err != nil {
-		m.cfg.Log.Warn("export-failed", "err", err)
-	}
-	return err
+	return m.exported(err)
 }
 
 // packer writes disks as images.

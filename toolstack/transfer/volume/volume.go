@@ -168,13 +168,10 @@ func (m *Manager) export(w http.ResponseWriter, r *wire.Request) error {
 	}
 	err = o.write(o)
 	if errors.Is(err, context.Canceled) { // nobody is there to read it
-		err = errClient(errGone)
+		err = wire.ErrClient(err)
 	}
 	return o.d.Failed(err)
 }
-
-// errGone is said of a client that nothing was read from or written to when it went.
-var errGone = errors.New("it has gone")
 
 // close gives a disk back that was read: what goes wrong then harms nobody.
 func (m *Manager) close(d *storage.Disk, row *api.VDI) {
@@ -195,15 +192,11 @@ func (o *outgoing) begin(length int64) {
 	o.w.WriteHeader(http.StatusOK)
 }
 
-// errClient is a client that has gone. What the network says of that is not an error of
-// the disk, which would be looked into.
-func errClient(err error) error { return api.ErrVDIIOError("the client: " + err.Error()) }
-
 // Write implements io.Writer.
 func (o *outgoing) Write(p []byte) (int, error) {
 	n, err := o.w.Write(p)
 	if err != nil {
-		return n, errClient(err)
+		return n, wire.ErrClient(err)
 	}
 	if o.sent += int64(n); o.length > 0 {
 		o.progress(o.sent, o.length)
@@ -268,7 +261,7 @@ func (m *Manager) fill(w http.ResponseWriter, r *wire.Request, want wanted) (err
 		w.Header().Set("Connection", "close") // who knows what else it holds
 		w.WriteHeader(http.StatusOK)
 		if ferr := http.NewResponseController(w).Flush(); ferr != nil {
-			err = errClient(ferr)
+			err = wire.ErrClient(ferr)
 		}
 	}
 	in.sink = disk.NewSink(in, in.d)
@@ -328,7 +321,7 @@ type body struct{ io.Reader }
 func (b body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errClient(err)
+		err = wire.ErrClient(err)
 	}
 	return n, err
 }
