@@ -110,7 +110,7 @@ func New(r db.Reader, d *ova.Document, o Options) (*Plan, error) {
 		return nil, api.ErrImportIncompatibleVersion()
 	}
 	p := newPlanner(r, d, o)
-	for _, step := range []func() error{p.planVMs, p.relate, p.planDrives, p.planNICs, p.planTPMs, p.planMemory, p.snapshots, p.placeDisks} {
+	for _, step := range []func() error{p.bounds, p.planVMs, p.relate, p.planDrives, p.planNICs, p.planTPMs, p.planMemory, p.snapshots, p.placeDisks} {
 		if err := step(); err != nil {
 			return nil, err
 		}

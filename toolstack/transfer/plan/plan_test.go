@@ -417,3 +417,27 @@ func FuzzPlan(f *testing.F) {
 
 // knows reports whether a disk is here, or can be made.
 func (p *Plan) knows(d Disk) bool { return d.Here != "" || p.Sizes[d.ID] > 0 && p.SR != "" }
+
+// TestBounds: what a name or another field holds is bounded.
+func TestBounds(t *testing.T) {
+	r := snapshotOf(t, func(here) {})
+	for _, c := range []struct {
+		name   string
+		edit   func(*api.VM)
+		refuse bool
+	}{
+		{"a long name", func(vm *api.VM) { vm.NameLabel = strings.Repeat("n", maxName-2) }, false},
+		{"a longer one", func(vm *api.VM) { vm.NameLabel = strings.Repeat("n", maxName-1) }, true},
+		{"a book", func(vm *api.VM) { vm.NameDescription = strings.Repeat("n", 10<<20) }, true},
+		{"variables", func(vm *api.VM) { vm.NVRAM = map[string]string{"EFI-variables": strings.Repeat("n", 200<<10)} }, false},
+		{"more than there are", func(vm *api.VM) { vm.NVRAM = map[string]string{"EFI-variables": strings.Repeat("n", maxField)} }, true},
+	} {
+		doc := sample()
+		c.edit(doc.Objects[0].Record.(*api.VM))
+		_, err := New(r, doc, Options{})
+		var known *api.Error
+		if refused := errors.As(err, &known) && known.Code == api.CodeImportError; refused != c.refuse || !refused && err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
