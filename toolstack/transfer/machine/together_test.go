@@ -118,3 +118,33 @@ func TestNetworkMadeMeanwhile(t *testing.T) {
 		t.Errorf("the network has %d NICs", n)
 	}
 }
+
+// TestOthersTogether: nor do VMs of two uuids get what only one may have.
+func TestOthersTogether(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func(*api.VM)
+		code string
+	}{
+		"the seed of MACs": {func(vm *api.VM) { vm.UUID = api.NewUUID() }, "DUPLICATE_MAC_SEED"},
+		"drives": {func(vm *api.VM) {
+			vm.UUID, vm.OtherConfig = api.NewUUID(), map[string]string{"mac_seed": api.NewUUID()}
+		}, "IMPORT_ERROR"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			from, _ := r.insert("web", nil)
+			first := r.get("/export?ref=" + string(from))
+			r.update(func(tx *db.Tx) {
+				vm, err := db.Edit(tx, from)
+				must(t, err)
+				c.edit(vm)
+			})
+			second := r.get("/export?ref=" + string(from))
+			r.Must(nil, "VM.destroy", from)
+			made, codes := r.together("&restore=true", first, second)
+			if len(made) != 1 || len(codes) != 1 || codes[0] != c.code {
+				t.Errorf("%v were made, the others are told %v", made, codes)
+			}
+		})
+	}
+}
