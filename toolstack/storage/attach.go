@@ -71,6 +71,9 @@ func (m *Manager) record(ctx context.Context, host api.HostRef, vdi api.VDIRef, 
 		if err := mayAttach(tx, vdi, disk, host, writable); err != nil {
 			return err
 		}
+		if err := opens(tx, disk, writable); err != nil {
+			return err
+		}
 		if was == mode || was == readWrite {
 			return nil
 		}

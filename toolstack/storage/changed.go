@@ -143,11 +143,6 @@ func bypass(tx *db.Tx, disk, layer *api.VDI) error {
 	return hand(tx, disk, "")
 }
 
-// keepLayers is how many layers a disk may have for its own changes to stay in its top
-// one: each snapshot that goes leaves one behind while its machine runs. Behind that the
-// record ends and the layers are merged, for a disk must not run out of them.
-const keepLayers = 20
-
 // keeps reports whether what a disk's top layer holds must stay apart.
 func (s merger) keeps(r db.Reader, disk *api.VDI) bool {
 	if disk.SMConfig[sinceKey] == "" || disk.IsASnapshot {

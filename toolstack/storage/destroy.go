@@ -18,6 +18,9 @@ type lock struct {
 
 // hold begins an operation on a disk and keeps its tree until done is called.
 func (m *Manager) hold(ctx context.Context, vdi api.VDIRef, op api.VDIOperations, task string) (l *lock, done func(), err error) {
+	if err := m.mayGrow(vdi, op); err != nil {
+		return nil, nil, err
+	}
 	release, err := m.enter(ctx, vdi)
 	if err != nil {
 		return nil, nil, err

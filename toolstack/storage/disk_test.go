@@ -163,17 +163,6 @@ func TestSnapshotCloneRevert(t *testing.T) {
 	r.Covers("VDI.snapshot", "VDI.clone", "VDI.revert")
 }
 
-func TestChainHasAnEnd(t *testing.T) {
-	r := newRig(t)
-	sr := r.sr("ext", "/dev/sdb")
-	ref := r.disk(sr, "root", mib)
-	for range 29 {
-		r.Must(nil, "VDI.snapshot", ref, noMap)
-	}
-	r.Refused(&api.Error{Code: "SR_BACKEND_FAILURE_109", Params: []string{"", "The snapshot chain is too long", ""}}, "VDI.snapshot", ref, noMap)
-	r.sound(sr)
-}
-
 func TestCopy(t *testing.T) {
 	r := newRig(t)
 	from, to := r.sr("ext", "/dev/sdb"), r.sr("file", "/srv")

@@ -102,7 +102,7 @@ func (g *gate) claim(ctx context.Context, vdi api.VDIRef) (context.Context, func
 
 // root is the uuid of the row at the bottom of a disk's chain.
 func root(r db.Reader, disk *api.VDI) string {
-	for range 2 * maxChain {
+	for range maxFound {
 		_, p, ok := parent(r, disk)
 		if !ok {
 			break

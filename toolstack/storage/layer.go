@@ -54,9 +54,6 @@ const (
 	readOnly  = "RO"
 )
 
-// maxChain is how many layers a disk may have, as other hosts of this API allow.
-const maxChain = 30
-
 // amend changes one key of a map that others may hold; "" removes it.
 func amend(old map[string]string, key, value string) map[string]string {
 	c := maps.Clone(old)
@@ -99,21 +96,12 @@ func chain(r db.Reader, disk *api.VDI) ([]*api.VDI, error) {
 	layers := []*api.VDI{disk}
 	for disk.SMConfig[parentKey] != "" {
 		_, p, ok := parent(r, disk)
-		if !ok || len(layers) > 2*maxChain {
+		if !ok || len(layers) > maxFound {
 			return nil, backend(backendVDIUnavailable, "The VDI is not available [opterr=layer "+disk.SMConfig[parentKey]+" is missing]")
 		}
 		layers, disk = append(layers, p), p
 	}
 	return layers, nil
-}
-
-// deep refuses another layer on a disk that has as many as it may.
-func deep(r db.Reader, disk *api.VDI) error {
-	layers, err := chain(r, disk)
-	if err == nil && len(layers) >= maxChain {
-		return backend(backendChainTooLong, "The snapshot chain is too long")
-	}
-	return err
 }
 
 // disks are the rows of a repository's volumes, as they were before a transaction.

@@ -8,8 +8,8 @@ import (
 	"cairn/init/hostd/client"
 )
 
-// maxChain is how many layers a volume may have. The toolstack coalesces long
-// before; this bounds what QEMU opens at once.
+// maxChain is how many layers a volume may have. The toolstack allows fewer, but there
+// are disks from when it allowed 30; this bounds what QEMU opens at once.
 const maxChain = 32
 
 // sector is what sizes are multiples of.
