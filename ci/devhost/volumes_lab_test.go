@@ -66,6 +66,12 @@ func (v volumes) Create(t *testing.T, name string, bytes int64) hypervisor.Sourc
 	return s
 }
 
+func (v volumes) Raw(t *testing.T, name string, bytes int64) hypervisor.Source {
+	s := hypervisor.Source{Path: v.Path(name), Format: hypervisor.Raw}
+	v.image(t, "create", "-q", "-f", "raw", v.outside(s), fmt.Sprint(bytes))
+	return s
+}
+
 // Overlay names its backing by path, as a reader of the image alone would want.
 func (v volumes) Overlay(t *testing.T, name string, on hypervisor.Source) hypervisor.Source {
 	s := hypervisor.Source{Path: v.Path(name), Format: hypervisor.Qcow2, Backing: &on}

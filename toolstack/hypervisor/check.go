@@ -127,6 +127,9 @@ func (d Disk) check() error {
 	if err := d.Source.check(); err != nil {
 		return fmt.Errorf("spec: disk %s: %w", d.ID, err)
 	}
+	if d.Shareable && d.Source.Format != Raw {
+		return fmt.Errorf("spec: disk %s: a %s image cannot be shared", d.ID, d.Source.Format)
+	}
 	return nil
 }
 

@@ -58,6 +58,7 @@ func TestDomainXMLDevices(t *testing.T) {
 		{"shared-read-only", func(s *Spec) {
 			s.Disks = s.Disks[:1]
 			s.Disks[0].Shareable, s.Disks[0].ReadOnly, s.NICs = true, true, nil
+			s.Disks[0].Source = &Source{Path: "/run/sr/a/shared.raw", Format: Raw}
 		}},
 	}
 	for _, tt := range tests {
@@ -159,6 +160,7 @@ func TestCheckDevices(t *testing.T) {
 		{"format", func(s *Spec) { s.Disks[0].Source.Format = "vmdk" }, "format"},
 		{"no format", func(s *Spec) { s.Disks[0].Source.Backing.Format = "" }, "format"},
 		{"raw with backing", func(s *Spec) { s.Disks[0].Source.Format = Raw }, "no backing"},
+		{"shared image with tables", func(s *Spec) { s.Disks[0].Shareable = true }, "cannot be shared"},
 		{"circle", func(s *Spec) { s.Disks[0].Source.Backing.Backing = s.Disks[0].Source }, "beneath itself"},
 		{"nic id", func(s *Spec) { s.NICs[0].ID = "" }, "not a uuid"},
 		{"mac", func(s *Spec) { s.NICs[0].MAC = "02:00:00:00:00" }, "MAC"},

@@ -123,6 +123,8 @@ func TestDevices(t *testing.T) {
 
 	set(p, "OpaqueRef:vdi", func(v *api.VDI) { v.Sharable = true })
 	p.expect("sharable", allows(p, VBD, "OpaqueRef:other"), "attach plug")
+	p.expect("sharable", allows(p, VDI, "OpaqueRef:vdi"), "disable_cbt list_changed_blocks")
+	p.expect("sharable", answer(p, VDI, "OpaqueRef:vdi", "snapshot"), "VDI_IS_SHARABLE OpaqueRef:vdi")
 	set(p, "OpaqueRef:vdi", func(v *api.VDI) { v.CurrentOperations = map[string]api.VDIOperations{"OpaqueRef:t": "copy"} })
 	p.expect("being copied", allows(p, VBD, "OpaqueRef:other"), "attach plug")
 	set(p, "OpaqueRef:vdi", func(v *api.VDI) { v.CurrentOperations["OpaqueRef:t"] = "resize" })

@@ -112,6 +112,9 @@ func (r vdiRule) kind(s *subject[api.VDI]) error {
 	if s.rec.Type == api.VDITypeCBTMetadata && !slices.Contains(bytesless, r.op) {
 		return api.ErrVDIIncompatibleType(s.ref.String(), string(s.rec.Type))
 	}
+	if s.rec.Sharable && !s.rec.IsASnapshot && slices.Contains(layering, r.op) {
+		return api.ErrVDIIsSharable(s.ref.String())
+	}
 	switch r.op {
 	case api.VDIOperationsDestroy, api.VDIOperationsForget, api.VDIOperationsDataDestroy:
 		if s.rec.Type != api.VDITypeHAStatefile && s.rec.Type != api.VDITypeRedoLog {
@@ -144,6 +147,10 @@ func trackable(s *subject[api.VDI]) error {
 	}
 	return nil
 }
+
+// layering are the operations that put a layer on a disk, or need one: several machines
+// cannot write to it.
+var layering = []api.VDIOperations{api.VDIOperationsSnapshot, api.VDIOperationsClone, api.VDIOperationsEnableCBT}
 
 // bytesless are the operations on a disk of which only the record of its changes is
 // left.

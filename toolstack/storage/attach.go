@@ -93,6 +93,8 @@ func mayAttach(r db.Reader, vdi api.VDIRef, disk *api.VDI, host api.HostRef, wri
 		return api.ErrVDIMissing(disk.SR.String(), vdi.String())
 	case !disk.Managed || disk.SMConfig[stateKey] != "":
 		return api.ErrVDINotManaged(vdi.String())
+	case disk.Sharable && !plain(disk):
+		return api.ErrVDIIncompatibleType(vdi.String(), disk.SMConfig[formatKey])
 	case writable && (disk.ReadOnly || disk.IsASnapshot):
 		return api.ErrVDIReadonly(vdi.String())
 	case openStep(r, disk):

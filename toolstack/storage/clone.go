@@ -85,7 +85,7 @@ func asClone(r db.Reader, vdi api.VDIRef, c *api.VDI, name string) error {
 		d.NameLabel = name
 	}
 	c.NameLabel, c.NameDescription, c.Type = d.NameLabel, d.NameDescription, d.Type
-	c.Sharable, c.Tags, c.AllowCaching = d.Sharable, d.Tags, d.AllowCaching
+	c.Sharable, c.Tags, c.AllowCaching = d.Sharable && plain(c), d.Tags, d.AllowCaching
 	c.OtherConfig, c.XenstoreData = d.OtherConfig, d.XenstoreData
 	for key, value := range publicConfig(d.SMConfig) {
 		if key != "type" {
@@ -201,6 +201,9 @@ func (m *Manager) replace(ctx context.Context, at repository, ref, into api.VDIR
 		return api.ErrInvalidValue("into_vdi", into.String())
 	case disk.VirtualSize < c.VirtualSize:
 		return api.ErrVDITooSmall(into.String(), strconv.FormatInt(c.VirtualSize, 10))
+	}
+	if disk.Sharable && !plain(c) {
+		return api.ErrVDIIncompatibleType(into.String(), c.SMConfig[formatKey])
 	}
 	if err := mayReplace(snap, into, disk); err != nil {
 		return err

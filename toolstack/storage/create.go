@@ -16,7 +16,7 @@ type CreateSpec struct {
 	Size              int64 // rounded up to what volumes can have
 	Name, Description string
 	Type              api.VDIType // user when empty
-	Sharable          bool
+	Sharable          bool        // a volume without layers
 	ReadOnly          bool
 	OtherConfig       map[string]string
 	XenstoreData      map[string]string
@@ -76,7 +76,7 @@ func (spec CreateSpec) row() (*api.VDI, error) {
 	if spec.Size > maxDisk {
 		return nil, api.ErrVDITooLarge(r.UUID, strconv.FormatInt(maxDisk, 10))
 	}
-	r.VirtualSize = roundUp(spec.Size)
+	r.VirtualSize = sizeOf(spec.Sharable, spec.Size)
 	r.NameLabel, r.NameDescription = spec.Name, spec.Description
 	if r.Type = spec.Type; r.Type == "" {
 		r.Type = api.VDITypeUser
@@ -85,7 +85,7 @@ func (spec CreateSpec) row() (*api.VDI, error) {
 	r.OtherConfig, r.XenstoreData = spec.OtherConfig, spec.XenstoreData
 	r.SMConfig = publicConfig(spec.SMConfig)
 	format := client.Qcow2
-	if spec.SMConfig["type"] == "raw" {
+	if spec.Sharable || spec.SMConfig["type"] == "raw" {
 		format = client.Raw
 	}
 	r.SMConfig[formatKey] = string(format)

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/operation"
@@ -132,7 +133,7 @@ func (m *Manager) resize(c *api.Call, vdi api.VDIRef, size int64, op api.VDIOper
 	if err != nil {
 		return err
 	}
-	size = roundUp(size)
+	size = sizeOf(disk.Sharable, size)
 	switch {
 	case size < disk.VirtualSize:
 		return backend(backendSize, "VDI Invalid size [opterr=shrinking not allowed]")
@@ -206,6 +207,9 @@ func (m *Manager) introduceVDI(c *api.Call, uuid, label, description string, ref
 	}
 	if err != nil {
 		return "", place{sr: ref}.failed(err)
+	}
+	if sharable && (v.Format != client.Raw || v.Backing != "") {
+		return "", api.ErrVDIIncompatibleType(location, string(v.Format))
 	}
 	r := api.NewVDI()
 	r.UUID, r.NameLabel, r.NameDescription, r.SR, r.Type = uuid, label, description, ref, kind

@@ -46,7 +46,6 @@ func TestADiskStaysWhileADomainIsMade(t *testing.T) {
 func TestADiskDoesNotMoveUnderItsWriter(t *testing.T) {
 	r := newBusy(t)
 	ref := r.ref
-	edit(r.rig, ref, func(v *api.VDI) { v.Sharable = true })
 	was, inUse := r.vdi(ref).Location, api.ErrVDIInUse(ref.String(), "snapshot")
 	refused := func(live storage.Live) {
 		t.Helper()

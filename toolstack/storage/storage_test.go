@@ -114,6 +114,7 @@ func TestVDI(t *testing.T) {
 		{"VDI.set_name_description", "d", func(r *api.VDI) bool { return r.NameDescription == "d" }},
 		{"VDI.set_read_only", true, func(r *api.VDI) bool { return r.ReadOnly }},
 		{"VDI.set_sharable", true, func(r *api.VDI) bool { return r.Sharable }},
+		{"VDI.set_sharable", false, func(r *api.VDI) bool { return !r.Sharable }},
 		{"VDI.set_allow_caching", true, func(r *api.VDI) bool { return r.AllowCaching }},
 		{"VDI.set_on_boot", "reset", func(r *api.VDI) bool { return r.OnBoot == api.OnBootReset }},
 		{"VDI.set_missing", true, func(r *api.VDI) bool { return r.Missing }},

@@ -13,7 +13,7 @@ func (m *Manager) registerVDI(r *api.Registry) {
 	api.HandleVDISetNameLabel(r, set(m, func(_ *db.Tx, r *api.VDI, value string) error { r.NameLabel = value; return nil }))
 	api.HandleVDISetNameDescription(r, set(m, func(_ *db.Tx, r *api.VDI, value string) error { r.NameDescription = value; return nil }))
 	api.HandleVDISetReadOnly(r, m.idle(func(r *api.VDI, value bool) { r.ReadOnly = value }))
-	api.HandleVDISetSharable(r, m.idle(func(r *api.VDI, value bool) { r.Sharable = value }))
+	api.HandleVDISetSharable(r, m.idle(func(r *api.VDI, value bool) { r.Sharable = value }, mayShare))
 	api.HandleVDISetAllowCaching(r, m.idle(func(r *api.VDI, value bool) { r.AllowCaching = value }))
 	api.HandleVDISetOnBoot(r, m.setOnBoot)
 
@@ -50,12 +50,17 @@ func unused(c *api.Call, tx *db.Tx, ref api.VDIRef, r *api.VDI) error {
 	return nil
 }
 
-// idle sets what may not change under a running VM.
-func (m *Manager) idle(put func(*api.VDI, bool)) func(*api.Call, api.VDIRef, bool) error {
+// idle sets what may not change under a running VM; each of may can forbid it.
+func (m *Manager) idle(put func(*api.VDI, bool), may ...func(db.Reader, api.VDIRef, *api.VDI, bool) error) func(*api.Call, api.VDIRef, bool) error {
 	return func(c *api.Call, ref api.VDIRef, value bool) error {
 		return db.Modify(c, m.cfg.DB, ref, func(tx *db.Tx, r *api.VDI) error {
 			if err := unused(c, tx, ref, r); err != nil {
 				return err
+			}
+			for _, f := range may {
+				if err := f(tx, ref, r, value); err != nil {
+					return err
+				}
 			}
 			put(r, value)
 			return nil
@@ -77,6 +82,9 @@ func (m *Manager) setOnBoot(c *api.Call, ref api.VDIRef, value api.OnBoot) error
 		}
 		if value == api.OnBootReset && r.CBTEnabled {
 			return api.ErrVDICBTEnabled(ref.String()) // what it forgets is in no log
+		}
+		if value == api.OnBootReset && r.Sharable {
+			return api.ErrVDIIsSharable(ref.String()) // a layer of its own cannot be shared
 		}
 		if err := unused(c, tx, ref, r); err != nil {
 			return err

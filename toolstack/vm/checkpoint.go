@@ -17,6 +17,11 @@ func (m *Manager) checkpoint(c *api.Call, ref api.VMRef, name string) (api.VMRef
 	w := wakeUp{}
 	o, err := m.begin(c, ref, api.VMOperationsCheckpoint, func(tx *db.Tx, vm *api.VM) (err error) {
 		was = vm.PowerState
+		for vdi, disk := range disksOf(tx, ref) {
+			if disk.Sharable { // before the VM sleeps for nothing
+				return api.ErrVDIIsSharable(vdi.String())
+			}
+		}
 		if was == api.VMPowerStateSuspended {
 			return nil
 		}

@@ -50,7 +50,7 @@ func (h *Host) Attach(ctx context.Context, _ api.HostRef, vdi api.VDIRef, _ bool
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.disks[vdi] = true
-	return &hypervisor.Source{Path: "/sr/" + string(vdi), Format: hypervisor.Qcow2}, nil
+	return &hypervisor.Source{Path: "/sr/" + string(vdi), Format: hypervisor.Raw}, nil
 }
 
 // Detach implements device.Storage.

@@ -71,6 +71,7 @@ func Run(t *testing.T, target Target) {
 		{"bounce", (*script).bounce},
 		{"absent", (*script).absent},
 		{"disks", (*script).disks},
+		{"shared", (*script).shared},
 		{"media", (*script).media},
 		{"nics", (*script).nics},
 		{"held", (*script).held},

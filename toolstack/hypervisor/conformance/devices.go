@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"image/png"
@@ -131,6 +132,38 @@ func (s *script) disks() {
 	s.says(tty, "sum "+second.Serial, s.pattern(2, 16*mib, 2*diskSize))
 	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
 	s.check(*first.Source, *second.Source)
+}
+
+// shared: one raw image is a disk of two domains, one of which gets it while it is there.
+func (s *script) shared() {
+	source := s.Volumes.Raw(s.T, uuid.NewString()+".raw", diskSize)
+	share := func(device string) hypervisor.Disk {
+		id := uuid.NewString()
+		return hypervisor.Disk{ID: id, Serial: id, Device: device, Bus: hypervisor.SCSI, Source: &source, Shareable: true}
+	}
+	mine, theirs, refused := share("sda"), share("sdb"), s.disk("sdc")
+	refused.Shareable = true
+	s.Spec.Disks = []hypervisor.Disk{mine}
+	tty := s.boot()
+	other := s.Spec
+	other.UUID, other.Title, other.Disks = uuid.NewString(), "the other", nil
+	s.must(s.Hypervisor.Start(s.ctx, other, true))
+	s.Cleanup(func() { _ = s.Hypervisor.Destroy(context.Background(), other.UUID) })
+	s.must(s.Hypervisor.AttachDisk(s.ctx, other.UUID, theirs))
+	h, err := s.Hypervisor.Hardware(s.ctx, other.UUID)
+	s.must(err)
+	if d, ok := h.Disk(theirs.ID); !ok || !d.Shareable || !d.Source.Equal(&source) {
+		s.Errorf("the other has %+v", h.Disks)
+	}
+	if err := s.Hypervisor.AttachDisk(s.ctx, other.UUID, refused); err == nil {
+		s.Error("an image with tables of its own is shared")
+	}
+	s.ask(tty, "fill "+mine.Serial+" 1 4")
+	s.must(s.Hypervisor.Destroy(s.ctx, other.UUID))
+	s.says(tty, "sum "+mine.Serial, s.pattern(1, 4*mib, diskSize))
+	s.ask(tty, "fill "+mine.Serial+" 2 16") // it may write still
+	s.must(s.Hypervisor.Destroy(s.ctx, s.id))
+	s.wait(hypervisor.Stopped, "")
 }
 
 func (s *script) check(sources ...hypervisor.Source) {

@@ -10,6 +10,8 @@ import (
 type Volumes interface {
 	// Create makes an empty qcow2 image.
 	Create(t *testing.T, name string, bytes int64) hypervisor.Source
+	// Raw makes a raw image.
+	Raw(t *testing.T, name string, bytes int64) hypervisor.Source
 	// Overlay makes an empty qcow2 image on another.
 	Overlay(t *testing.T, name string, on hypervisor.Source) hypervisor.Source
 	// CD makes a CD with one file of that name.
@@ -26,6 +28,11 @@ type Names struct{}
 // Create implements Volumes.
 func (n Names) Create(_ *testing.T, name string, _ int64) hypervisor.Source {
 	return hypervisor.Source{Path: n.Path(name), Format: hypervisor.Qcow2}
+}
+
+// Raw implements Volumes.
+func (n Names) Raw(_ *testing.T, name string, _ int64) hypervisor.Source {
+	return hypervisor.Source{Path: n.Path(name), Format: hypervisor.Raw}
 }
 
 // Overlay implements Volumes.
