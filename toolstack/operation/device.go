@@ -132,7 +132,8 @@ func unpluggable(s *subject[api.VBD]) error {
 }
 
 // diskFree asks that the disk may be attached once more: nothing is being done
-// to it but copies, and it has no second writer unless it is sharable.
+// to it but copies, it has no second writer unless it is sharable, and it is nobody's
+// memory.
 func diskFree(s *subject[api.VBD]) error {
 	if s.rec.Empty || s.rec.VDI.IsNull() {
 		return nil
@@ -145,6 +146,9 @@ func diskFree(s *subject[api.VBD]) error {
 		if op := vdi.CurrentOperations[task]; op != api.VDIOperationsCopy && op != api.VDIOperationsMirror {
 			return inProgress(VDI.class(), string(s.rec.VDI), task, string(op))
 		}
+	}
+	if s.rec.Mode == api.VBDModeRW && HoldsMemory(s.r, s.rec.VDI, vdi) {
+		return api.ErrVDIInUse(s.rec.VDI.String(), s.op)
 	}
 	for _, other := range vdi.VBDs {
 		v, err := db.Get(s.r, other)

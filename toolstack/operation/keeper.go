@@ -158,6 +158,7 @@ func dependents(r db.Reader, ch db.Change, look func(*api.ClassInfo, string)) {
 		each(rec.VUSBs, look)
 		each(rec.VTPMs, look)
 		each([]api.VMApplianceRef{rec.Appliance}, look)
+		each([]api.VDIRef{rec.SuspendVDI}, look)
 	case *api.VBD:
 		each([]api.VDIRef{rec.VDI}, look)
 		if vdi, err := db.Get(r, rec.VDI); err == nil {

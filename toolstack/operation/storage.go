@@ -61,7 +61,7 @@ func vdiTable() *Table[api.VDI, *api.VDI, api.VDIOperations] {
 	for _, r := range vdiRules {
 		t.rules = append(t.rules, rule[api.VDI, api.VDIOperations]{
 			op: r.op, beside: []api.VDIOperations{api.VDIOperationsCopy},
-			then: all(r.present, r.supported, r.free, r.kind, r.destructible),
+			then: all(r.present, r.supported, r.free, r.remembered, r.kind, r.destructible),
 		})
 	}
 	return t
@@ -105,6 +105,34 @@ func (r vdiRule) free(s *subject[api.VDI]) error {
 		}
 	}
 	return nil
+}
+
+// sparing are the operations that leave a disk and its layers as they are.
+var sparing = []api.VDIOperations{
+	api.VDIOperationsCopy, api.VDIOperationsUpdate, api.VDIOperationsGenerateConfig, api.VDIOperationsListChangedBlocks,
+}
+
+// remembered forbids to change or take the memory of a machine, which comes back only
+// from the very volume it was saved to.
+func (r vdiRule) remembered(s *subject[api.VDI]) error {
+	if !slices.Contains(sparing, r.op) && HoldsMemory(s.r, s.ref, s.rec) {
+		return api.ErrVDIInUse(s.ref.String(), s.op)
+	}
+	return nil
+}
+
+// HoldsMemory reports whether a machine, or a snapshot of one, names a disk as its
+// memory.
+func HoldsMemory(r db.Reader, ref api.VDIRef, disk *api.VDI) bool {
+	if disk.Type != api.VDITypeSuspend {
+		return false
+	}
+	for _, vm := range db.All[api.VM](r) {
+		if vm.SuspendVDI == ref {
+			return true
+		}
+	}
+	return false
 }
 
 // kind looks at what the disk is for.

@@ -5,6 +5,7 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/operation"
 )
 
 // registerVDI binds the settings of disks. Those from set_missing on are for
@@ -44,7 +45,7 @@ func unused(c *api.Call, tx *db.Tx, ref api.VDIRef, r *api.VDI) error {
 		return api.ErrOtherOperationInProgress("VDI", ref.String(), string(op), task)
 	}
 	_, busy := attached(tx, r)
-	if busy || len(claims(tx, r)) > 0 || len(users(r)) > 0 {
+	if busy || len(claims(tx, r)) > 0 || len(users(r)) > 0 || operation.HoldsMemory(tx, ref, r) {
 		return api.ErrVDIInUse(ref.String(), c.Message.Name())
 	}
 	return nil

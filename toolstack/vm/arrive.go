@@ -147,6 +147,11 @@ func (m *Manager) arrive(tx *db.Tx, refs []api.VMRef, i int, a *Arrival) error {
 		if err := keep(tx, a.Memory); err != nil {
 			return err
 		}
+		memory, err := db.Edit(tx, a.Memory)
+		if err != nil {
+			return err
+		}
+		memory.Type = api.VDITypeSuspend // whatever its description says
 		vm.PowerState, vm.SuspendVDI = api.VMPowerStateSuspended, a.Memory
 	}
 	insertAs(tx, ref, vm)

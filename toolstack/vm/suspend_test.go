@@ -8,6 +8,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/operation"
 	"cairn/toolstack/wire/wiretest"
 )
 
@@ -171,6 +172,52 @@ func TestStopOfASuspendedVM(t *testing.T) {
 			r.refused(api.CodeVMBadPowerState, nil, "VM.resume", ref, false, false)
 			r.Must(nil, "VM.start", ref, false, false)
 		})
+	}
+}
+
+// TestMemoryIsNotTaken: while a VM or a snapshot names its memory, no call changes the
+// disk that holds it.
+func TestMemoryIsNotTaken(t *testing.T) {
+	r := newRig(t)
+	ref := r.install("x")
+	r.bring(ref, api.VMPowerStateSuspended)
+	var snap string
+	r.Must(&snap, "VM.checkpoint", ref, "checkpoint")
+	other := r.install("y")
+	go operation.NewKeeper(r.DB).Run(r.ctx)
+	var images []api.VDIRef
+	for _, of := range []string{ref, snap} {
+		image := r.record(of).SuspendVDI
+		images = append(images, image)
+		v := r.vdi(image)
+		r.Until("what is allowed is said", func() bool {
+			return slices.Equal(r.vdi(image).AllowedOperations, []api.VDIOperations{
+				api.VDIOperationsCopy, api.VDIOperationsUpdate, api.VDIOperationsListChangedBlocks,
+			})
+		})
+		for op, args := range map[string][]any{
+			"destroy": nil, "forget": nil, "resize": {v.VirtualSize * 2}, "resize_online": {v.VirtualSize * 2},
+			"clone": {map[string]string{}}, "snapshot": {map[string]string{}}, "set_on_boot": {"reset"}, "set_read_only": {true},
+		} {
+			r.refused(api.CodeVDIInUse, []string{string(image), op}, "VDI."+op, append([]any{image}, args...)...)
+		}
+		r.refused(api.CodeVDIInUse, nil, "VDI.copy", r.vdis(other)[0], "", "", image)
+		var vbd string
+		r.Must(&vbd, "VBD.create", r.vbd(other, image, "7", "Disk"))
+		r.refused(api.CodeVDIInUse, nil, "VM.start", other, false, false)
+		r.Must(nil, "VBD.destroy", vbd)
+		if after := r.vdi(image); after.Location != v.Location || after.VirtualSize != v.VirtualSize || after.OnBoot != v.OnBoot || after.ReadOnly {
+			t.Errorf("the memory was changed: %+v", after)
+		}
+	}
+	r.Must(nil, "VM.resume", ref, false, false)
+	r.state(ref, api.VMPowerStateRunning)
+	r.Must(nil, "VM.revert", snap)
+	r.Must(nil, "VM.destroy", snap)
+	images = append(images, r.record(ref).SuspendVDI)
+	r.Must(nil, "VM.destroy", ref)
+	for _, image := range images {
+		r.Until("the memory is gone", func() bool { _, err := db.Get(r.DB.Snapshot(), image); return err != nil })
 	}
 }
 

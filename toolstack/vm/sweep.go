@@ -8,6 +8,7 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/operation"
 	"cairn/toolstack/storage"
 )
 
@@ -108,7 +109,7 @@ func (m *Manager) remove(ctx context.Context, ref api.VDIRef) error {
 		if err != nil {
 			return errClaimed
 		}
-		if len(vdi.VBDs) > 0 || suspended(tx, ref) {
+		if len(vdi.VBDs) > 0 || operation.HoldsMemory(tx, ref, vdi) {
 			return mark(tx, "", ref)
 		}
 		return nil
@@ -144,14 +145,4 @@ func (m *Manager) detach(ctx context.Context, ref api.VDIRef) error {
 		}
 	}
 	return nil
-}
-
-// suspended reports whether a disk holds the memory of a VM.
-func suspended(r db.Reader, ref api.VDIRef) bool {
-	for _, vm := range db.All[api.VM](r) {
-		if vm.SuspendVDI == ref {
-			return true
-		}
-	}
-	return false
 }
