@@ -67,6 +67,7 @@ type Manager struct {
 	// epoch grows inside each transaction that changes a device. They are one after
 	// another, so a reader in a transaction sees every change before it.
 	epoch atomic.Uint64
+	left  chan struct{} // cap 1
 }
 
 // New returns a Manager; Register makes it serve.
@@ -74,7 +75,7 @@ func New(cfg Config) *Manager {
 	if cfg.Log == nil {
 		cfg.Log = journal.Discard()
 	}
-	return &Manager{cfg: cfg, disks: lock.NewKeyed[api.VDIRef](), ports: lock.NewKeyed[api.VIFRef]()}
+	return &Manager{cfg: cfg, disks: lock.NewKeyed[api.VDIRef](), ports: lock.NewKeyed[api.VIFRef](), left: make(chan struct{}, 1)}
 }
 
 // Register binds the behaviour of VBD and VIF.

@@ -22,6 +22,7 @@ func (w *vifWork) letGo(ctx context.Context) {
 	defer cancel()
 	if err := w.m.releasePort(ctx, w.host, w.ref); err != nil {
 		w.m.cfg.Log.Warn("vif-port-later", "uuid", w.row.UUID, "err", err)
+		w.m.leave()
 	}
 }
 

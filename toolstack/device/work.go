@@ -202,8 +202,8 @@ func (m *Manager) repair(x machine, leave func(context.Context) error) error {
 	return err
 }
 
-// letGo detaches a disk that is in no drive any more. A failure is left to the
-// next reconcile: the guest is rid of the disk.
+// letGo detaches a disk that is in no drive any more. A failure is left to a sweep:
+// the guest is rid of the disk.
 func (m *Manager) letGo(ctx context.Context, host api.HostRef, vdi api.VDIRef) {
 	if vdi.IsNull() || host.IsNull() {
 		return
@@ -212,8 +212,21 @@ func (m *Manager) letGo(ctx context.Context, host api.HostRef, vdi api.VDIRef) {
 	defer cancel()
 	if err := m.releaseDisk(ctx, host, vdi); err != nil {
 		m.cfg.Log.Warn("vdi-detach-later", "vdi", vdi, "err", err)
+		m.leave()
 	}
 }
+
+// leave asks for a sweep.
+func (m *Manager) leave() {
+	select {
+	case m.left <- struct{}{}:
+	default:
+	}
+}
+
+// Left tells, again and again, that something could not be let go of which a Sweep, or
+// the Release of its machine, finds.
+func (m *Manager) Left() <-chan struct{} { return m.left }
 
 // has looks whether the domain has a device after an answer was lost, when nothing is
 // under way any more. What cannot be told counts as had: nobody else may get the disk

@@ -21,6 +21,7 @@ func (noDevices) Stopped(*db.Tx, api.VMRef) error                             { 
 func (noDevices) Release(context.Context, api.HostRef, api.VMRef) error       { return nil }
 func (noDevices) Found(context.Context, api.HostRef, api.VMRef) (bool, error) { return true, nil }
 func (noDevices) Sweep(context.Context, api.HostRef) error                    { return nil }
+func (noDevices) Left() <-chan struct{}                                       { return nil }
 
 func (noDevices) Prepare(context.Context, api.HostRef, api.VMRef) ([]hypervisor.Disk, []hypervisor.NIC, error) {
 	return nil, nil, nil
@@ -168,10 +169,25 @@ func (m *Manager) inspect(ctx context.Context, ref api.VMRef, f finding) {
 	}
 }
 
-// sweepDevices lets go, once, of what a former process had made ready for nobody.
-// That is safe when the rows have been made true to every domain there is.
+// disown hands what destroyed machines have left on a host, and whose rows name its
+// owner no more, to a sweep of all devices.
+func (m *Manager) disown() {
+	snap := m.cfg.DB.Snapshot()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for ref := range m.astray {
+		if _, err := db.Get(snap, ref); err != nil {
+			delete(m.astray, ref)
+			m.unswept = true
+		}
+	}
+}
+
+// sweepDevices lets go of what is ready for nobody: a former process had made it so, or
+// it could not be let go of when its owner went. That is safe when the rows have been
+// made true to every domain there is.
 func (m *Manager) sweepDevices(ctx context.Context) {
-	if !m.unswept || !m.certain() {
+	if m.disown(); !m.unswept || !m.certain() {
 		return
 	}
 	bounded, cancel := context.WithTimeout(ctx, finishTimeout)
@@ -194,8 +210,8 @@ func (m *Manager) sweepDevices(ctx context.Context) {
 	m.poke() // what was left until now
 }
 
-// sweepRetry is long, for what cannot be let go of is in nobody's way.
-const sweepRetry = time.Minute
+// sweepRetry is short: nobody can use, or destroy, a disk that was not let go of.
+const sweepRetry = 2 * time.Second
 
 // count keeps which of a former process's domains have not been looked into.
 func (m *Manager) count(domains map[string]located) {

@@ -64,3 +64,37 @@ func TestEndIsRecordedLater(t *testing.T) {
 	s.Until("no operation left", func() bool { return len(s.record(ref).CurrentOperations) == 0 })
 	s.state(ref, api.VMPowerStateRunning)
 }
+
+// TestDiskOfNobodyIsLetGo: hostd is dead when a disk has to be let go of, and its
+// drive, or the whole machine, is gone before hostd is back.
+func TestDiskOfNobodyIsLetGo(t *testing.T) {
+	for what, lose := range map[string]func(r *rig, ref string, disk api.VDIRef){
+		"a start that failed": func(r *rig, ref string, _ api.VDIRef) {
+			r.hostd.Fail(noHostd)
+			if _, err := r.Call("VM.start", ref, false, false); err == nil {
+				r.T.Error("started without hostd")
+			}
+			r.Must(nil, "VM.destroy", ref)
+		},
+		"an unplug": func(r *rig, ref string, disk api.VDIRef) {
+			r.bring(ref, api.VMPowerStateRunning)
+			r.hostd.Fail(noHostd)
+			vbd := r.vdi(disk).VBDs[0]
+			r.Must(nil, "VBD.unplug_force", vbd)
+			r.Must(nil, "VBD.destroy", vbd)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newRig(t)
+			ref := r.install("x")
+			disk := r.vdis(ref)[0]
+			lose(r, ref, disk)
+			r.refused(api.CodeVDIInUse, nil, "VDI.destroy", disk)
+			r.hostd.Fail(nil)
+			r.Until("the disk is let go of", func() bool { return r.vdi(disk).SMConfig["host_"+string(r.host.ref)] == "" })
+			r.Must(nil, "VDI.destroy", disk)
+		})
+	}
+}
+
+func noHostd(string, string, string) error { return errors.New("hostd: connection refused") }

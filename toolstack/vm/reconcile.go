@@ -45,6 +45,8 @@ func (m *Manager) Run(ctx context.Context, ready func()) error {
 				continue
 			}
 		case <-m.wake:
+		case <-m.cfg.Devices.Left():
+			m.unswept = true
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -145,10 +147,10 @@ func (m *Manager) reconcile(ctx context.Context) error {
 		}
 	}
 	m.unfinished = nil
-	m.sweepDevices(ctx)
 	if err := m.endOrphans(ctx, domains); err != nil {
 		return err
 	}
+	m.sweepDevices(ctx)
 	m.reportForeign(domains)
 	return nil
 }

@@ -61,8 +61,10 @@ type Devices interface {
 	// Found makes rows and domain agree where a crash left them apart. With recorded
 	// the rows say what the domain has, whatever else failed.
 	Found(ctx context.Context, host api.HostRef, vm api.VMRef) (recorded bool, err error)
-	// Sweep lets go of all that a host has ready for nobody.
+	// Sweep lets go of all that a host has ready for nobody; Left says when there is
+	// such, for it could not be let go of. May be nil.
 	Sweep(ctx context.Context, host api.HostRef) error
+	Left() <-chan struct{}
 }
 
 // Alerts tells operators.
@@ -159,7 +161,7 @@ type Manager struct {
 	waking     map[api.VMRef]bool             // machines that a former process was to let go: their operations stay until they are
 	missing    map[string]time.Time           // since when domains are gone without a reason
 	unseen     map[string]bool                // domains of a former process whose devices' rows may not be true; nil before the first look
-	unswept    bool                           // a former process may have left devices ready for nobody
+	unswept    bool                           // a host may have devices ready for nobody, as of a former process; of Run
 	starved    map[string]attempt             // domains paused because a disk could not be written: when to try again
 }
 
