@@ -25,6 +25,10 @@ func (m *Manager) hold(ctx context.Context, vdi api.VDIRef, op api.VDIOperations
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := m.sizedBefore(ctx, vdi); err != nil {
+		release()
+		return nil, nil, err
+	}
 	if task == "" {
 		task = api.NewRef[api.Task]().String()
 	}

@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"errors"
-	"strconv"
 	"time"
 
 	"cairn/init/hostd/client"
@@ -31,10 +30,10 @@ func (m *Manager) registerDisks(r *api.Registry) {
 	api.HandleVDIRevert(r, m.revertVDI)
 	api.HandleVDICopy(r, m.copyVDI)
 	api.HandleVDIResize(r, func(c *api.Call, vdi api.VDIRef, size int64) error {
-		return m.resize(c, vdi, size, api.VDIOperationsResize)
+		return m.resize(c, vdi, size, api.VDIOperationsResize, operation.TaskKey(c))
 	})
 	api.HandleVDIResizeOnline(r, func(c *api.Call, vdi api.VDIRef, size int64) error {
-		return m.resize(c, vdi, size, api.VDIOperationsResizeOnline)
+		return m.resize(c, vdi, size, api.VDIOperationsResizeOnline, operation.TaskKey(c))
 	})
 	api.HandleVDIForget(r, m.forgetVDI)
 	api.HandleVDIIntroduce(r, m.introduceVDI)
@@ -109,67 +108,6 @@ func (m *Manager) copyVDI(c *api.Call, vdi api.VDIRef, sr api.SRRef, base, into 
 		err = api.ErrTaskCancelled(c.Task.Ref().String())
 	}
 	return made, err
-}
-
-// backendSize is the number of the error for a size that cannot be.
-const backendSize = 79
-
-// resize makes a disk larger; online under a running domain, which is told.
-func (m *Manager) resize(c *api.Call, vdi api.VDIRef, size int64, op api.VDIOperations) error {
-	at, err := m.reachDisk(vdi, "")
-	if err != nil {
-		return err
-	}
-	if size <= 0 || size > maxDisk {
-		return backend(backendSize, "VDI Invalid size [opterr="+strconv.FormatInt(size, 10)+"]")
-	}
-	_, done, err := m.hold(c, vdi, op, operation.TaskKey(c))
-	if err != nil {
-		return err
-	}
-	defer done()
-	snap := m.cfg.DB.Snapshot()
-	disk, err := db.Get(snap, vdi)
-	if err != nil {
-		return err
-	}
-	size = sizeOf(disk.Sharable, size)
-	switch {
-	case size < disk.VirtualSize:
-		return backend(backendSize, "VDI Invalid size [opterr=shrinking not allowed]")
-	case disk.IsASnapshot || disk.ReadOnly || len(children(snap, disk)) > 0:
-		return api.ErrVDIReadonly(vdi.String())
-	case size == disk.VirtualSize:
-		return nil
-	}
-	if _, err := at.hostd.ResizeVolume(c, at.uuid, disk.Location, size); err != nil {
-		m.noSpace(c, at, err)
-		return m.placed(at, vdi, "resize", size-disk.VirtualSize).failed(err)
-	}
-	if err := m.tellDomains(c, vdi, disk, size); err != nil {
-		return err
-	}
-	ctx, cancel := finishing(c)
-	defer cancel()
-	err = db.Modify(ctx, m.cfg.DB, vdi, func(_ *db.Tx, d *api.VDI) error { d.VirtualSize = size; return nil })
-	m.after(c, at, vdi)
-	return err
-}
-
-func (m *Manager) tellDomains(c *api.Call, vdi api.VDIRef, disk *api.VDI, size int64) error {
-	if len(users(disk)) == 0 {
-		return nil
-	}
-	for _, u := range usesOf(m.cfg.DB.Snapshot(), disk) {
-		d := m.cfg.Domains(u.host)
-		if d == nil {
-			return api.ErrHostOffline(u.host.String())
-		}
-		if err := d.ResizeDisk(c, u.vm, u.id, size); err != nil {
-			return place{vdi: vdi}.failed(err)
-		}
-	}
-	return nil
 }
 
 // forgetVDI drops the row and leaves the volume.

@@ -29,6 +29,11 @@ func (m *Manager) SweepLogs(ctx context.Context, sr api.SRRef) error {
 	return m.sweepLogs(ctx, at)
 }
 
+// Resize is VDI.resize.
+func (m *Manager) Resize(ctx context.Context, vdi api.VDIRef, size int64) error {
+	return m.resize(ctx, vdi, size, api.VDIOperationsResize, "")
+}
+
 // Track is VDI.enable_cbt and VDI.disable_cbt.
 func (m *Manager) Track(ctx context.Context, vdi api.VDIRef, on bool) error {
 	return m.track(ctx, vdi, on, "")

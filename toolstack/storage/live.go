@@ -12,6 +12,7 @@ import (
 // use is a disk of a running domain.
 type use struct {
 	host   api.HostRef
+	ref    api.VMRef
 	vm, id string // uuids of the VM and of the VBD
 }
 
@@ -26,7 +27,7 @@ func usesOf(r db.Reader, disk *api.VDI) (all []use) {
 		if err != nil || vm.ResidentOn.IsNull() {
 			continue
 		}
-		all = append(all, use{vm.ResidentOn, vm.UUID, b.UUID})
+		all = append(all, use{vm.ResidentOn, b.VM, vm.UUID, b.UUID})
 	}
 	return all
 }
@@ -184,7 +185,7 @@ func openSteps(r db.Reader, sr api.SRRef) map[string]bool {
 		if v.SMConfig[stateKey] == stateSwitching {
 			open[v.SMConfig[parentKey]] = true
 		}
-		if moving(v) || sinking(v) {
+		if moving(v) || sinking(v) || sizing(v) && !resizing(v) {
 			open[v.UUID] = true
 		}
 	}
@@ -207,6 +208,8 @@ func (m *Manager) settle(ctx context.Context, at repository, vdi api.VDIRef) err
 		return m.settleCommit(ctx, at, vdi, disk)
 	case sinking(disk):
 		return m.forgetLeaf(ctx, vdi)
+	case sizing(disk) && !resizing(disk):
+		return m.settleSize(ctx, at, vdi)
 	}
 	return nil
 }

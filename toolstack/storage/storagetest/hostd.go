@@ -34,6 +34,7 @@ type Hostd struct {
 	fail     func(verb, sr, name string) error
 	verbs    []string
 	bytes    map[uint64][]byte // of values that clusters have, where they are not plain
+	open     map[string]bool   // names of volumes that a hypervisor has open: it writes their size itself
 }
 
 type medium struct {
@@ -73,6 +74,16 @@ func (h *Hostd) Verbs() []string {
 	v := h.verbs
 	h.verbs = nil
 	return v
+}
+
+// Open says whether a hypervisor has a volume open, so that its size is left to it.
+func (h *Hostd) Open(name string, open bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.open == nil {
+		h.open = map[string]bool{}
+	}
+	h.open[name] = open
 }
 
 // SetSize says how large the medium at a device or location is.

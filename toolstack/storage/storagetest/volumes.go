@@ -165,6 +165,9 @@ func (h *Hostd) ResizeVolume(ctx context.Context, sr, name string, size int64) (
 	if size < v.VirtualSize {
 		return client.Volume{}, refuse(client.CodeBadRequest, "volume "+name+" cannot shrink")
 	}
+	if h.open[name] {
+		return v.Volume, nil
+	}
 	was := v.VirtualSize
 	v.VirtualSize = size
 	if err := m.account(v); err != nil {
