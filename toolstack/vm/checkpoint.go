@@ -12,6 +12,11 @@ import (
 // instant. The VM is asleep for the while it takes to write the memory, and goes on
 // as it was.
 func (m *Manager) checkpoint(c *api.Call, ref api.VMRef, name string) (api.VMRef, error) {
+	release, err := m.snapshots.Hold(c, ref)
+	if err != nil {
+		return "", asCancelled(c, err)
+	}
+	defer release()
 	var spec storage.CreateSpec
 	var was api.VMPowerState
 	w := wakeUp{}
@@ -94,10 +99,7 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 	if err != nil {
 		return "", o.end(c, err, nil) // the reconciler finds it asleep
 	}
-	err = m.whenFree(ctx, func() error {
-		return o.note(ctx, func(tx *db.Tx, _ *api.VM) error { return m.cfg.Devices.Reserve(tx, o.vm, o.task) })
-	})
-	if err != nil {
+	if err = o.reserve(ctx); err != nil {
 		return "", o.end(c, err, sleepsOn)
 	}
 	var failed error
@@ -109,7 +111,7 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 	}
 	c.Task.Set(0.7)
 	var made api.VMRef
-	err = m.wakeUp(ctx, o, w, func(tx *db.Tx, vm *api.VM) error {
+	err = m.rouse(ctx, o, w, func(tx *db.Tx, vm *api.VM) error {
 		if failed != nil {
 			return m.dropImage(tx, vm)
 		}
@@ -131,8 +133,16 @@ func (m *Manager) checkpointSaved(c *api.Call, o *running, j *job, w wakeUp, of 
 	return made, o.end(c, err, sleepsOn)
 }
 
-// sleepsOn: what did not wake now keeps its image, and no memory of the host.
-func sleepsOn(tx *db.Tx, vm *api.VM) error {
+// reserve takes the devices of a sleeping VM as soon as others leave its disks.
+func (o *running) reserve(ctx context.Context) error {
+	return o.m.whenFree(ctx, func() error {
+		return o.note(ctx, func(tx *db.Tx, _ *api.VM) error { return o.m.cfg.Devices.Reserve(tx, o.vm, o.task) })
+	})
+}
+
+// sleepsOn: what did not wake now keeps its image, which says that it is to, and no
+// memory of the host. The reconciler wakes it as soon as it can.
+func sleepsOn(_ *db.Tx, vm *api.VM) error {
 	vm.ScheduledToBeResidentOn = ""
-	return endImage(tx, vm.SuspendVDI)
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"cairn/toolstack/api"
@@ -98,6 +99,47 @@ func (m *Manager) wakeUp(ctx context.Context, o *running, w wakeUp, image func(*
 	return err
 }
 
+// Pauses between attempts to wake a VM: the first one, and those that an operation
+// and that the reconciler wait for at the longest.
+const (
+	firstNap   = 200 * time.Millisecond
+	longNap    = 10 * time.Second
+	longestNap = 30 * time.Second
+)
+
+// rouse is wakeUp of a VM that sleeps for a moment: it is tried again where what is in
+// its way passes. Who fails lets go of the devices, so they are reserved each time.
+func (m *Manager) rouse(ctx context.Context, o *running, w wakeUp, image func(*db.Tx, *api.VM) error) error {
+	for nap := firstNap; ; nap *= 2 {
+		err := m.wakeUp(ctx, o, w, image)
+		if err == nil || !passes(err) || nap > longNap {
+			return err
+		}
+		m.cfg.Log.Warn("vm-wake-failed", "uuid", o.uuid, "err", err)
+		if m.cfg.Sleep(ctx, nap) != nil {
+			return err
+		}
+		if err := o.reserve(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// passes tells what stands in the way of attaching a disk for a while: a copy of it,
+// another operation, a repository that comes back with hostd. Nothing of that kind is
+// met once there is a domain.
+func passes(err error) bool {
+	var refused *api.Error
+	if !errors.As(err, &refused) {
+		return false
+	}
+	switch refused.Code {
+	case api.CodeOtherOperationInProgress, api.CodeVDIInUse, api.CodeVDINotAvailable, api.CodeSRNotAttached:
+		return true
+	}
+	return strings.HasPrefix(refused.Code, "SR_BACKEND_FAILURE")
+}
+
 // restore makes the paused domain of an image, or none.
 func (m *Manager) restore(ctx context.Context, o *running, w wakeUp) error {
 	host := o.site.ref()
@@ -168,16 +210,26 @@ func (m *Manager) recordResumed(tx *db.Tx, o *running, vm *api.VM, paused bool) 
 	return err
 }
 
-// resumeAgain brings back a VM that a former process had put to sleep for a moment.
-func (m *Manager) resumeAgain(ctx context.Context, ref api.VMRef, paused bool) {
-	for {
-		err := m.resumeAs(&api.Call{Context: ctx, Task: noTask{}}, ref, "", api.VMOperationsResume, paused)
-		var refused *api.Error
-		if err == nil || errors.As(err, &refused) && (refused.Code == api.CodeVMBadPowerState || refused.Code == api.CodeHandleInvalid) {
+// resumeAgain brings back a VM that was put to sleep for a moment and did not wake, until
+// it is awake, or something else has become of it.
+func (m *Manager) resumeAgain(ctx context.Context, ref api.VMRef, image api.VDIRef) {
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.rousing, image)
+	}()
+	for nap := firstNap; ; nap = min(2*nap, longestNap) {
+		state := m.wakesTo(ref, image)
+		if state == "" {
+			return
+		}
+		c := &api.Call{Context: ctx, Task: noTask{}}
+		err := m.resumeAs(c, ref, "", api.VMOperationsResume, state == api.VMPowerStatePaused)
+		if err == nil {
 			return
 		}
 		m.cfg.Log.Warn("vm-resume-failed", "vm", ref, "err", err)
-		if m.cfg.Sleep(ctx, retryInterval) != nil {
+		if m.cfg.Sleep(ctx, nap) != nil {
 			return
 		}
 	}

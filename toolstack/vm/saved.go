@@ -119,10 +119,10 @@ func (m *Manager) weigh(ctx context.Context, vm *api.VM, f finding) (good bool, 
 // settleSuspended brings back a VM that a checkpoint had put to sleep for a moment,
 // and lets go of what any other may have left on the host.
 func (m *Manager) settleSuspended(ctx context.Context, ref api.VMRef, vm *api.VM) error {
+	if m.wakeAgain(ctx, ref, vm.SuspendVDI) {
+		return nil
+	}
 	if m.unfinished != nil {
-		if m.wakeAgain(ctx, ref, vm.SuspendVDI) {
-			return nil
-		}
 		if err := m.detach(ctx, vm.SuspendVDI); err != nil {
 			m.cfg.Log.Warn("image-not-detached", "uuid", vm.UUID, "err", err)
 		}
@@ -132,10 +132,29 @@ func (m *Manager) settleSuspended(ctx context.Context, ref api.VMRef, vm *api.VM
 
 // wakeAgain brings back a VM whose image says that it was to sleep for a moment only.
 func (m *Manager) wakeAgain(ctx context.Context, ref api.VMRef, image api.VDIRef) bool {
-	vdi, err := db.Get(m.cfg.DB.Snapshot(), image)
-	if err != nil || vdi.SMConfig[wakeKey] == "" {
+	if m.wakesTo(ref, image) == "" {
 		return false
 	}
-	go m.resumeAgain(ctx, ref, vdi.SMConfig[wakeKey] == string(api.VMPowerStatePaused))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.rousing[image] {
+		m.rousing[image] = true
+		go m.resumeAgain(ctx, ref, image)
+	}
 	return true
+}
+
+// wakesTo is the state to which a VM that sleeps with an image is to come back by
+// itself; "" when it is not.
+func (m *Manager) wakesTo(ref api.VMRef, image api.VDIRef) api.VMPowerState {
+	snap := m.cfg.DB.Snapshot()
+	vm, err := db.Get(snap, ref)
+	if err != nil || vm.PowerState != api.VMPowerStateSuspended || vm.SuspendVDI != image {
+		return ""
+	}
+	vdi, err := db.Get(snap, image)
+	if err != nil {
+		return ""
+	}
+	return api.VMPowerState(vdi.SMConfig[wakeKey])
 }

@@ -26,6 +26,11 @@ const (
 // snapshot keeps a VM as it is, all its disks at one instant. Of a suspended one it
 // keeps the memory, too.
 func (m *Manager) snapshot(c *api.Call, ref api.VMRef, name string, ignore []api.VDIRef) (api.VMRef, error) {
+	release, err := m.snapshots.Hold(c, ref)
+	if err != nil {
+		return "", asCancelled(c, err)
+	}
+	defer release()
 	o, err := m.begin(c, ref, api.VMOperationsSnapshot, nil)
 	if err != nil {
 		return "", err

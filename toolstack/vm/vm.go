@@ -32,6 +32,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/lock"
 )
 
 // Consoles keeps hold of the serial consoles of running domains.
@@ -139,17 +140,21 @@ type Manager struct {
 	cfg   Config
 	sites []*Site       // the own host first; never changes
 	wake  chan struct{} // capacity 1: the reconciler has something to do
+	// snapshots and checkpoints of one VM are allowed side by side and taken one after
+	// another: who sleeps for a checkpoint is not suspended, nor has memory to copy.
+	snapshots lock.Keyed[api.VMRef]
 	// jobEnded, of capacity 1, wakes the sweeper.
 	jobEnded chan struct{}
 
-	mu     sync.Mutex
-	epochs map[api.VMRef]uint64         // grows with each begin and end of an operation
-	stops  map[string]hypervisor.Reason // why domains stopped, not yet reconciled
-	doomed map[string]time.Time         // until when domains are ended whose start was answered with an error
-	known  map[string]bool              // foreign domains already reported
-	jobs   map[string]bool              // marks of disks that are being made
-	astray map[api.VMRef]bool           // devices of machines without a domain, to be let go of
-	look   map[string]bool              // domains whose devices may not be as the rows say
+	mu      sync.Mutex
+	epochs  map[api.VMRef]uint64         // grows with each begin and end of an operation
+	stops   map[string]hypervisor.Reason // why domains stopped, not yet reconciled
+	doomed  map[string]time.Time         // until when domains are ended whose start was answered with an error
+	known   map[string]bool              // foreign domains already reported
+	jobs    map[string]bool              // marks of disks that are being made
+	rousing map[api.VDIRef]bool          // images whose VMs somebody is waking
+	astray  map[api.VMRef]bool           // devices of machines without a domain, to be let go of
+	look    map[string]bool              // domains whose devices may not be as the rows say
 
 	recovered bool          // what a former process left is known
 	sighted   chan struct{} // closed when rows have been compared with domains once
@@ -197,7 +202,7 @@ func New(cfg Config) *Manager {
 	return &Manager{
 		cfg: cfg, sites: sitesOf(cfg), unswept: true, lookAll: true, wake: make(chan struct{}, 1),
 		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
-		jobEnded: make(chan struct{}, 1), jobs: map[string]bool{},
+		jobEnded: make(chan struct{}, 1), jobs: map[string]bool{}, rousing: map[api.VDIRef]bool{}, snapshots: lock.NewKeyed[api.VMRef](),
 		doomed: map[string]time.Time{}, known: map[string]bool{}, missing: map[string]time.Time{},
 		astray: map[api.VMRef]bool{}, starved: map[string]attempt{}, look: map[string]bool{},
 		sighted: make(chan struct{}),

@@ -33,9 +33,23 @@ type gate struct {
 	seen  int
 	dead  bool
 	die   context.CancelFunc
+	yield func() // lets others go first; may be nil
+}
+
+// disturb has something done at each step.
+func (g *gate) disturb(yield func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.yield = yield
 }
 
 func (g *gate) step() error {
+	g.mu.Lock()
+	yield := g.yield
+	g.mu.Unlock()
+	if yield != nil {
+		yield()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.dead {

@@ -35,6 +35,9 @@ type Hostd struct {
 	verbs    []string
 	bytes    map[uint64][]byte // of values that clusters have, where they are not plain
 	open     map[string]bool   // names of volumes that a hypervisor has open: it writes their size itself
+
+	// Copying is called in the middle of each copy; nil: copies take no time.
+	Copying func()
 }
 
 type medium struct {
@@ -50,6 +53,7 @@ type volume struct {
 	clusters map[int64]uint64
 	readers  int // to whom it is lent
 	writers  int
+	copies   int // that are being made of it
 }
 
 // New is a host whose media are blank and of DefaultSize.

@@ -187,6 +187,9 @@ func (h *Hostd) ActivateVolume(ctx context.Context, sr, name string) (client.Vol
 	if err != nil {
 		return client.Volume{}, err
 	}
+	if v.copies > 0 {
+		return client.Volume{}, refuse(client.CodeInUse, "volume "+name+" is being copied")
+	}
 	v.Active = true
 	return v.Volume, nil
 }
@@ -271,6 +274,7 @@ func (h *Hostd) CopyVolume(ctx context.Context, sr, name, toSR, toName string, p
 	if err != nil {
 		return err
 	}
+	h.linger(v)
 	if to.volumes[toName] != nil {
 		return refuse(client.CodeConflict, "volume "+toName+" is there")
 	}
@@ -289,6 +293,18 @@ func (h *Hostd) CopyVolume(ctx context.Context, sr, name, toSR, toName string, p
 		progress(1)
 	}
 	return nil
+}
+
+// linger is the time that a copy takes, in which others come.
+func (h *Hostd) linger(v *volume) {
+	if h.Copying == nil {
+		return
+	}
+	v.copies++
+	h.mu.Unlock()
+	h.Copying()
+	h.mu.Lock()
+	v.copies--
 }
 
 // CheckVolume implements storage.Hostd.
