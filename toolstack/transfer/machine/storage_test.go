@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"cairn/toolstack/api"
+	"cairn/toolstack/db"
 	"cairn/toolstack/wire/wiretest"
 )
 
@@ -121,7 +122,16 @@ func TestMemoryEndsEarly(t *testing.T) {
 	r := newRig(t)
 	r.disks.real = true
 	from, memory := r.suspended()
+	keep := func(memory api.VDIRef) {
+		r.update(func(tx *db.Tx) {
+			vm, err := db.Edit(tx, from)
+			must(t, err)
+			vm.SuspendVDI = memory
+		})
+	}
+	keep("") // what a VM keeps as its memory nobody else writes to
 	r.fill(memory, noise(9, 2*mib))
+	keep(memory)
 	sr := wiretest.Get(r.Server, r.sr).UUID
 	must(t, r.hostd.Shrink(sr, wiretest.Get(r.Server, memory).Location, mib+512))
 	want := r.content(memory)
