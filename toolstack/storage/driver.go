@@ -3,7 +3,9 @@ package storage
 import (
 	"context"
 	"maps"
+	"path"
 	"slices"
+	"strings"
 
 	"cairn/init/hostd/client"
 	"cairn/toolstack/api"
@@ -96,6 +98,9 @@ func (d driver) check(config map[string]string) error {
 func (d driver) repository(config map[string]string) client.RepositoryConfig {
 	c := maps.Clone(config)
 	maps.DeleteFunc(c, func(key, _ string) bool { return d.config[key] == "" })
+	if at := c["location"]; strings.HasPrefix(at, "/") {
+		c["location"] = path.Clean(at) // one directory has one name
+	}
 	if d.kind == client.TypeISO && c["legacy_mode"] == "" {
 		c = amend(c, "legacy_mode", "true")
 	}

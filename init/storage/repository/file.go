@@ -69,6 +69,9 @@ func (d fileDriver) look(ctx context.Context, dir string) []client.Repository {
 
 func (d fileDriver) format(_ context.Context, sr string, config map[string]string) error {
 	dir := config["location"]
+	if err := within(dir); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, directoryMode); err != nil {
 		return err
 	}
@@ -79,6 +82,21 @@ func (d fileDriver) format(_ context.Context, sr string, config map[string]strin
 		return err
 	}
 	return flush(filepath.Dir(dir))
+}
+
+// within refuses a directory inside another repository, which would go with that. One
+// that has a repository inside is refused for not being empty.
+func within(dir string) error {
+	for up := filepath.Dir(dir); up != dir; dir, up = up, filepath.Dir(up) {
+		m, err := readMark(up)
+		if err != nil {
+			return err
+		}
+		if m.UUID != "" {
+			return Fail(client.CodeBadRequest, "the location is inside %s, which is repository %s", up, m.UUID)
+		}
+	}
+	return nil
 }
 
 func (d fileDriver) erase(_ context.Context, sr string, config map[string]string) error {

@@ -371,6 +371,24 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+// TestNested: a directory inside another repository is none of its own, nor is one
+// around it.
+func TestNested(t *testing.T) {
+	f, m := newMachine(t)
+	ctx := t.Context()
+	_, err := m.Format(ctx, srA, fileConfig(f.dir+"/sr/deep/a"))
+	must(t, err)
+	for location, code := range map[string]string{
+		"/sr/deep/a/x": client.CodeBadRequest, "/sr/deep/a/x/y": client.CodeBadRequest, "/sr/deep": client.CodeInUse,
+	} {
+		_, err = m.Format(ctx, srB, fileConfig(f.dir+location))
+		refused(t, err, code)
+	}
+	if _, err := os.Stat(f.dir + "/sr/deep/a/x"); err == nil {
+		t.Error("a directory was made")
+	}
+}
+
 func TestBadVolumes(t *testing.T) {
 	each(t, func(t *testing.T, f *machine, m *Manager, _ client.RepositoryConfig) {
 		ctx := t.Context()
