@@ -2,7 +2,9 @@ package etcd
 
 import (
 	"log/slog"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -12,10 +14,38 @@ import (
 // is of no use on a host.
 type logger struct {
 	log     *slog.Logger
+	now     func() time.Time
 	closing atomic.Bool // its warnings are about what we are doing
+
+	mu   sync.Mutex
+	said map[string]time.Time // when a warning was last written, by text
 }
 
-func newLogger(l *slog.Logger) *logger { return &logger{log: l} }
+func newLogger(l *slog.Logger) *logger {
+	return &logger{log: l, now: time.Now, said: map[string]time.Time{}}
+}
+
+// sayEvery is how often one and the same warning is written: etcd repeats some as fast
+// as it tries again.
+const sayEvery = time.Second
+
+// maxSaid bounds what is remembered; etcd's texts are fixed, and few.
+const maxSaid = 1000
+
+// again reports whether a warning was written a moment ago.
+func (l *logger) again(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if last, yes := l.said[text]; yes && now.Sub(last) < sayEvery {
+		return true
+	}
+	if len(l.said) >= maxSaid {
+		clear(l.said)
+	}
+	l.said[text] = now
+	return false
+}
 
 // zap is the logger as etcd wants it. What etcd calls fatal is a panic, which
 // ends the process no less, but while opening it becomes an error.
@@ -53,6 +83,9 @@ func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Checked
 
 // Write implements zapcore.Core.
 func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if e.Level == zapcore.WarnLevel && c.again(e.Message) {
+		return nil
+	}
 	enc := zapcore.NewMapObjectEncoder()
 	for _, f := range append(append([]zapcore.Field(nil), c.fields...), fields...) {
 		f.AddTo(enc)
