@@ -59,7 +59,7 @@ func Insert(tx *db.Tx, n *api.Network) (api.NetworkRef, error) {
 	if err := CheckMTU(n.MTU); err != nil {
 		return "", err
 	}
-	if n.Bridge != "" && !bridgeName.MatchString(n.Bridge) || n.Bridge == "" && !n.Managed {
+	if n.Bridge != "" && !bridgeName.MatchString(n.Bridge) || n.Bridge == "" && !n.Managed || isInterface(tx, n.Bridge) {
 		return "", api.ErrInvalidValue("bridge", n.Bridge)
 	}
 	taken := bridges(tx)
@@ -69,6 +69,16 @@ func Insert(tx *db.Tx, n *api.Network) (api.NetworkRef, error) {
 		return "", api.ErrBridgeNameExists(n.Bridge)
 	}
 	return db.Insert(tx, n), nil
+}
+
+// isInterface tells names that hosts have for what is no bridge.
+func isInterface(r db.Reader, name string) bool {
+	for _, p := range db.All[api.PIF](r) {
+		if p.Device == name {
+			return true
+		}
+	}
+	return name == "lo"
 }
 
 // CheckMTU refuses what no network can have.

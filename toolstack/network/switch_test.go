@@ -82,6 +82,7 @@ func TestCreateNetwork(t *testing.T) {
 	if n := wiretest.Get(s.Server, made[1]); n.MTU != 9000 {
 		t.Errorf("MTU %d", n.MTU)
 	}
+	wiretest.Insert(s.Server, &api.PIF{Device: "eth7"})
 	for _, c := range []struct {
 		args map[string]any
 		want *api.Error
@@ -91,6 +92,8 @@ func TestCreateNetwork(t *testing.T) {
 		{map[string]any{"bridge": "a name that is long"}, api.ErrInvalidValue("bridge", "a name that is long")},
 		{map[string]any{"bridge": "brücke"}, api.ErrInvalidValue("bridge", "brücke")},
 		{map[string]any{"managed": false}, api.ErrInvalidValue("bridge", "")},
+		{map[string]any{"bridge": "lo"}, api.ErrInvalidValue("bridge", "lo")},
+		{map[string]any{"bridge": "eth7"}, api.ErrInvalidValue("bridge", "eth7")},
 		{map[string]any{"MTU": 10}, api.ErrInvalidValue("MTU", "10")},
 	} {
 		var e *api.Error
