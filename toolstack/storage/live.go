@@ -108,7 +108,8 @@ func stays(r db.Reader, vdi api.VDIRef, disk *api.VDI, live bool) error {
 	return nil
 }
 
-// liveOf switches the one domain that has a disk attached; nil when none has.
+// liveOf switches the one domain that has a disk attached; nil when none has. One that
+// has ended meanwhile writes to nothing, which is as good.
 func (m *Manager) liveOf(vdi api.VDIRef) (Live, error) {
 	snap := m.cfg.DB.Snapshot()
 	disk, err := db.Get(snap, vdi)
@@ -123,7 +124,11 @@ func (m *Manager) liveOf(vdi api.VDIRef) (Live, error) {
 		return nil, api.ErrVDIInUse(vdi.String(), "snapshot")
 	}
 	return func(ctx context.Context, overlays map[api.VDIRef]hypervisor.Source) error {
-		return m.cfg.Domains(uses[0].host).Snapshot(ctx, uses[0].vm, []hypervisor.Overlay{{ID: uses[0].id, Source: overlays[vdi]}})
+		err := m.cfg.Domains(uses[0].host).Snapshot(ctx, uses[0].vm, []hypervisor.Overlay{{ID: uses[0].id, Source: overlays[vdi]}})
+		if errors.Is(err, hypervisor.ErrNotFound) {
+			return nil
+		}
+		return err
 	}, nil
 }
 

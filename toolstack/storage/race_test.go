@@ -106,6 +106,24 @@ func TestAGuestEndsDuringItsSnapshot(t *testing.T) {
 	}
 }
 
+// A guest that ends before its domain is switched writes nothing any more: the disk is
+// kept as it left it.
+func TestAGuestEndsBeforeItsSnapshot(t *testing.T) {
+	for _, method := range []string{"VDI.snapshot", "VDI.clone"} {
+		t.Run(method, func(t *testing.T) {
+			r := newBusy(t)
+			r.writes(0, 3)
+			r.domains.stop(r.guest) // and nobody has recorded it
+			var made api.VDIRef
+			r.Must(&made, method, r.ref, noMap)
+			r.halt(r.vm, r.vbd)
+			r.reads("what was made", made, map[int64]uint64{0: 3})
+			r.reads("the disk", r.ref, map[int64]uint64{0: 3})
+			r.sound(r.sr)
+		})
+	}
+}
+
 // The caller of a snapshot hangs up while the domain is being switched: its new layer
 // is not taken away before it is certain that the domain does not come to write to it.
 func TestASwitchThatWasGivenUp(t *testing.T) {
