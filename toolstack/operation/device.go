@@ -88,8 +88,8 @@ var VBD = &Table[api.VBD, *api.VBD, api.VBDOperations]{
 		{op: api.VBDOperationsEject, then: all(removable, notEmpty, ownerIn(vbdVM, slices.Concat(halted, running)))},
 		{op: api.VBDOperationsInsert, then: all(removable, empty, ownerIn(vbdVM, slices.Concat(halted, running)))},
 		{op: api.VBDOperationsPlug, then: all(ownerIn(vbdVM, running), detached(vbdAttached), hotPluggable, diskFree)},
-		{op: api.VBDOperationsUnplug, then: all(ownerIn(vbdVM, running), attached(vbdAttached), hotPluggable, unpluggable)},
-		{op: api.VBDOperationsUnplugForce, then: all(ownerIn(vbdVM, running), attached(vbdAttached), hotPluggable)},
+		{op: api.VBDOperationsUnplug, then: all(ownerIn(vbdVM, running), attached(vbdAttached), hotPluggable, unpluggable, diskQuiet)},
+		{op: api.VBDOperationsUnplugForce, then: all(ownerIn(vbdVM, running), attached(vbdAttached), hotPluggable, diskQuiet)},
 		{op: api.VBDOperationsPause, then: all(attached(vbdAttached)), beside: vbdPausing},
 		{op: api.VBDOperationsUnpause, then: all(attached(vbdAttached)), beside: vbdPausing},
 	},
@@ -142,10 +142,8 @@ func diskFree(s *subject[api.VBD]) error {
 	if err != nil {
 		return err
 	}
-	for _, task := range slices.Sorted(maps.Keys(vdi.CurrentOperations)) {
-		if op := vdi.CurrentOperations[task]; op != api.VDIOperationsCopy && op != api.VDIOperationsMirror {
-			return inProgress(VDI.class(), string(s.rec.VDI), task, string(op))
-		}
+	if err := quiet(s.rec.VDI, vdi); err != nil {
+		return err
 	}
 	if s.rec.Mode == api.VBDModeRW && HoldsMemory(s.r, s.rec.VDI, vdi) {
 		return api.ErrVDIInUse(s.rec.VDI.String(), s.op)
@@ -155,6 +153,26 @@ func diskFree(s *subject[api.VBD]) error {
 		shared := err != nil || other == s.ref || !v.CurrentlyAttached && !acquiring(v) || vdi.Sharable
 		if !shared && (v.Mode == api.VBDModeRW || s.rec.Mode == api.VBDModeRW) {
 			return api.ErrVDIInUse(s.rec.VDI.String(), s.op)
+		}
+	}
+	return nil
+}
+
+// diskQuiet keeps a disk in its domain while something is done to it that the domain
+// takes part in.
+func diskQuiet(s *subject[api.VBD]) error {
+	vdi, err := db.Get(s.r, s.rec.VDI)
+	if err != nil {
+		return nil // gone, and to be let go of
+	}
+	return quiet(s.rec.VDI, vdi)
+}
+
+// quiet: nothing is being done to a disk but copies.
+func quiet(ref api.VDIRef, vdi *api.VDI) error {
+	for _, task := range slices.Sorted(maps.Keys(vdi.CurrentOperations)) {
+		if op := vdi.CurrentOperations[task]; op != api.VDIOperationsCopy && op != api.VDIOperationsMirror {
+			return inProgress(VDI.class(), string(ref), task, string(op))
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
@@ -58,14 +59,19 @@ type claim struct {
 	op   api.VBDOperations
 }
 
-func claims(r db.Reader, disk *api.VDI) (all []claim) {
+func claims(r db.Reader, disk *api.VDI) []claim {
+	return claimsBy(r, disk, api.VBDOperationsAttach, api.VBDOperationsPlug, api.VBDOperationsInsert)
+}
+
+// claimsBy are the drives that do something of these to a disk.
+func claimsBy(r db.Reader, disk *api.VDI, ops ...api.VBDOperations) (all []claim) {
 	for _, ref := range disk.VBDs {
 		v, err := db.Get(r, ref)
 		if err != nil {
 			continue
 		}
 		for task, op := range v.CurrentOperations {
-			if op == api.VBDOperationsAttach || op == api.VBDOperationsPlug || op == api.VBDOperationsInsert {
+			if slices.Contains(ops, op) {
 				all = append(all, claim{ref, task, op})
 			}
 		}
@@ -73,14 +79,16 @@ func claims(r db.Reader, disk *api.VDI) (all []claim) {
 	return all
 }
 
-// unclaimed refuses to move a disk that somebody else's domain is about to get.
+// unclaimed refuses to move a disk that somebody else's domain is about to get or to
+// lose.
 func unclaimed(ctx context.Context, r db.Reader, disk *api.VDI, op api.VDIOperations) error {
 	switch op {
 	case api.VDIOperationsSnapshot, api.VDIOperationsClone, api.VDIOperationsResizeOnline:
 	default:
 		return nil // the table has asked for more
 	}
-	for _, c := range claims(r, disk) {
+	leaving := claimsBy(r, disk, api.VBDOperationsUnplug, api.VBDOperationsUnplugForce)
+	for _, c := range append(leaving, claims(r, disk)...) {
 		if c.task != ctx.Value(ownerKey{}) {
 			return api.ErrOtherOperationInProgress("VBD", c.ref.String(), string(c.op), c.task)
 		}

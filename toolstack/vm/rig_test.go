@@ -80,13 +80,13 @@ func newRigEdit(t *testing.T, edit func(*vm.Config)) *rig {
 		r.disks = storage.New(storage.Config{
 			DB:      d,
 			Hostd:   func(api.HostRef) storage.Hostd { return r.hostd },
-			Domains: func(api.HostRef) storage.Domains { return s.hv },
+			Domains: func(api.HostRef) storage.Domains { return s.config.Hypervisor },
 		})
 		r.disks.Register(reg)
 		must(t, r.disks.EnsureDrivers(t.Context()))
 		devices := device.New(device.Config{
 			DB: d, Storage: r.disks, Network: ports{d},
-			Hypervisor: func(api.HostRef) hypervisor.Hypervisor { return s.hv },
+			Hypervisor: func(api.HostRef) hypervisor.Hypervisor { return s.config.Hypervisor },
 		})
 		devices.Register(reg)
 		s.config.Disks, s.config.Devices = images{r.disks, d, s.hv}, devices

@@ -157,6 +157,63 @@ func TestSnapshotMeetsUnplug(t *testing.T) {
 	r.goesOn(ref)
 }
 
+// slow is a hypervisor in the middle of whose work others come.
+type slow struct {
+	*hypervisor.Fake
+	meanwhile *func(step string)
+}
+
+func (h slow) DetachDisk(ctx context.Context, uuid, id string) error {
+	(*h.meanwhile)("detach")
+	return h.Fake.DetachDisk(ctx, uuid, id)
+}
+
+func (h slow) Snapshot(ctx context.Context, uuid string, o []hypervisor.Overlay) error {
+	(*h.meanwhile)("snapshot")
+	return h.Fake.Snapshot(ctx, uuid, o)
+}
+
+// TestUnplugAndSnapshotRefuseEachOther: a disk is not unplugged while its domain is
+// being switched, nor the other way round, and who comes second hears of the first.
+func TestUnplugAndSnapshotRefuseEachOther(t *testing.T) {
+	meanwhile := func(string) {}
+	r := newRigEdit(t, func(c *vm.Config) { c.Hypervisor = slow{c.Hypervisor.(*hypervisor.Fake), &meanwhile} })
+	ref := r.install("x")
+	r.bring(ref, api.VMPowerStateRunning)
+	vdi := r.vdis(ref)[1]
+	vbd := string(r.vdi(vdi).VBDs[0])
+	busy := func(class, what, method string, args ...any) {
+		t.Helper()
+		_, err := r.Call(method, args...)
+		var refused *api.Error
+		if !errors.As(err, &refused) || refused.Code != api.CodeOtherOperationInProgress || refused.Params[0] != class || refused.Params[2] != what {
+			t.Errorf("%s answers %v", method, err)
+		}
+	}
+	steps, inside := 0, false
+	meanwhile = func(step string) {
+		if inside { // nobody was refused
+			return
+		}
+		steps, inside = steps+1, true
+		defer func() { inside = false }()
+		switch step {
+		case "snapshot":
+			busy("VDI", "snapshot", "VBD.unplug", vbd)
+		case "detach":
+			busy("VBD", "unplug", "VM.snapshot", ref, "s")
+			busy("VBD", "unplug", "VDI.snapshot", vdi, map[string]string{})
+			busy("VBD", "unplug", "VDI.clone", vdi, map[string]string{})
+		}
+	}
+	var snap string
+	r.Must(&snap, "VM.snapshot", ref, "s")
+	r.Must(nil, "VBD.unplug", vbd)
+	if steps != 2 {
+		t.Errorf("%d steps", steps)
+	}
+}
+
 func TestRevert(t *testing.T) {
 	for _, state := range []api.VMPowerState{api.VMPowerStateHalted, api.VMPowerStateRunning, api.VMPowerStateSuspended} {
 		t.Run(string(state), func(t *testing.T) {
