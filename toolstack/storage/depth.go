@@ -5,11 +5,12 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/hypervisor"
 )
 
 // maxChain is how many layers a disk may have, those that wait to be merged and that of
-// a disk that resets among them. libvirt is lost with a few more: docs/decisions.md.
-const maxChain = 22
+// a disk that resets among them.
+const maxChain = hypervisor.MaxLayers
 
 // maxFound bounds the layers of a disk that was made when more were allowed: it is not
 // opened by a domain before it is merged.
