@@ -109,11 +109,7 @@ const (
 // newRig starts a host whose toolstackd asks through proxies.
 func newRig(ctx context.Context, t *testing.T) *rig {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := scratch(t)
 	file, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)

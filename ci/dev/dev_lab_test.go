@@ -94,11 +94,7 @@ func (d *instance) must(err error) {
 // on Ctrl-C with all that it started, keeps its state, and dies with its parent.
 func TestDevSmoke(t *testing.T) {
 	nics := names(t, "/sys/class/net")
-	dir, err := os.MkdirTemp("", "dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := scratch(t)
 	path := program(t)
 	d := launch(t, path, dir)
 	api := d.login()

@@ -19,11 +19,7 @@ import (
 // TestDevDaemonDies: a toolstackd that is killed is started again on the same socket,
 // which is open in no daemon that does not serve it.
 func TestDevDaemonDies(t *testing.T) {
-	dir, err := os.MkdirTemp("", "dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := scratch(t)
 	d := launch(t, program(t), dir)
 	socket := d.listener()
 	for _, p := range d.descendants() {

@@ -20,11 +20,7 @@ import (
 // fails.
 func fresh(t *testing.T) (d *instance, dir string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir = scratch(t)
 	d = launch(t, program(t), dir)
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -76,11 +76,7 @@ func (d *instance) join(api *client.Client, g *demo.Guest, network string) (vif,
 // TestDevNetworks: two guests on a private network, by real libvirt, bridges and
 // rules, and nothing left of it at the end.
 func TestDevNetworks(t *testing.T) {
-	dir, err := os.MkdirTemp("", "dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := scratch(t)
 	d := launch(t, program(t), dir)
 	api := d.login()
 	ctx := context.Background()

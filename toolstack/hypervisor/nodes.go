@@ -13,10 +13,10 @@ import (
 // A libvirtd that is killed while it switches a domain to overlays or gives it a device
 // may leave things behind that the next one knows nothing of: QEMU writes to an overlay,
 // or has one open that nobody uses, or the guest has the device, or half of a NIC.
-// libvirt's description
-// of the domain is not true then, and whoever removed the overlay by it would remove
-// what the guest has written. So the description is compared with QEMU's own, and QEMU
-// brought back to it: what is in the overlay is merged into the layer libvirt knows of.
+// libvirt's description of the domain is not true then, and whoever removed the overlay
+// by it would remove what the guest has written. So the description is compared with
+// QEMU's own, and QEMU brought back to it: what is in the overlay is merged into the
+// layer libvirt knows of.
 
 // node is one of QEMU's block nodes, of a drive's the one it writes to.
 type node struct {

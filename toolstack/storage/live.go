@@ -116,8 +116,7 @@ func stays(r db.Reader, vdi api.VDIRef, disk *api.VDI, live bool) error {
 	return nil
 }
 
-// liveOf switches the one domain that has a disk attached; nil when none has. One that
-// has ended meanwhile writes to nothing, which is as good.
+// liveOf switches the one domain that has a disk attached; nil when none has.
 func (m *Manager) liveOf(vdi api.VDIRef) (Live, error) {
 	snap := m.cfg.DB.Snapshot()
 	disk, err := db.Get(snap, vdi)
@@ -132,11 +131,7 @@ func (m *Manager) liveOf(vdi api.VDIRef) (Live, error) {
 		return nil, api.ErrVDIInUse(vdi.String(), "snapshot")
 	}
 	return func(ctx context.Context, overlays map[api.VDIRef]hypervisor.Source) error {
-		err := m.cfg.Domains(uses[0].host).Snapshot(ctx, uses[0].vm, []hypervisor.Overlay{{ID: uses[0].id, Source: overlays[vdi]}})
-		if errors.Is(err, hypervisor.ErrNotFound) {
-			return nil
-		}
-		return err
+		return m.cfg.Domains(uses[0].host).Snapshot(ctx, uses[0].vm, []hypervisor.Overlay{{ID: uses[0].id, Source: overlays[vdi]}})
 	}, nil
 }
 
@@ -198,7 +193,7 @@ func openSteps(r db.Reader, sr api.SRRef) map[string]bool {
 		if v.SMConfig[stateKey] == stateSwitching {
 			open[v.SMConfig[parentKey]] = true
 		}
-		if moving(v) || sinking(v) || sizing(v) && !resizing(v) {
+		if moving(v) || sinking(v) || unsized(v) {
 			open[v.UUID] = true
 		}
 	}
@@ -221,7 +216,7 @@ func (m *Manager) settle(ctx context.Context, at repository, vdi api.VDIRef) err
 		return m.settleCommit(ctx, at, vdi, disk)
 	case sinking(disk):
 		return m.forgetLeaf(ctx, vdi)
-	case sizing(disk) && !resizing(disk):
+	case unsized(disk):
 		return m.settleSize(ctx, at, vdi)
 	}
 	return nil

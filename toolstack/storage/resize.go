@@ -22,16 +22,14 @@ const sizingKey = "cairn:sizing"
 // backendSize is the number of the error for a size that cannot be.
 const backendSize = 79
 
-func sizing(disk *api.VDI) bool { return disk.SMConfig[sizingKey] != "" }
-
-// resizing: an operation of this process answers for the size.
-func resizing(disk *api.VDI) bool {
+// unsized: a disk's size is not certain, and no operation of this process answers for it.
+func unsized(disk *api.VDI) bool {
 	for _, op := range disk.CurrentOperations {
 		if op == api.VDIOperationsResize || op == api.VDIOperationsResizeOnline {
-			return true
+			return false
 		}
 	}
-	return false
+	return disk.SMConfig[sizingKey] != ""
 }
 
 // resize makes a disk larger; online under a running domain, which is told.
@@ -133,7 +131,7 @@ func (m *Manager) tellDomains(ctx context.Context, vdi api.VDIRef, size int64) e
 // settleSize ends an uncertainty about a disk's size that no operation of this process
 // answers for.
 func (m *Manager) settleSize(ctx context.Context, at repository, vdi api.VDIRef) error {
-	_, err := m.writeSize(ctx, at, vdi, func(d *api.VDI) bool { return sizing(d) && !resizing(d) })
+	_, err := m.writeSize(ctx, at, vdi, unsized)
 	return ignoreGone(err)
 }
 
@@ -176,7 +174,7 @@ func (m *Manager) writeSize(ctx context.Context, at repository, vdi api.VDIRef, 
 // sizedBefore makes the size of a disk certain before an operation on it begins.
 func (m *Manager) sizedBefore(ctx context.Context, vdi api.VDIRef) error {
 	disk, err := db.Get(m.cfg.DB.Snapshot(), vdi)
-	if err != nil || !sizing(disk) || resizing(disk) {
+	if err != nil || !unsized(disk) {
 		return err
 	}
 	at, err := m.reachDisk(vdi, "")

@@ -10,7 +10,8 @@ import (
 	"cairn/toolstack/hypervisor"
 )
 
-// Live switches the running domain to overlays, all at one instant or none.
+// Live switches the running domain to overlays, all at one instant or none;
+// hypervisor.ErrNotFound when it runs no more.
 type Live = func(ctx context.Context, overlays map[api.VDIRef]hypervisor.Source) error
 
 // branch is one disk that gets a new layer.
@@ -133,13 +134,15 @@ func (m *Manager) giveUp(ctx context.Context, at map[api.VDIRef]repository, all 
 	}
 }
 
-// switchOver makes the domain write to the overlays. An answer that was lost is
-// settled by looking at the domain.
+// switchOver makes the domain write to the overlays. One that has ended meanwhile writes
+// to nothing, which is as good. An answer that was lost is settled by looking at the domain.
 func (m *Manager) switchOver(ctx context.Context, at map[api.VDIRef]repository, all []branch, live Live) error {
 	overlays, err := m.prepare(ctx, at, all)
 	if err == nil && live != nil && len(overlays) > 0 {
 		if err = m.mark(ctx, all, stateSwitching); err == nil {
-			err = live(ctx, overlays)
+			if err = live(ctx, overlays); errors.Is(err, hypervisor.ErrNotFound) {
+				err = nil
+			}
 		}
 	}
 	if err == nil {

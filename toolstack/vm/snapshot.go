@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -118,11 +117,7 @@ func (m *Manager) switchDomain(ctx context.Context, o *running, overlays map[api
 	if len(list) != len(overlays) {
 		return fmt.Errorf("vm %s: of %d disks in use, it has %d", o.uuid, len(overlays), len(list))
 	}
-	err = o.site.Hypervisor.Snapshot(ctx, o.uuid, list)
-	if errors.Is(err, hypervisor.ErrNotFound) {
-		return nil
-	}
-	return err
+	return o.site.Hypervisor.Snapshot(ctx, o.uuid, list)
 }
 
 // copyImage copies the memory of a suspended VM, beside the original.
