@@ -48,6 +48,9 @@ type Call struct {
 	Gone <-chan struct{}
 	// Remote is the client's address, for logs.
 	Remote string
+	// Root says that the client is root on this host, by its socket: one who needs no
+	// password to be root here, too.
+	Root bool
 }
 
 // Result is what a message answers; it writes itself in either encoding.

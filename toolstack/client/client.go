@@ -15,14 +15,21 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"path"
 	"strings"
 	"sync/atomic"
 	"time"
 )
 
+// LocalSocket is where a host serves its root.
+const LocalSocket = "/run/cairn/api.sock"
+
 // Config says where a host is and who is calling.
 type Config struct {
-	Addr     string // host:port of the HTTPS service
+	// Addr is host:port of the HTTPS service, or the path of a host's own socket, where
+	// root needs no password.
+	Addr     string
 	Username string
 	Password string
 	// Originator is recorded in the session, for example "xe".
@@ -40,6 +47,7 @@ type Config struct {
 type Client struct {
 	cfg     Config
 	tls     *tls.Config
+	base    url.URL // of the host
 	http    *http.Client
 	session string
 	nextID  atomic.Int64
@@ -71,7 +79,10 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	c, err := dial(ctx, cfg)
 	var e *Error
 	if errors.As(err, &e) && e.Code == "HOST_IS_SLAVE" && len(e.Params) == 1 {
-		_, port, _ := net.SplitHostPort(cfg.Addr)
+		_, port, err := net.SplitHostPort(cfg.Addr)
+		if err != nil { // a socket
+			port = "443"
+		}
 		cfg.Addr = net.JoinHostPort(e.Params[0], port)
 		return dial(ctx, cfg)
 	}
@@ -99,12 +110,23 @@ func unauthenticated(cfg Config) *Client {
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 10 * time.Second
 	}
-	transport := &http.Transport{
-		TLSClientConfig:     t,
-		DialContext:         (&net.Dialer{Timeout: cfg.DialTimeout}).DialContext,
-		TLSHandshakeTimeout: cfg.DialTimeout,
+	c := &Client{cfg: cfg, tls: t, base: url.URL{Scheme: "https", Host: cfg.Addr}}
+	if c.onHost() {
+		c.base = url.URL{Scheme: "http", Host: "localhost"}
 	}
-	return &Client{cfg: cfg, tls: t, http: &http.Client{Transport: transport}}
+	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: t, DialContext: c.dial, TLSHandshakeTimeout: cfg.DialTimeout}}
+	return c
+}
+
+// onHost: the address is a socket of this machine.
+func (c *Client) onHost() bool { return path.IsAbs(c.cfg.Addr) }
+
+// dial opens a connection, without TLS.
+func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if c.onHost() {
+		network, addr = "unix", c.cfg.Addr
+	}
+	return (&net.Dialer{Timeout: c.cfg.DialTimeout}).DialContext(ctx, network, addr)
 }
 
 // Session returns the reference of the session.
@@ -148,7 +170,7 @@ func (c *Client) rpc(ctx context.Context, method string, out any, params ...any)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+c.cfg.Addr+"/jsonrpc", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.JoinPath("/jsonrpc").String(), bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,7 @@ const handshakeTimeout = 30 * time.Second
 // Console opens the console of a VM or a console record by its reference and
 // returns the raw bytes both ways. The stream ends with the VM or the session.
 func (c *Client) Console(ctx context.Context, ref string) (io.ReadWriteCloser, error) {
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: c.cfg.DialTimeout}, Config: c.tls}
-	conn, err := d.DialContext(ctx, "tcp", c.cfg.Addr)
+	conn, err := c.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -31,12 +30,21 @@ func (c *Client) Console(ctx context.Context, ref string) (io.ReadWriteCloser, e
 	return s, nil
 }
 
+// open is a connection of its own.
+func (c *Client) open(ctx context.Context) (net.Conn, error) {
+	if c.onHost() {
+		return c.dial(ctx, "", "")
+	}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: c.cfg.DialTimeout}, Config: c.tls}
+	return d.DialContext(ctx, "tcp", c.cfg.Addr)
+}
+
 func (c *Client) connect(conn net.Conn, ref string) (io.ReadWriteCloser, error) {
 	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return nil, err
 	}
 	query := url.Values{"ref": {ref}, "session_id": {c.session}}
-	if _, err := fmt.Fprintf(conn, "CONNECT /console?%s HTTP/1.1\r\nHost: %s\r\n\r\n", query.Encode(), c.cfg.Addr); err != nil {
+	if _, err := fmt.Fprintf(conn, "CONNECT /console?%s HTTP/1.1\r\nHost: %s\r\n\r\n", query.Encode(), c.base.Host); err != nil {
 		return nil, err
 	}
 	r := bufio.NewReader(conn)

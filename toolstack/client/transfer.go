@@ -56,7 +56,8 @@ func (c *Client) PutFile(ctx context.Context, path string, query url.Values, fil
 
 // transfer names the session in a cookie, so that it stays out of logs.
 func (c *Client) transfer(ctx context.Context, method, path string, query url.Values, body io.Reader, size int64) (io.ReadCloser, error) {
-	target := url.URL{Scheme: "https", Host: c.cfg.Addr, Path: path, RawQuery: query.Encode()}
+	target := c.base
+	target.Path, target.RawQuery = path, query.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 	if err != nil {
 		return nil, err

@@ -15,9 +15,15 @@ const maxPassword = 1024
 
 func (m *Manager) registerSessions(r *api.Registry) {
 	api.HandleSessionLoginWithPassword(r, func(c *api.Call, user, password, _, originator string) (api.SessionRef, error) {
+		if vouched(c, user) {
+			return m.LoginRoot(c, originator)
+		}
 		return m.Login(c, user, password, originator, c.Remote)
 	})
 	api.HandleSessionSlaveLocalLoginWithPassword(r, func(c *api.Call, user, password string) (api.SessionRef, error) {
+		if vouched(c, user) {
+			return m.openLocal(root), nil
+		}
 		return m.LocalLogin(c, user, password, c.Remote)
 	})
 	api.HandleSessionLogout(r, func(c *api.Call) error {
@@ -31,6 +37,17 @@ func (m *Manager) registerSessions(r *api.Registry) {
 		api.HandleSessionChangePassword(r, m.changePassword)
 	}
 	m.overrideGetters(r)
+}
+
+// root may do everything.
+var root = principal{name: rootUser, role: rbac.LocalRoot}
+
+// vouched: the host says that a caller is root, and that is who he wants to be.
+func vouched(c *api.Call, user string) bool { return c.Root && (user == "" || user == rootUser) }
+
+// LoginRoot opens a session for root without a password. The caller knows who asks.
+func (m *Manager) LoginRoot(ctx context.Context, originator string) (api.SessionRef, error) {
+	return m.open(ctx, root, originator[:min(len(originator), maxName)])
 }
 
 // Login opens a session for a user who knows the password and may do something.
@@ -50,9 +67,14 @@ func (m *Manager) LocalLogin(ctx context.Context, user, password, remote string)
 	if err != nil {
 		return "", err
 	}
+	return m.openLocal(p), nil
+}
+
+// openLocal makes a session of this host alone.
+func (m *Manager) openLocal(p principal) api.SessionRef {
 	ref, now := api.NewRef[api.Session](), m.cfg.Clock.Now()
 	m.forget(m.add(ref, &state{principal: p, originator: "local", local: true, used: now}))
-	return ref, nil
+	return ref
 }
 
 // localLogout ends a session of this host alone, and no other.
@@ -128,7 +150,7 @@ func (m *Manager) authenticateRoot(ctx context.Context, user, password string) (
 	if err == nil && !ok {
 		err = errCredentials
 	}
-	return principal{name: rootUser, role: rbac.LocalRoot}, err
+	return root, err
 }
 
 // verify checks root's password against the hash in force now.

@@ -14,9 +14,13 @@ import (
 // errNoCredentials is answered to a stream's request that names nobody.
 var errNoCredentials = &api.Error{Code: api.CodeSessionInvalid, Params: []string{api.NullRef}}
 
+// basicOriginator is what opened the sessions that last as long as a request.
+const basicOriginator = "http"
+
 // authenticate finds the session of a stream's request: the one it names in its
 // query or a cookie; that of another host of the pool, which knows the pool's
-// secret; or one opened for as long as the request lasts, by HTTP Basic.
+// secret; or one opened for as long as the request lasts, by HTTP Basic, or for root
+// on this host.
 func (s *Server) authenticate(r *http.Request) (api.SessionRef, func(), error) {
 	if id := param(r, "session_id"); id != "" {
 		ref := api.SessionRef(api.ParseRef(id))
@@ -31,10 +35,13 @@ func (s *Server) temporarySession(r *http.Request) (api.SessionRef, error) {
 		return s.PoolSession(r.Context(), c.Value)
 	}
 	user, password, ok := r.BasicAuth()
-	if !ok {
-		return "", errNoCredentials
+	switch {
+	case ok:
+		return s.Sessions.Login(r.Context(), user, password, basicOriginator, r.RemoteAddr)
+	case fromRoot(r):
+		return s.Sessions.LoginRoot(r.Context(), basicOriginator)
 	}
-	return s.Sessions.Login(r.Context(), user, password, "http", r.RemoteAddr)
+	return "", errNoCredentials
 }
 
 // param is a parameter of a stream, from the query or else a cookie.

@@ -158,4 +158,7 @@ func (nobody) Check(s api.SessionRef) error { return api.ErrSessionInvalid(s.Str
 func (nobody) Login(context.Context, string, string, string, string) (api.SessionRef, error) {
 	return "", api.ErrSessionAuthenticationFailed()
 }
+func (nobody) LoginRoot(context.Context, string) (api.SessionRef, error) {
+	return "", api.ErrSessionAuthenticationFailed()
+}
 func (nobody) Logout(api.SessionRef) {}

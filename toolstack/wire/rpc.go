@@ -144,7 +144,7 @@ func (s *Server) serveXML(w http.ResponseWriter, r *Request) {
 		s.malformed(w, r, err)
 		return
 	}
-	req.remote, req.gone = r.RemoteAddr, r.Context().Done()
+	req.from(r)
 	result, err := s.call(req)
 	s.send(w, "text/xml", func(b []byte, flush flushFunc) []byte { return appendXMLResponse(b, result, err, flush) })
 }
@@ -159,7 +159,7 @@ func (s *Server) serveJSON(w http.ResponseWriter, r *Request) {
 		s.malformed(w, r, err)
 		return
 	}
-	req.remote, req.gone = r.RemoteAddr, r.Context().Done()
+	req.from(r)
 	result, err := s.call(req)
 	s.send(w, "application/json", func(b []byte, flush flushFunc) []byte {
 		return appendJSONResponse(b, env, result, err, flush)

@@ -34,6 +34,8 @@ type Sessions interface {
 	// Login opens a session, for HTTP Basic authentication; remote is the
 	// client's address.
 	Login(ctx context.Context, user, password, originator, remote string) (api.SessionRef, error)
+	// LoginRoot opens a session for root on this host, who needs no password.
+	LoginRoot(ctx context.Context, originator string) (api.SessionRef, error)
 	// Logout closes a session.
 	Logout(s api.SessionRef)
 }
@@ -124,7 +126,13 @@ type request struct {
 	method string
 	args   []api.Value
 	remote string
+	root   bool // on this host
 	gone   <-chan struct{}
+}
+
+// from notes who sends the call.
+func (q *request) from(r *Request) {
+	q.remote, q.root, q.gone = r.RemoteAddr, fromRoot(r.Request), r.Context().Done()
 }
 
 // noAsync is answered as a fault: the message cannot run as a task.
@@ -167,7 +175,7 @@ func (s *Server) call(r *request) (api.Result, error) {
 		s.observe(Observation{Message: m, Session: session, Remote: r.remote, Args: args, Async: async, Err: err}, begun)
 		return nil, err
 	}
-	c := &api.Call{Session: session, Message: m, Async: async, Remote: r.remote, Gone: r.gone}
+	c := &api.Call{Session: session, Message: m, Async: async, Remote: r.remote, Root: r.root, Gone: r.gone}
 	h = s.observed(h, begun)
 	if async {
 		c.Gone = nil

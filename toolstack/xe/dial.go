@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path"
 	"strconv"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 
 // connect logs in and hands back what ends the session.
 func (s *session) connect(ctx context.Context, local bool) (func(), error) {
+	s.onHost()
 	if err := s.askPassword(); err != nil {
 		return nil, err
 	}
@@ -35,6 +37,18 @@ func (s *session) connect(ctx context.Context, local bool) (func(), error) {
 	return done, nil
 }
 
+// onHost takes the host's own socket where nothing was said of a server or a user and
+// the caller may connect to it: root, who needs no password there.
+func (s *session) onHost() {
+	if s.hasPassword || s.where() != defaults().where() {
+		return
+	}
+	if c, err := net.Dial("unix", s.cfg.Socket); err == nil {
+		c.Close()
+		s.Server = s.cfg.Socket
+	}
+}
+
 // dial connects over the network. Without a server it is the local host.
 func (s *session) dial(ctx context.Context, set Settings, local bool) (API, func(), error) {
 	trust, err := s.trust(ctx)
@@ -50,8 +64,14 @@ func (s *session) dial(ctx context.Context, set Settings, local bool) (API, func
 	return c, func() { _ = c.Close(context.WithoutCancel(ctx)) }, nil
 }
 
+// where is the server, and who the user is there.
+func (s Settings) where() [3]string { return [3]string{s.Server, strconv.Itoa(s.Port), s.Username} }
+
 func (s Settings) addr() string {
 	server := s.Server
+	if path.IsAbs(server) {
+		return server
+	}
 	if server == "" {
 		server = "localhost"
 	}
@@ -61,7 +81,7 @@ func (s Settings) addr() string {
 // askPassword asks on the terminal when no password was given.
 func (s *session) askPassword() error {
 	f, ok := s.in.(*os.File)
-	if s.hasPassword || !ok || !term.IsTerminal(int(f.Fd())) {
+	if s.hasPassword || path.IsAbs(s.Server) || !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil
 	}
 	fmt.Fprintf(s.errOut, "Password of %s on %s: ", s.Username, s.addr())

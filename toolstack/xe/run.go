@@ -24,7 +24,8 @@ type Config struct {
 	Stdout   io.Writer
 	Stderr   io.Writer
 	Getenv   func(string) string
-	Terminal bool // stderr is one: show progress
+	Terminal bool   // stderr is one: show progress
+	Socket   string // of the host the command runs on, if it runs on one
 	// Connect logs in; nil: over the network.
 	Connect func(ctx context.Context, s Settings, local bool) (API, func(), error)
 }

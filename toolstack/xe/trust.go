@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ func (s *session) trust(ctx context.Context) (*tls.Config, error) {
 }
 
 func isLoopback(server string) bool {
-	if server == "" || server == "localhost" {
+	if server == "" || server == "localhost" || path.IsAbs(server) {
 		return true
 	}
 	ip := net.ParseIP(server)

@@ -254,7 +254,11 @@ func toolstackd() Service {
 			{"/run/cairn/toolstackd", 0o750, Owner{"cairn", "cairn"}},
 			{"/var/lib/cairn", 0o750, Owner{"cairn", "cairn"}},
 		},
-		Sockets: []Listen{{Name: "https", Network: "tcp", Address: "[::]:443"}},
+		Sockets: []Listen{
+			{Name: "https", Network: "tcp", Address: "[::]:443"},
+			// Whoever is heard there is root and needs no password.
+			{"local", "unix", "/run/cairn/api.sock", 0o600, Owner{"root", "root"}},
+		},
 		Console: true,
 	}
 }

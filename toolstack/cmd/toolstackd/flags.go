@@ -21,6 +21,7 @@ func parse(args []string) (config, error) {
 	cfg := config{log: journal.New(os.Stdout, "toolstackd")}
 	f := flag.NewFlagSet("toolstackd", flag.ContinueOnError)
 	f.StringVar(&cfg.listen, "listen", "", "`address` to listen on where no socket is handed over")
+	f.StringVar(&cfg.local, "local", "", "unix `socket` to serve root on where none is handed over; empty for none")
 	f.StringVar(&cfg.disks, "disks", ":"+strconv.Itoa(share.Port), "`address` to serve disks on; empty for none")
 	f.StringVar(&cfg.state, "state", "/var/lib/cairn", "`directory` of database and identity")
 	f.StringVar(&cfg.engine, "db", "etcd", "database `engine`: etcd or memory")

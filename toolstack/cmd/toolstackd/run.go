@@ -37,9 +37,9 @@ import (
 
 // config is what run needs; the zero fields of hypervisor are a host's defaults.
 type config struct {
-	listen, disks, state, engine, hostd, guests string
-	hypervisor                                  hypervisor.Config
-	log                                         *slog.Logger
+	listen, local, disks, state, engine, hostd, guests string
+	hypervisor                                         hypervisor.Config
+	log                                                *slog.Logger
 
 	// pool is further hosts to speak for, simulated ones; nil for the own host only.
 	pool pool
@@ -100,11 +100,11 @@ type toolstack struct {
 
 // run serves until the context ends.
 func run(ctx context.Context, cfg config) error {
-	listener, err := listen(cfg.listen)
+	sockets, err := listen(cfg.listen, cfg.local)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	defer sockets.Close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	t := &toolstack{cfg: cfg, ready: make(chan struct{}), stop: stop}
@@ -139,8 +139,7 @@ func run(ctx context.Context, cfg config) error {
 	if err := errors.Join(t.vms.Recover(ctx), t.disks.Lost(ctx)); err != nil { // before the first request
 		return err
 	}
-	server := wire.NewHTTPServer(t.server, tlsConfig, cfg.log)
-	return t.serve(ctx, server, listener)
+	return t.serve(ctx, tlsConfig, sockets)
 }
 
 // open opens the database and asks hostd about the host, side by side.

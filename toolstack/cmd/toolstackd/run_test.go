@@ -227,16 +227,16 @@ func TestWaitsForHostd(t *testing.T) {
 }
 
 func TestListenNeedsASocket(t *testing.T) {
-	if _, err := listen(""); err == nil {
+	if _, err := listen("", ""); err == nil {
 		t.Error("listens on nothing")
 	}
-	l, err := listen("127.0.0.1:0")
+	s, err := listen("127.0.0.1:0", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	if _, ok := l.(*net.TCPListener); !ok {
-		t.Errorf("listens on %T", l)
+	defer s.Close()
+	if _, ok := s.network.(*net.TCPListener); !ok || s.local != nil {
+		t.Errorf("listens on %T and %T", s.network, s.local)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	hostconfig "cairn/init/config"
 	"cairn/init/hostd/client"
 	"cairn/toolstack/operation"
+	"cairn/toolstack/wire"
 )
 
 // runDisks serves storage. A simulated host has the drives its pool gives it.
@@ -51,25 +53,38 @@ func (t *toolstack) shareDisks(ctx context.Context) error {
 	return t.shared.Serve(ctx, l)
 }
 
-// serve runs all parts; the first that fails ends the others.
-func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listener) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := server.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve: %w", err)
-		}
-		return nil
-	})
-	group.Go(func() error {
-		<-ctx.Done()
+// serveAPI serves the API on one socket until the context ends.
+func (t *toolstack) serveAPI(ctx context.Context, server *http.Server, serve func() error) error {
+	stopped := make(chan error, 1)
+	defer context.AfterFunc(ctx, func() {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
 		t.server.Close()
-		if server.Shutdown(stop) != nil {
-			return server.Close() // long polls end hard
+		err := server.Shutdown(stop)
+		if err != nil {
+			err = server.Close() // long polls end hard
 		}
-		return nil
+		stopped <- err
+	})()
+	if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return <-stopped
+}
+
+// serve runs all parts; the first that fails ends the others.
+func (t *toolstack) serve(ctx context.Context, c *tls.Config, s sockets) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		server := wire.NewHTTPServer(t.server, c, t.cfg.log)
+		return t.serveAPI(ctx, server, func() error { return server.ServeTLS(s.network, "", "") })
 	})
+	if s.local != nil {
+		group.Go(func() error {
+			server := wire.NewLocalServer(t.server, t.cfg.log)
+			return t.serveAPI(ctx, server, func() error { return server.Serve(wire.LocalListener{Listener: s.local, Log: t.cfg.log}) })
+		})
+	}
 	group.Go(func() error { return t.vms.Run(ctx, func() { close(t.ready) }) })
 	group.Go(func() error { return t.networks.Run(ctx, t.ready, t.host.Ref()) })
 	group.Go(func() error { return t.consoles.Run(ctx) })
@@ -86,7 +101,7 @@ func (t *toolstack) serve(ctx context.Context, server *http.Server, l net.Listen
 	group.Go(func() error { return t.tasks.Run(ctx) })
 	group.Go(func() error { return t.host.Run(ctx) })
 	group.Go(func() error { return t.sessions.Run(ctx) })
-	group.Go(func() error { return t.announce(ctx, l.Addr()) })
+	group.Go(func() error { return t.announce(ctx, s.network.Addr()) })
 	group.Go(func() error { return t.watchdog(ctx) })
 	err := group.Wait()
 	t.cfg.log.Info("stopped", "err", err)

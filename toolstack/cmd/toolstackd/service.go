@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -14,26 +16,66 @@ import (
 	"cairn/toolstack/db"
 )
 
-// socketName is what PID 1 calls the socket of the API.
-const socketName = "https"
+// What PID 1 calls the sockets of the API: the network's, and root's own on this host.
+const (
+	socketName = "https"
+	localName  = "local"
+)
 
-// listen takes the socket PID 1 hands over, else opens one.
-func listen(address string) (net.Listener, error) {
-	if address != "" {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			return nil, fmt.Errorf("listen: %w", err)
-		}
-		return l, nil
-	}
+// sockets are where the API is served.
+type sockets struct {
+	network net.Listener
+	local   net.Listener // nil where nobody asked for one
+}
+
+// listen takes the sockets PID 1 hands over, and opens those that have an address.
+func listen(address, local string) (sockets, error) {
 	named, err := activation.ListenersWithNames()
 	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return sockets{}, fmt.Errorf("listen: %w", err)
 	}
-	if len(named[socketName]) != 1 {
-		return nil, fmt.Errorf("listen: no socket %q was handed over, and -listen is not given", socketName)
+	var s sockets
+	if s.network, err = open(named[socketName], "tcp", address); err == nil && s.network == nil {
+		err = fmt.Errorf("no socket %q was handed over, and -listen is not given", socketName)
 	}
-	return named[socketName][0], nil
+	if err == nil {
+		s.local, err = open(named[localName], "unix", local)
+	}
+	if err != nil {
+		return sockets{}, errors.Join(fmt.Errorf("listen: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+// open opens an address, or takes the one socket that was handed over; nil is neither.
+func open(given []net.Listener, network, address string) (net.Listener, error) {
+	switch {
+	case address == "" && len(given) == 1:
+		return given[0], nil
+	case address == "":
+		return nil, nil
+	case network != "unix":
+		return net.Listen(network, address)
+	}
+	if err := os.Remove(address); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that was killed
+		return nil, err
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return nil, err
+	}
+	return l, os.Chmod(address, 0o600)
+}
+
+// Close closes them.
+func (s sockets) Close() error {
+	var errs []error
+	for _, l := range []net.Listener{s.network, s.local} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // announce says when the API is worth calling: it answers since a while, but only

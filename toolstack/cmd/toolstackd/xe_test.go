@@ -18,6 +18,8 @@ type commandLine struct {
 	t    *testing.T
 	env  map[string]string
 	open xe.API // a session for all commands; nil: each logs in
+
+	socket string // of the host it runs on
 }
 
 func newCommandLine(t *testing.T, address string) *commandLine {
@@ -34,7 +36,7 @@ func (c *commandLine) try(args ...string) (status int, out, errOut string) {
 	var stdout, stderr strings.Builder
 	cfg := xe.Config{
 		Args: args, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
-		Getenv: func(name string) string { return c.env[name] },
+		Getenv: func(name string) string { return c.env[name] }, Socket: c.socket,
 	}
 	if c.open != nil {
 		cfg.Connect = func(context.Context, xe.Settings, bool) (xe.API, func(), error) { return c.open, func() {}, nil }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"cairn/toolstack/client"
 	"cairn/toolstack/xe"
 )
 
@@ -20,7 +21,7 @@ func main() {
 	ctx, stop := interruptible(context.Background())
 	status := xe.Run(ctx, xe.Config{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
-		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
+		Terminal: term.IsTerminal(int(os.Stderr.Fd())), Socket: client.LocalSocket,
 	})
 	stop()
 	os.Exit(status)
