@@ -97,3 +97,17 @@ func FuzzProgress(f *testing.F) {
 		p(b[cut:])
 	})
 }
+
+// TestServeDirect: only the layer that is written passes the page cache by.
+func TestServeDirect(t *testing.T) {
+	chain := []Layer{{Path: "/top", Format: client.Qcow2, Direct: true}, {Path: "/base", Format: client.Raw, Block: true}}
+	cmd, err := Serve(chain, true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `json:{"backing":{"driver":"raw","file":{"driver":"host_device","filename":"/base"}},"driver":"qcow2",` +
+		`"file":{"cache":{"direct":true},"driver":"file","filename":"/top"}}`
+	if got := cmd.Args[len(cmd.Args)-1]; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}

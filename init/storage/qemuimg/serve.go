@@ -17,6 +17,9 @@ type Layer struct {
 	Path   string
 	Format client.Format
 	Block  bool
+	// Direct passes the host's page cache by: what is written does not push out of memory
+	// what guests need, and does not wait there for its turn.
+	Direct bool
 }
 
 // Serve lends out what a chain of images, the top one first, reads as, or is to hold,
@@ -46,6 +49,9 @@ func node(chain []Layer) map[string]any {
 	file := map[string]any{"driver": "file", "filename": l.Path}
 	if l.Block {
 		file["driver"] = "host_device"
+	}
+	if l.Direct {
+		file["cache"] = map[string]any{"direct": true}
 	}
 	n := map[string]any{"driver": string(l.Format), "file": file}
 	switch {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"cairn/init/hostd/client"
 	"cairn/init/storage/qemuimg"
 )
@@ -130,6 +132,7 @@ func (m *Manager) lend(ctx context.Context, chain []client.Volume, writable bool
 		layers = append(layers, qemuimg.Layer{Path: v.Path, Format: v.Format, Block: v.Block})
 		out.Layers = append(out.Layers, v.Name)
 	}
+	layers[0].Direct = writable && takesDirect(chain[0].Path)
 	cmd, err := qemuimg.Serve(layers, writable, file)
 	if err != nil {
 		return err
@@ -152,6 +155,16 @@ func (m *Manager) lend(ctx context.Context, chain []client.Volume, writable bool
 		err = why // it is no matter how the program took it
 	}
 	return m.tidy(ctx, chain[0], writable, err)
+}
+
+// takesDirect tells whether a file can be opened past the page cache, which not every
+// file system of a repository's may know.
+func takesDirect(path string) bool {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	return unix.Close(fd) == nil
 }
 
 // errReturned is the end of an export that whoever borrowed asks for: whether it went

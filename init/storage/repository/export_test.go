@@ -129,7 +129,10 @@ func TestExportForWriting(t *testing.T) {
 		l.dial(t)
 		l.Close()
 		must(t, <-l.ended)
-		f.transcript()
+		direct := strings.Count(f.transcript(), `"file":{"cache":{"direct":true}`)
+		if top := takesDirect(f.dir + "/dev/sda"); direct > 1 || (direct == 1) != top {
+			t.Errorf("%d layers are written past the page cache; it can be passed: %v", direct, top)
+		}
 		f.fail["qemu-nbd"] = failure("qemu-nbd", -1, "")
 		l = borrow(t, m, "top", write)
 		if err := <-l.ended; err == nil || !strings.Contains(f.transcript(), "qemu-img check -q -r leaks") {

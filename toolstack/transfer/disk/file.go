@@ -32,6 +32,13 @@ func (empty) Extents(_ context.Context, off, n int64) ([]Extent, error) {
 	return []Extent{{Off: off, Len: n, Zero: true}}, nil
 }
 
+// WriteAt implements Device. What it has written is on its way to the medium.
+func (e empty) WriteAt(p []byte, off int64) (int, error) {
+	n, err := e.File.WriteAt(p, off)
+	begin(e.File, off, int64(n))
+	return n, err
+}
+
 // Zero implements Device.
 func (empty) Zero(int64, int64) error { return nil }
 

@@ -93,7 +93,7 @@ func (c counter) Write(p []byte) (int, error) { c.n.Add(int64(len(p))); return l
 // TestTheMediumIsAskedMeanwhile: a long stream is brought onto the medium while it
 // comes, without waiting for that, and not twice at once.
 func TestTheMediumIsAskedMeanwhile(t *testing.T) {
-	const size = 80 << 20
+	const size = 160 << 20
 	begun, release, under := make(chan struct{}, 100), make(chan struct{}), atomic.Int32{}
 	m := medium{disktest.New(size), func() error {
 		if under.Add(1) > 1 {

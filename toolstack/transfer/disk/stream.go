@@ -120,9 +120,10 @@ type Sink struct {
 	settling  bool
 }
 
-// settle is how much is written before the medium is asked: what a slow disk needs a
-// fifth of a second for, so that asking costs little.
-const settle = 32 << 20
+// settle is how much is written before the medium is asked. Volumes pass the page cache
+// by where they can, so that asking brings little forward but their tables, and it keeps
+// an image's other writers waiting.
+const settle = 128 << 20
 
 // NewSink begins a stream. Finish ends it, whatever went wrong.
 func NewSink(ctx context.Context, d Device) *Sink {
