@@ -4,13 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+
+	"cairn/toolstack/transfer/coding"
 )
 
 // host answers a few messages the way a host does.
@@ -198,5 +203,53 @@ func TestTransfersNameTheSessionAndTheirLength(t *testing.T) {
 	}
 	if err := c.Close(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSparseFileToAnyHost: a host that does not say it can do without holes gets a file
+// as it is.
+func TestSparseFileToAnyHost(t *testing.T) {
+	const size = 8 << 20
+	name := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(name, size); err != nil {
+		t.Fatal(err)
+	}
+	for says, as := range map[string]string{"": "", "gzip": "", "zstd": "zstd"} {
+		got := ""
+		s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.Method {
+			case http.MethodOptions:
+				if says != "" {
+					w.Header().Set("Accept-Encoding", says)
+				}
+			case http.MethodPut:
+				n, err := io.Copy(io.Discard, r.Body)
+				got = fmt.Sprint(r.Header.Get("Content-Encoding"), r.ContentLength, n, err)
+			default:
+				io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":"OpaqueRef:s"}`)
+			}
+		}))
+		defer s.Close()
+		c, err := dialHost(t, s, "secret")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.PutFile(t.Context(), "/import_raw_vdi", nil, name); err != nil {
+			t.Error(err)
+		}
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if as == "" || !coding.Sparse(info) {
+			if want := fmt.Sprint(size, size, nil); got != want {
+				t.Errorf("to a host that says %q: %s, want %s", says, got, want)
+			}
+		} else if !strings.HasPrefix(got, "zstd-1") {
+			t.Errorf("to a host that says %q: %s", says, got)
+		}
 	}
 }

@@ -3,11 +3,15 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
+
+	"cairn/toolstack/transfer/coding"
 )
 
 // StatusError is a transfer the host refused.
@@ -23,24 +27,45 @@ func (e *StatusError) Error() string {
 
 // Get opens a stream of the host, such as /audit_log. The caller closes it.
 func (c *Client) Get(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
-	return c.transfer(ctx, http.MethodGet, path, query, nil, 0)
+	resp, err := c.transfer(ctx, http.MethodGet, path, query, http.Header{"Accept-Encoding": {coding.Name}}, nil, 0)
+	if err != nil {
+		return nil, err
+	}
+	if resp.Header.Get("Content-Encoding") == coding.Name {
+		return decoded{coding.NewReader(resp.Body), resp.Body}, nil
+	}
+	return resp.Body, nil
 }
+
+// decoded is a stream that came in a coding.
+type decoded struct {
+	*coding.Reader
+	body io.Closer
+}
+
+// Close implements io.Closer.
+func (d decoded) Close() error { return errors.Join(d.Reader.Close(), d.body.Close()) }
 
 // Put sends size bytes to a stream of the host, such as /blob.
 func (c *Client) Put(ctx context.Context, path string, query url.Values, body io.Reader, size int64) error {
 	if size == 0 {
 		body = http.NoBody // not chunked, which hosts do not take
 	}
-	r, err := c.transfer(ctx, http.MethodPut, path, query, body, size)
+	return c.put(ctx, path, query, nil, body, size)
+}
+
+func (c *Client) put(ctx context.Context, path string, query url.Values, header http.Header, body io.Reader, size int64) error {
+	resp, err := c.transfer(ctx, http.MethodPut, path, query, header, body, size)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	_, err = io.Copy(io.Discard, r)
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
 	return err
 }
 
-// PutFile is Put of a file's content.
+// PutFile is Put of a file's content. Holes of a file are not sent to a host that can do
+// without.
 func (c *Client) PutFile(ctx context.Context, path string, query url.Values, file string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -51,11 +76,36 @@ func (c *Client) PutFile(ctx context.Context, path string, query url.Values, fil
 	if err != nil {
 		return err
 	}
-	return c.Put(ctx, path, query, f, info.Size())
+	if !coding.Sparse(info) || !c.takesCoding(ctx, path) {
+		return c.Put(ctx, path, query, f, info.Size())
+	}
+	stream, err := coding.NewFile(f)
+	if err != nil {
+		return err
+	}
+	return c.put(ctx, path, query, http.Header{"Content-Encoding": {coding.Name}}, stream, -1)
+}
+
+// takesCoding asks the host whether what is sent may come in a coding. One that does not
+// understand the question says no.
+func (c *Client) takesCoding(ctx context.Context, path string) bool {
+	target := c.base
+	target.Path = path
+	req, err := http.NewRequestWithContext(ctx, http.MethodOptions, target.String(), nil)
+	if err != nil {
+		return false
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return false // which is told of the request that follows
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4096)) // so that the connection can be used again
+	return resp.StatusCode == http.StatusOK && coding.Accepted(resp.Header.Get("Accept-Encoding"))
 }
 
 // transfer names the session in a cookie, so that it stays out of logs.
-func (c *Client) transfer(ctx context.Context, method, path string, query url.Values, body io.Reader, size int64) (io.ReadCloser, error) {
+func (c *Client) transfer(ctx context.Context, method, path string, query url.Values, header http.Header, body io.Reader, size int64) (*http.Response, error) {
 	target := c.base
 	target.Path, target.RawQuery = path, query.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, target.String(), body)
@@ -63,13 +113,14 @@ func (c *Client) transfer(ctx context.Context, method, path string, query url.Va
 		return nil, err
 	}
 	req.ContentLength = size
+	maps.Copy(req.Header, header)
 	req.AddCookie(&http.Cookie{Name: "session_id", Value: c.session})
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
+		return resp, nil
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))

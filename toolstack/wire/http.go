@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cairn/toolstack/api"
+	"cairn/toolstack/transfer/coding"
 )
 
 // Access says who may use a route.
@@ -128,6 +129,7 @@ func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
 
 func servePreflight(w http.ResponseWriter, _ *Request) {
 	h := w.Header()
+	h.Set("Accept-Encoding", coding.Name) // of what is sent to a transfer
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type")
 	h.Set("Access-Control-Allow-Methods", "POST, OPTIONS")

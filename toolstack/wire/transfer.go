@@ -48,6 +48,10 @@ const lastWord = 10 * time.Second
 func (s *Server) Transfer(method, prefix string, h TransferFunc) {
 	label := method + " " + prefix
 	s.Handle(method, prefix, Auth, func(w http.ResponseWriter, r *Request) {
+		if !decodable(r.Header) {
+			s.refuseCoding(w, r)
+			return
+		}
 		t, err := s.transferTask(r, label)
 		if err != nil {
 			s.dismiss(w, r.Request, err)
@@ -89,7 +93,9 @@ func (s *Server) transfer(w http.ResponseWriter, r *Request, t *task.Running, h 
 	r.Request, r.Task = r.WithContext(ctx), t
 	body := &countedBody{ReadCloser: r.Body, tell: api.Sparingly(t), total: float64(r.ContentLength), ended: r.ContentLength == 0}
 	r.Body = body
+	end := decode(r)
 	err := s.runTransfer(h, out, r)
+	end()
 	left := !body.ended && !out.begun
 	if left {
 		w.Header().Set("Connection", "close") // what is left in it is no request

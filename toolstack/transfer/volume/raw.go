@@ -4,14 +4,18 @@ import (
 	"errors"
 	"io"
 
+	"cairn/toolstack/transfer/coding"
 	"cairn/toolstack/transfer/disk"
 )
 
 // zeros are sent for what a disk does not have.
 var zeros [256 << 10]byte
 
-// writeRaw sends the disk's bytes as they are.
+// writeRaw sends the disk's bytes as they are, without its zeros to who can take that.
 func writeRaw(o *outgoing) error {
+	if coding.Accepted(o.accepts) {
+		return o.writeCoded()
+	}
 	o.begin(o.d.Size())
 	return disk.Read(o, o.d, disk.All(o, o.d), func(e disk.Extent, data []byte) error {
 		if data != nil {
@@ -27,6 +31,26 @@ func writeRaw(o *outgoing) error {
 		}
 		return nil
 	})
+}
+
+// writeCoded sends the disk's bytes in a coding that leaves its zeros out.
+func (o *outgoing) writeCoded() error {
+	o.w.Header().Set("Content-Encoding", coding.Name)
+	o.begin(-1)
+	w, size := coding.NewWriter(o), float64(o.d.Size())
+	err := disk.Read(o, o.d, disk.All(o, o.d), func(e disk.Extent, data []byte) (err error) {
+		if data != nil {
+			_, err = w.Write(data)
+		} else {
+			err = w.Zero(e.Len)
+		}
+		o.tell(float64(e.End()) / size)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return w.Close()
 }
 
 // readRaw writes what comes to the disk's beginning; what is behind it stays as it is.

@@ -34,6 +34,7 @@ import (
 	"cairn/toolstack/db"
 	"cairn/toolstack/storage"
 	"cairn/toolstack/transfer/archive"
+	"cairn/toolstack/transfer/coding"
 	"cairn/toolstack/transfer/disk"
 	"cairn/toolstack/vm"
 	"cairn/toolstack/wire"
@@ -139,6 +140,7 @@ type outgoing struct {
 	context.Context
 	d, from *storage.Disk // from is the base, or nil
 	w       http.ResponseWriter
+	accepts string // the codings that the client can take
 	tell    func(done float64)
 	now     time.Time
 
@@ -154,7 +156,7 @@ func (m *Manager) export(w http.ResponseWriter, r *wire.Request) error {
 	if err != nil {
 		return err
 	}
-	o := &outgoing{wanted: want, Context: r.Context(), w: w, tell: api.Sparingly(r.Task), now: m.cfg.Now()}
+	o := &outgoing{wanted: want, Context: r.Context(), w: w, accepts: r.Header.Get("Accept-Encoding"), tell: api.Sparingly(r.Task), now: m.cfg.Now()}
 	task := r.Task.Ref().String()
 	if o.d, err = m.cfg.Disks.OpenDisk(o, o.vdi, false, task); err != nil {
 		return err
@@ -320,10 +322,24 @@ type body struct{ io.Reader }
 // Read implements io.Reader.
 func (b body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		err = wire.ErrClient(err)
+	return n, told(err)
+}
+
+// ReadHoles is what disk.ReadHoles asks for.
+func (b body) ReadHoles(p []byte) (int, error) {
+	n, err := disk.ReadHoles(b.Reader, p)
+	return n, told(err)
+}
+
+func told(err error) error {
+	var hole disk.Hole
+	switch {
+	case err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &hole):
+		return err
+	case errors.Is(err, coding.ErrFormat):
+		return refuse(err)
 	}
-	return n, err
+	return wire.ErrClient(err)
 }
 
 // progress tells how much of a stream has come where the server cannot, because nobody

@@ -1,0 +1,188 @@
+package coding
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"cairn/toolstack/transfer/disk"
+)
+
+// ErrFormat is a stream that is no zstd that can be read.
+var ErrFormat = errors.New("not zstd that can be read")
+
+// window bounds what unpacking takes: what RFC 8878 asks of every decoder.
+const window = 8 << 20
+
+// Reader reads a stream.
+type Reader struct {
+	src    *source
+	other  *zstd.Decoder // of a stream that no Writer made
+	begun  bool
+	err    error
+	ending bool // the block is the last one
+	fill   bool // it repeats a byte
+	with   byte
+	left   int64 // of the block
+}
+
+// source remembers that it failed, which is no fault of what was read.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+// Read implements io.Reader.
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// NewReader reads a stream that has not begun.
+func NewReader(r io.Reader) *Reader { return &Reader{src: &source{r: r}} }
+
+// Close ends what unpacks; what is read from stays open.
+func (r *Reader) Close() error {
+	if r.other != nil {
+		r.other.Close()
+	}
+	return nil
+}
+
+// Read implements io.Reader.
+func (r *Reader) Read(p []byte) (int, error) {
+	if err := r.ahead(); err != nil || len(p) == 0 {
+		return 0, err
+	}
+	switch {
+	case r.other != nil:
+		n, err := r.other.Read(p)
+		return n, r.broken(err)
+	case r.fill:
+		p = p[:min(int64(len(p)), r.left)]
+		for i := range p {
+			p[i] = r.with
+		}
+		r.left -= int64(len(p))
+		return len(p), nil
+	}
+	n, err := r.src.Read(p[:min(int64(len(p)), r.left)])
+	if r.left -= int64(n); r.left > 0 || err != io.EOF {
+		return n, r.broken(cut(err))
+	}
+	return n, nil // more is asked for when it is wanted
+}
+
+// longest is the most that is told of at once, so that no sum of blocks overflows.
+const longest = 1 << 40
+
+// ReadHoles is Read, but tells of zeros that were not sent by a disk.Hole for an error.
+func (r *Reader) ReadHoles(p []byte) (int, error) {
+	hole := int64(0)
+	for hole < longest {
+		err := r.ahead()
+		if hole > 0 && (err != nil || !r.fill || r.with != 0) {
+			break // an error comes again
+		}
+		if err != nil {
+			return 0, err
+		}
+		if !r.fill || r.with != 0 {
+			return r.Read(p)
+		}
+		hole, r.left = hole+r.left, 0
+	}
+	return 0, disk.Hole(hole)
+}
+
+// ahead reads up to the next byte of a block.
+func (r *Reader) ahead() error {
+	if !r.begun {
+		r.begun = true
+		r.err = r.open()
+	}
+	for r.err == nil && r.other == nil && r.left == 0 {
+		r.err = r.next()
+	}
+	return r.err
+}
+
+// open finds out what kind of stream it is.
+func (r *Reader) open() error {
+	head := make([]byte, len(begin))
+	n, err := io.ReadFull(r.src, head)
+	if err == nil && bytes.Equal(head, begin) {
+		return nil
+	}
+	switch {
+	case r.src.err != nil:
+		return r.src.err
+	case n > 0 && bytes.HasPrefix(begin, head[:n]):
+		return io.ErrUnexpectedEOF
+	}
+	r.other, err = zstd.NewReader(io.MultiReader(bytes.NewReader(head[:n]), r.src),
+		zstd.WithDecoderMaxWindow(window), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
+	return err
+}
+
+// next reads the head of a block, or the stream's end.
+func (r *Reader) next() error {
+	if r.ending {
+		return r.end()
+	}
+	var head [4]byte
+	if _, err := io.ReadFull(r.src, head[:3]); err != nil {
+		return r.broken(cut(err))
+	}
+	h := int64(head[0]) | int64(head[1])<<8 | int64(head[2])<<16
+	r.ending, r.left = h&last != 0, h>>3
+	switch kind := h & kinds; {
+	case r.left > block || kind != stored && kind != repeated:
+		return fmt.Errorf("%w: block %06x", ErrFormat, h)
+	case kind == stored:
+		r.fill = false
+		return nil
+	}
+	_, err := io.ReadFull(r.src, head[3:])
+	r.fill, r.with = true, head[3]
+	return r.broken(cut(err))
+}
+
+// end makes sure that nothing follows.
+func (r *Reader) end() error {
+	switch _, err := io.ReadFull(r.src, make([]byte, 1)); {
+	case err == nil:
+		return fmt.Errorf("%w: bytes behind its end", ErrFormat)
+	case err == io.EOF:
+		return io.EOF
+	default:
+		return r.broken(err)
+	}
+}
+
+// cut is the end of a source where it may not be.
+func cut(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// broken is an error by whose fault it is.
+func (r *Reader) broken(err error) error {
+	switch {
+	case err == nil || err == io.EOF || r.src.err != nil && errors.Is(err, r.src.err):
+		return err
+	case r.src.err != nil:
+		return r.src.err
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("%w: %w", ErrFormat, err)
+}
