@@ -20,11 +20,8 @@ import (
 	"cairn/toolstack/vm"
 )
 
-// Where toolstackd finds itself inside, and where it serves root without a password.
-const (
-	toolstackd  = "/usr/sbin/toolstackd"
-	localSocket = "/var/lib/cairn/api.sock"
-)
+// Where toolstackd finds itself inside.
+const toolstackd = "/usr/sbin/toolstackd"
 
 // realHost is a host in namespaces.
 type realHost struct {
@@ -106,7 +103,7 @@ func buildHost(ctx context.Context, cfg config) (string, error) {
 func daemons(args []string) []devhost.Daemon {
 	return []devhost.Daemon{
 		{Name: "hostd", Role: devhost.RoleHostd, Socket: client.Socket},
-		{Name: toolstackName, Argv: append([]string{toolstackd, "-local", localSocket}, args...), ID: devhost.ToolstackID, Listener: "https"},
+		{Name: toolstackName, Argv: append([]string{toolstackd, "-local", devhost.LocalSocket}, args...), ID: devhost.ToolstackID, Listener: "https"},
 	}
 }
 

@@ -328,3 +328,6 @@ func bind(src, dst string, readOnly bool) error {
 	}
 	return nil
 }
+
+// LocalSocket is where a toolstackd inside may serve the API to root without a password.
+const LocalSocket = "/var/lib/cairn/api.sock"

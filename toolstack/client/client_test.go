@@ -207,7 +207,7 @@ func TestTransfersNameTheSessionAndTheirLength(t *testing.T) {
 }
 
 // TestSparseFileToAnyHost: a host that does not say it can do without holes gets a file
-// as it is.
+// as it is, and so does any for whom a file is no disk.
 func TestSparseFileToAnyHost(t *testing.T) {
 	const size = 8 << 20
 	name := filepath.Join(t.TempDir(), "disk")
@@ -217,13 +217,26 @@ func TestSparseFileToAnyHost(t *testing.T) {
 	if err := os.Truncate(name, size); err != nil {
 		t.Fatal(err)
 	}
-	for says, as := range map[string]string{"": "", "gzip": "", "zstd": "zstd"} {
+	disk := url.Values{"vdi": {"OpaqueRef:vdi"}}
+	for _, c := range []struct {
+		says, path string
+		query      url.Values
+		coded      bool
+	}{
+		{"", "/import_raw_vdi", disk, false},
+		{"gzip", "/import_raw_vdi", disk, false},
+		{"zstd", "/import_raw_vdi", disk, true},
+		{"zstd", "/import_raw_vdi", url.Values{"vdi": disk["vdi"], "format": {"raw"}}, true},
+		{"zstd", "/import_raw_vdi", url.Values{"vdi": disk["vdi"], "format": {"qcow2"}}, false},
+		{"zstd", "/import_raw_vdi", url.Values{"sr_id": {"OpaqueRef:sr"}}, false},
+		{"zstd", "/import", nil, false},
+	} {
 		got := ""
 		s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch r.Method {
 			case http.MethodOptions:
-				if says != "" {
-					w.Header().Set("Accept-Encoding", says)
+				if c.says != "" {
+					w.Header().Set("Accept-Encoding", c.says)
 				}
 			case http.MethodPut:
 				n, err := io.Copy(io.Discard, r.Body)
@@ -233,23 +246,19 @@ func TestSparseFileToAnyHost(t *testing.T) {
 			}
 		}))
 		defer s.Close()
-		c, err := dialHost(t, s, "secret")
+		api, err := dialHost(t, s, "secret")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := c.PutFile(t.Context(), "/import_raw_vdi", nil, name); err != nil {
+		if err := api.PutFile(t.Context(), c.path, c.query, name); err != nil {
 			t.Error(err)
 		}
 		info, err := os.Stat(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if as == "" || !coding.Sparse(info) {
-			if want := fmt.Sprint(size, size, nil); got != want {
-				t.Errorf("to a host that says %q: %s, want %s", says, got, want)
-			}
-		} else if !strings.HasPrefix(got, "zstd-1") {
-			t.Errorf("to a host that says %q: %s", says, got)
+		if want := fmt.Sprint(size, size, nil); c.coded && coding.Sparse(info) != strings.HasPrefix(got, "zstd-1 ") || !c.coded && got != want {
+			t.Errorf("%s?%v to a host that says %q: %s", c.path, c.query, c.says, got)
 		}
 	}
 }

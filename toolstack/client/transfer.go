@@ -64,8 +64,8 @@ func (c *Client) put(ctx context.Context, path string, query url.Values, header 
 	return err
 }
 
-// PutFile is Put of a file's content. Holes of a file are not sent to a host that can do
-// without.
+// PutFile is Put of a file's content. The holes of a raw disk are not sent to a host that
+// can do without.
 func (c *Client) PutFile(ctx context.Context, path string, query url.Values, file string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -76,7 +76,7 @@ func (c *Client) PutFile(ctx context.Context, path string, query url.Values, fil
 	if err != nil {
 		return err
 	}
-	if !coding.Sparse(info) || !c.takesCoding(ctx, path) {
+	if !rawDisk(path, query) || !coding.Sparse(info) || !c.takesCoding(ctx, path) {
 		return c.Put(ctx, path, query, f, info.Size())
 	}
 	stream, err := coding.NewFile(f)
@@ -84,6 +84,13 @@ func (c *Client) PutFile(ctx context.Context, path string, query url.Values, fil
 		return err
 	}
 	return c.put(ctx, path, query, http.Header{"Content-Encoding": {coding.Name}}, stream, -1)
+}
+
+// rawDisk tells whether a file's bytes become those of a disk that is there. Of others
+// the host wants to know how long they are, which a coding does not say.
+func rawDisk(path string, query url.Values) bool {
+	format := query.Get("format")
+	return path == "/import_raw_vdi" && query.Get("vdi") != "" && (format == "" || format == "raw") && query.Get("chunked") == ""
 }
 
 // takesCoding asks the host whether what is sent may come in a coding. One that does not

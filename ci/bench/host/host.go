@@ -18,6 +18,7 @@ import (
 	golibvirt "github.com/digitalocean/go-libvirt"
 	"github.com/digitalocean/go-libvirt/socket/dialers"
 
+	"cairn/ci/devhost"
 	"cairn/toolstack/client"
 )
 
@@ -30,6 +31,7 @@ func Login(address string) client.Config {
 type Host struct {
 	Dir     string // the caller may write beside what the host does
 	Address string // of the API
+	Local   string // the host's own socket of the API
 	API     *client.Client
 	Libvirt *golibvirt.Libvirt
 	cmd     *exec.Cmd
@@ -73,6 +75,7 @@ func (h *Host) start(ctx context.Context, goCommand string) error {
 	if h.Address, err = ready(out); err != nil {
 		return err
 	}
+	h.Local = h.Path(devhost.LocalSocket)
 	if h.API, err = client.Dial(ctx, Login(h.Address)); err != nil {
 		return err
 	}

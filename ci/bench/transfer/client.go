@@ -82,9 +82,9 @@ func get(ctx context.Context, api *client.Client, query url.Values, file string)
 	return errors.Join(err, f.Close())
 }
 
-// stream runs a client, with a look at the host before and after.
-func (b *bench) stream(ctx context.Context, verb string, query url.Values, file string) (c cost, err error) {
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", verb, b.Address, query.Encode(), file)
+// stream runs a client of an address, with a look at the host before and after.
+func (b *bench) stream(ctx context.Context, verb, address string, query url.Values, file string) (c cost, err error) {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", verb, address, query.Encode(), file)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -31,6 +31,9 @@ func imported(format string) string      { return "import " + format }
 func convertedTo(format string) string   { return "qemu-img to " + format }
 func convertedFrom(format string) string { return "qemu-img from " + format }
 
+// onHost is what work is called after that goes by the host's own socket.
+const onHost = ", on the host"
+
 // work is what one piece of it took, round by round.
 type work struct {
 	Name string
@@ -97,8 +100,8 @@ var bars = []struct {
 	work, beside string
 	least        float64
 }{
-	{exported("raw"), copiedDurably, rawBar},
-	{imported("raw"), copiedDurably, rawBar},
+	{exported("raw") + onHost, copiedDurably, rawBar},
+	{imported("raw") + onHost, copiedDurably, rawBar},
 	{exported("vmdk"), convertedTo("vmdk"), vmdkBar},
 }
 
@@ -133,6 +136,7 @@ func (r *report) table() string {
 
 // peers are what a piece of Cairn's work stands beside, column by column.
 func peers(name string) [3]string {
+	name = strings.TrimSuffix(name, onHost)
 	if format, ok := strings.CutPrefix(name, "export "); ok {
 		return [3]string{copiedDurably, copied, convertedTo(format)}
 	}
