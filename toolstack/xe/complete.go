@@ -212,7 +212,7 @@ func (s *session) objectsOf(name string) (api string, byName bool) {
 func (s *session) askObjects(ctx context.Context, api string, byName bool) []string {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	s.in, s.hasPassword, s.errOut = strings.NewReader(""), true, io.Discard
+	s.in, s.errOut = strings.NewReader(""), io.Discard
 	done, err := s.connect(ctx, false)
 	if err != nil {
 		return nil

@@ -41,6 +41,9 @@ func TestLocalSocket(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Size() == 0 {
 		t.Errorf("an export by the socket: %v, %v", info, err)
 	}
+	if _, out, _ := c.try("__complete", "vm-start", "vm=h"); out != "vm=here\n" {
+		t.Errorf("completion offers %q", out)
+	}
 	if status, _, _ := c.try("host-list", "-u", "joe", "-p", "1"); status == 0 {
 		t.Error("another user needs no password")
 	}
