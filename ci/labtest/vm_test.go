@@ -61,10 +61,11 @@ func must(t *testing.T, err error) {
 }
 
 // TestVMSmoke takes a guest through its life: start, clean shutdown, start
-// again, hard shutdown, destroy. KVM drives it.
+// again, hard shutdown, destroy. KVM drives it. On the host itself xe knows it without
+// a password.
 func TestVMSmoke(t *testing.T) {
 	ctx := deadline(t)
-	h := boot(ctx, t, func(*lab.Config) {})
+	h := boot(ctx, t, func(c *lab.Config) { c.Debug = true })
 	c := login(ctx, t, h)
 	g := create(ctx, t, c, "smoke")
 	wantState(ctx, t, g, "Halted")
@@ -75,6 +76,10 @@ func TestVMSmoke(t *testing.T) {
 		t.Errorf("query-kvm: %+v, %v", kvm, err)
 	}
 	wantState(ctx, t, g, "Running")
+	a, err := h.Debug(ctx, "run", "/usr/bin/xe", "vm-list", "power-state=running", "params=name-label", "--minimal")
+	if must(t, err); !strings.Contains(a.Output, "smoke") {
+		t.Errorf("xe on the host says %q", a.Output)
+	}
 	if err := g.Start(ctx); !client.IsCode(err, "VM_BAD_POWER_STATE") {
 		t.Errorf("starting a running guest answered %v", err)
 	}
