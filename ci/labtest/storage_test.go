@@ -58,6 +58,7 @@ func TestStorageOnDisks(t *testing.T) {
 	for _, m := range s.disks {
 		s.write(ctx, m)
 		s.copies(ctx, m)
+		s.streams(ctx, m)
 		s.forget(ctx, m)
 		s.full(ctx, m)
 	}
@@ -224,6 +225,20 @@ func (s *media) copies(ctx context.Context, m *medium) {
 		copied := s.Ref(ctx, "VDI.copy", ref, other.sr, life.Null, life.Null)
 		other.disks[s.Text(ctx, "VDI.get_uuid", copied)] = file
 	}
+}
+
+// streams brings a disk out into a file of the host's and back into another disk, as its
+// root does, by xe.
+func (s *media) streams(ctx context.Context, m *medium) {
+	s.T.Helper()
+	const file = "/run/out.raw"
+	_, into := s.Disk(ctx, m.sr, m.kind+" disk", 80<<20)
+	err := s.run(ctx, "/usr/bin/xe", "vdi-export", "uuid="+m.holding(small), "filename="+file)
+	if err == nil {
+		err = s.run(ctx, "/usr/bin/xe", "vdi-import", "uuid="+into, "filename="+file)
+	}
+	must(s.T.(*testing.T), errors.Join(err, s.run(ctx, "/usr/bin/rm", file)))
+	m.disks[into] = small
 }
 
 // forget takes a repository out of the database and brings it back.
