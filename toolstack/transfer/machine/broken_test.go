@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -399,29 +400,49 @@ func TestRefusedWhileItComes(t *testing.T) {
 }
 
 // TestPackedEnd: nothing comes of an archive whose packer says that it is not what was
-// packed. A client that cannot say where it ends is not waited for.
+// packed, whatever it holds. A client that cannot say where it ends is not waited for.
 func TestPackedEnd(t *testing.T) {
 	r := newRig(t)
 	from, _ := r.insert("web", nil)
-	for _, pack := range []string{"gzip", "zstd"} {
-		b := r.get("/export?ref=" + string(from) + "&use_compression=" + pack)
-		before := r.state()
-		wrong := bytes.Clone(b)
-		at := map[string]int{"gzip": 6, "zstd": 2}[pack] // the last 8 bytes, and 4
-		wrong[len(b)-at] ^= 1
-		for _, c := range []struct {
-			in   []byte
-			want string
-		}{{b[:len(b)-1], "IMPORT_ERROR_PREMATURE_EOF []"}, {wrong, "IMPORT_ERROR_SOME_CHECKSUMS_FAILED []"}} {
-			if _, err := r.importing("", c.in); code(err) != c.want {
-				t.Errorf("%s: %v, want %s", pack, err, c.want)
+	plain := map[string][]byte{"/import?x=y": r.get("/export?ref=" + string(from)), "/import?format=ova": r.ova(from), "/import_metadata?force=true": r.get("/export_metadata?ref=" + string(from))}
+	packers := map[string]struct {
+		pack func([]byte) []byte
+		sum  int // from the end
+	}{"gzip": {gzipped, 6}, "zstd": {zipped, 2}} // of the last 8 bytes, and of 4
+	for path, archive := range plain {
+		for name, p := range packers {
+			b, before := p.pack(archive), r.state()
+			wrong := bytes.Clone(b)
+			wrong[len(b)-p.sum] ^= 1
+			for _, c := range []struct {
+				in   []byte
+				want string
+			}{{b[:len(b)-1], "IMPORT_ERROR_PREMATURE_EOF []"}, {wrong, "IMPORT_ERROR_SOME_CHECKSUMS_FAILED []"}} {
+				if _, err := r.put(path, bytes.NewReader(c.in), int64(len(c.in))); code(err) != c.want {
+					t.Errorf("%s %s: %v, want %s", name, path, err, c.want)
+				}
+				r.unchanged(name, before)
 			}
-			r.unchanged(pack, before)
+			refs, err := r.put(path, &gone{bytes.NewReader(b)}, 1<<50)
+			if err != nil || len(refs) != 1 {
+				t.Errorf("%s %s: from a client that does not know its length: %v, %v", name, path, refs, err)
+			}
 		}
-		refs, err := r.put("/import?x=y", &gone{bytes.NewReader(b)}, 1<<50)
-		if err != nil || len(refs) != 1 {
-			t.Errorf("%s: from a client that does not know its length: %v, %v", pack, refs, err)
-		}
+	}
+}
+
+// TestPackedDisksBehind: for a description the disks behind it are not read, nor is the
+// checksum behind them.
+func TestPackedDisksBehind(t *testing.T) {
+	r := newRig(t)
+	from, vdis := r.insert("web", nil)
+	b := gzipped(r.get("/export?ref=" + string(from)))
+	refs, err := r.put("/import_metadata?force=true", bytes.NewReader(b[:len(b)-1]), int64(len(b)-1))
+	if err != nil || len(refs) != 1 {
+		t.Fatal(refs, err)
+	}
+	if got := r.vdis(api.VMRef(refs[0])); !slices.Equal(got, vdis) {
+		t.Errorf("disks %v, want those that are here: %v", got, vdis)
 	}
 }
 

@@ -156,7 +156,7 @@ func (m *Manager) serveImport(w http.ResponseWriter, r *wire.Request) error {
 // serveImportMetadata makes VMs of a description, around disks that are here.
 func (m *Manager) serveImportMetadata(w http.ResponseWriter, r *wire.Request) error {
 	q := r.URL.Query()
-	o := order{progress: api.Sparingly(r.Task), Options: plan.Options{Metadata: true, Disks: map[string]string{}}}
+	o := order{progress: api.Sparingly(r.Task), endless: r.ContentLength >= wire.Pretended, Options: plan.Options{Metadata: true, Disks: map[string]string{}}}
 	if err := truths(q, map[string]*bool{"restore": &o.Restore, "force": &o.Force, "dry_run": &o.dryRun}); err != nil {
 		return err
 	}

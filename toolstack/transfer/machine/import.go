@@ -64,8 +64,8 @@ func (m *Manager) take(ctx context.Context, in io.Reader, o order) ([]api.VMRef,
 	making, end := m.cfg.VMs.Making(ctx)
 	defer end()
 	disks, err := m.disks(making, r, p, o)
-	if err == nil && !o.Metadata && !o.endless {
-		err = a.Finish()
+	if err == nil && !o.endless {
+		err = finish(a, o)
 	}
 	if err != nil {
 		return nil, err
@@ -74,6 +74,17 @@ func (m *Manager) take(ctx context.Context, in io.Reader, o order) ([]api.VMRef,
 		return nil, err
 	}
 	return m.arrive(ctx, p, disks)
+}
+
+// finish asks for the checksum at an archive's end. With a description that is all that is
+// wanted of an archive, that of its disks stays unread, and what is behind them.
+func finish(a *archive.Reader, o order) error {
+	if o.Metadata {
+		if _, err := a.Next(); !errors.Is(err, io.EOF) {
+			return err
+		}
+	}
+	return a.Finish()
 }
 
 // disks are those of a plan, by their places in it: made now, or here already.

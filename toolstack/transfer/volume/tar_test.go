@@ -2,8 +2,12 @@ package volume_test
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/transfer/xva"
@@ -92,5 +96,60 @@ func TestHostileTar(t *testing.T) {
 	r.put("format=tar&vdi="+string(ref), nil)
 	if _, text, err := r.send("PUT", "/import_raw_vdi", "format=tar&chunked=true&vdi="+string(ref), bytes.NewReader(good), int64(len(good))); err != nil || !strings.HasPrefix(string(text), api.CodeInvalidValue) {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// zipped packs what an archive of one disk may be packed with. Both end with a checksum of
+// all, of 4 bytes, behind which gzip has 4 more.
+func zipped(t *testing.T, with string, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	var w io.WriteCloser = gzip.NewWriter(&out)
+	if with == "zstd" {
+		z, err := zstd.NewWriter(&out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w = z
+	}
+	_, err := w.Write(b)
+	if cerr := w.Close(); err != nil || cerr != nil {
+		t.Fatal(err, cerr)
+	}
+	return out.Bytes()
+}
+
+// TestPackedTar: what a packer says of the whole is asked for, too; nobody holds the disk
+// of an archive that is not what was packed.
+func TestPackedTar(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ref := r.disk(2 * mib)
+	want := random("full", 2*mib)
+	for with, sum := range map[string]int{"gzip": 8, "zstd": 4} {
+		b := zipped(t, with, packed(t, "vdi", want))
+		wrong := bytes.Clone(b)
+		wrong[len(b)-sum] ^= 1
+		for _, c := range []struct {
+			what string
+			body []byte
+			want string
+		}{
+			{"cut in its trailer", b[:len(b)-1], "VDI_IO_ERROR"},
+			{"cut before it", b[:len(b)-sum], "VDI_IO_ERROR"},
+			{"of another sum", wrong, "IMPORT_ERROR_SOME_CHECKSUMS_FAILED"},
+		} {
+			for _, length := range []int64{int64(len(c.body)), -1} {
+				task := r.task()
+				resp, text, err := r.send("PUT", "/import_raw_vdi", "format=tar&task_id="+task+"&vdi="+string(ref), bytes.NewReader(c.body), length)
+				if err != nil || resp.StatusCode != 500 || !strings.HasPrefix(string(text), c.want) || !strings.HasPrefix(r.ended(task), "failure["+c.want) {
+					t.Errorf("%s, %s, %d: %v, %v %q", with, c.what, length, err, resp, text)
+				}
+				r.free(c.what, ref)
+			}
+		}
+		r.put("vdi="+string(ref), make([]byte, 2*mib))
+		r.put("format=tar&vdi="+string(ref), b)
+		r.holds(with, ref, want)
 	}
 }

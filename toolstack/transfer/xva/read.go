@@ -45,6 +45,9 @@ func NewDiskReader(r io.Reader, most int64) (*Reader, error) {
 // Close closes the archive.
 func (v *Reader) Close() { v.from.Close() }
 
+// Finish is the archive's, after the last chunk.
+func (v *Reader) Finish() error { return v.from.Finish() }
+
 func (v *Reader) readXML() error {
 	h, err := v.from.Next()
 	if err != nil {
