@@ -4,14 +4,16 @@
 //
 // A Mailer never holds anybody up: Notify puts a message into a queue of bounded length,
 // where the oldest give way, and one goroutine sends, in order. A server that hangs costs a
-// limit of time for an attempt; one that fails makes the queue as a whole wait, ever longer
-// up to a bound. A message that a server answers with "later" goes behind the others, so
-// that it holds none of them up. Other settings are tried at once, whatever is going on:
+// limit of time for an attempt; one that fails, or has nothing to do with this host, makes
+// the queue as a whole wait, ever longer up to a bound. What a server says of a message or
+// of who is to get it is about that alone: "later" makes the message wait for those it has
+// not reached, by itself, and "never" is not asked again. Nobody gets a message twice
+// because others have not got it. Other settings are tried at once, whatever is going on:
 // they interrupt an attempt and a wait.
 //
 // What cannot be sent for an hour, or is refused for good, is dropped with a line in the
-// log; the message itself is still in the database. Methods may be called by many
-// goroutines.
+// log, the server's words in it; the message itself is still in the database. Methods may
+// be called by many goroutines.
 package mail
 
 import (
@@ -19,7 +21,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/textproto"
 	"slices"
 	"sync"
 	"time"
@@ -46,13 +47,8 @@ type Mailer struct {
 	mu      sync.Mutex
 	queue   []*queued
 	dropped int    // since something was sent
+	refused int    // receivers, for good, since the beginning
 	wrong   string // with the settings, as was told
-}
-
-// queued is a message on its way.
-type queued struct {
-	*api.Message
-	since time.Time
 }
 
 const (
@@ -102,7 +98,7 @@ func (m *Mailer) Notify(x *api.Message) {
 			m.cfg.Log.Warn("mail-dropped", "reason", "too many wait", "server", s.hub)
 		}
 	}
-	m.queue = append(m.queue, &queued{x, time.Now()})
+	m.queue = append(m.queue, newQueued(x, time.Now()))
 	m.mu.Unlock()
 	select {
 	case m.wake <- struct{}{}:
@@ -141,18 +137,19 @@ func (m *Mailer) Run(ctx context.Context) error {
 		return c.Class == api.ClassOf[api.Pool]()
 	})
 	defer pools.Close()
-	failures := 0
+	failures, tried := 0, keys{}
 	for ctx.Err() == nil {
-		x := m.next()
+		said := m.keys()
+		if said != tried {
+			m.hasten()
+			tried = said
+		}
+		x, wait := m.next(time.Now())
 		if x == nil {
-			select {
-			case <-m.wake:
-			case <-ctx.Done():
-			}
+			m.idle(ctx, pools, wait)
 			continue
 		}
 		pools.Next() // what comes from here on is news
-		said := m.keys()
 		switch err := m.deliver(ctx, pools, said, x); {
 		case err == nil || errors.Is(err, errChanged):
 			failures = 0
@@ -163,17 +160,23 @@ func (m *Mailer) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (m *Mailer) next() *queued {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.queue) == 0 {
-		return nil
+// idle waits until there may be something to do: so long, if that is not 0.
+func (m *Mailer) idle(ctx context.Context, pools *db.Watch, wait time.Duration) {
+	var due <-chan time.Time
+	if wait > 0 {
+		due = time.After(wait)
 	}
-	return m.queue[0]
+	select {
+	case <-m.wake:
+	case <-due:
+	case <-pools.C():
+		pools.Next()
+	case <-ctx.Done():
+	}
 }
 
-// deliver makes an attempt. It returns nil when there is nothing more to do for the
-// message: what the server refuses for good is not tried again.
+// deliver makes an attempt. An error is one of the way to the server; what that says of
+// the message, or of who is to get it, is none.
 func (m *Mailer) deliver(ctx context.Context, pools *db.Watch, said keys, x *queued) error {
 	s, err := parseSettings(said)
 	if err != nil {
@@ -183,20 +186,37 @@ func (m *Mailer) deliver(ctx context.Context, pools *db.Watch, said keys, x *que
 		m.remove(x) // nobody wants it any more
 		return nil
 	}
-	err = m.attempt(ctx, pools, said, func(ctx context.Context) error { return m.send(ctx, s, x.Message) })
-	var refusal *textproto.Error
-	switch {
-	case err == nil:
-		m.remove(x)
-		m.sent(x)
-	case errors.As(err, &refusal) && refusal.Code >= 500:
-		m.remove(x)
-		m.lost(x, err)
-		return nil
-	case errors.As(err, &refusal):
-		m.behind(x)
+	var a answer
+	err = m.attempt(ctx, pools, said, func(ctx context.Context) (err error) {
+		a, err = m.send(ctx, s, x)
+		return err
+	})
+	if refused := m.count(len(a.refused)); len(a.refused) > 0 && (err != nil || a.later != nil || len(x.had) > 0) {
+		m.cfg.Log.Warn("mail-refused", "message", x.UUID, "name", x.Name, "to", a.refused, "err", a.never, "refused", refused)
+	}
+	if err == nil {
+		m.settle(s, x, a)
 	}
 	return err
+}
+
+// settle decides what becomes of a message of which a server has said something.
+func (m *Mailer) settle(s settings, x *queued, a answer) {
+	switch {
+	case a.later != nil && time.Since(x.since) < lifetime:
+		m.postpone(x, time.Now())
+		if x.tries == 1 {
+			m.cfg.Log.Warn("mail-delayed", "server", s.hub, "message", x.UUID, "name", x.Name, "err", a.later)
+		}
+		return
+	case a.later != nil:
+		m.lost(x, a.later)
+	case len(x.had) == 0:
+		m.lost(x, a.never)
+	default:
+		m.sent(x)
+	}
+	m.remove(x)
 }
 
 // attempt does something until it is done or the settings are no longer those that were
@@ -245,44 +265,25 @@ func (m *Mailer) failed(ctx context.Context, pools *db.Watch, said keys, failure
 	return failures
 }
 
-// giveUp drops what has been tried long enough.
-func (m *Mailer) giveUp(cause error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.queue = slices.DeleteFunc(m.queue, func(x *queued) bool {
-		old := time.Since(x.since) >= lifetime
-		if old {
-			m.lost(x, cause)
-		}
-		return old
-	})
-}
-
-func (m *Mailer) remove(x *queued) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.queue = slices.DeleteFunc(m.queue, func(y *queued) bool { return x == y })
-}
-
-// behind puts the message of an attempt at the end of the queue.
-func (m *Mailer) behind(x *queued) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if i := slices.Index(m.queue, x); i >= 0 { // else it gave way
-		m.queue = append(slices.Delete(m.queue, i, i+1), x)
-	}
-}
-
 func (m *Mailer) lost(x *queued, err error) {
 	m.cfg.Log.Warn("mail-lost", "message", x.UUID, "name", x.Name, "err", err)
+}
+
+// count adds to how many receivers were refused, and returns that.
+func (m *Mailer) count(n int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refused += n
+	return m.refused
 }
 
 func (m *Mailer) sent(x *queued) {
 	m.mu.Lock()
 	dropped := m.dropped
 	m.dropped = 0
+	refused := m.refused
 	m.mu.Unlock()
-	m.cfg.Log.Info("mail-sent", "message", x.UUID, "name", x.Name, "dropped", dropped)
+	m.cfg.Log.Info("mail-sent", "message", x.UUID, "name", x.Name, "dropped", dropped, "refused", refused)
 }
 
 // dial connects for one attempt: everything on the connection ends by a time, and with

@@ -2,13 +2,16 @@ package mail
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"mime"
 	"mime/quotedprintable"
 	"net"
 	"net/smtp"
+	"net/textproto"
 	"strings"
 	"time"
 
@@ -17,51 +20,115 @@ import (
 	"cairn/toolstack/metrics/perfmon"
 )
 
-// send is one attempt.
-func (m *Mailer) send(ctx context.Context, s settings, x *api.Message) error {
+// answer is what a server says of a message.
+type answer struct {
+	later   error    // the first that it wants to hear of later
+	never   error    // the first that it refuses for good
+	refused []string // who will not get it therefore
+}
+
+// takes reports whether an error is a server's word on what it was asked, and if so takes
+// it down as that on some of those who are to get the message.
+func (a *answer) takes(err error, x *queued, hub string, to ...string) bool {
+	var said *textproto.Error
+	switch {
+	case !errors.As(err, &said):
+		return false
+	case said.Code < 500:
+		a.later = cmp.Or(a.later, err)
+		return true
+	}
+	a.never = cmp.Or(a.never, err)
+	a.refused = append(a.refused, to...)
+	for _, one := range to {
+		x.never[one] = hub
+	}
+	return true
+}
+
+// send is one attempt. Errors are those of the way to the server, and what that says
+// before it is asked to take this message.
+func (m *Mailer) send(ctx context.Context, s settings, x *queued) (a answer, err error) {
+	to := x.left(s)
+	if len(to) == 0 {
+		return a, nil
+	}
 	conn, done, err := m.dial(ctx, s.hub)
 	if err != nil {
-		return err
+		return a, err
 	}
 	defer done()
-	host, _, _ := net.SplitHostPort(s.hub) // it was joined or split before
-	c, err := smtp.NewClient(conn, host)
+	c, err := m.greet(conn, s.hub)
 	if err != nil {
-		return err
-	}
-	if err := c.Hello(m.hostname()); err != nil {
-		return err
-	}
-	if ok, _ := c.Extension("STARTTLS"); ok {
-		// Against who listens, not against who answers: relays have certificates that
-		// nobody vouches for, and without TLS nothing would be checked either.
-		if err := c.StartTLS(&tls.Config{ServerName: host, InsecureSkipVerify: true}); err != nil {
-			return err
-		}
+		return a, err
 	}
 	if s.from == "" {
 		s.from = "noreply@" + m.hostname()
 	}
 	if err := c.Mail(s.from); err != nil {
-		return err
+		if a.takes(err, x, s.hub, to...) {
+			return a, nil
+		}
+		return a, err
 	}
-	for _, to := range s.to {
-		if err := c.Rcpt(to); err != nil {
-			return err
+	taken, err := a.offer(c, x, s.hub, to)
+	if err == nil && len(taken) > 0 {
+		err = hand(c, m.text(s, x.Message))
+		if a.takes(err, x, s.hub, taken...) {
+			return a, nil
 		}
 	}
+	if err != nil {
+		return a, err
+	}
+	for _, one := range taken {
+		x.had[one] = true
+	}
+	_ = c.Quit() // all is said
+	return a, nil
+}
+
+// offer names those who are to get a message, and returns for whom the server takes it.
+func (a *answer) offer(c *smtp.Client, x *queued, hub string, to []string) (taken []string, err error) {
+	for _, one := range to {
+		switch err := c.Rcpt(one); {
+		case err == nil:
+			taken = append(taken, one)
+		case !a.takes(err, x, hub, one):
+			return nil, err
+		}
+	}
+	return taken, nil
+}
+
+// greet begins to speak with a server.
+func (m *Mailer) greet(conn net.Conn, hub string) (*smtp.Client, error) {
+	host, _, _ := net.SplitHostPort(hub) // it was joined or split before
+	c, err := smtp.NewClient(conn, host)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Hello(m.hostname()); err != nil {
+		return nil, err
+	}
+	if ok, _ := c.Extension("STARTTLS"); ok {
+		// Against who listens, not against who answers: relays have certificates that
+		// nobody vouches for, and without TLS nothing would be checked either.
+		err = c.StartTLS(&tls.Config{ServerName: host, InsecureSkipVerify: true})
+	}
+	return c, err
+}
+
+// hand gives the server the text of a mail.
+func hand(c *smtp.Client, text []byte) error {
 	w, err := c.Data()
 	if err != nil {
 		return err
 	}
-	if _, err := w.Write(m.text(s, x)); err != nil {
+	if _, err := w.Write(text); err != nil {
 		return err
 	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	_ = c.Quit() // it is sent
-	return nil
+	return w.Close()
 }
 
 // hostname is what may stand in an address.

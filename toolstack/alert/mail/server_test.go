@@ -2,6 +2,7 @@ package mail
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"net"
 	"strings"
@@ -23,12 +24,14 @@ type server struct {
 
 	mu      sync.Mutex
 	refuse  map[string]string // answers by the command's first word, each given once
+	always  map[string]string // those by all of a command, each time
+	greet   string            // instead of success
 	mute    bool              // takes connections and says nothing
 	unknown bool              // does not exist
 }
 
 func newServer() *server {
-	return &server{letters: make(chan letter, 1000), dials: make(chan time.Time, 1000), refuse: map[string]string{}}
+	return &server{letters: make(chan letter, 1000), dials: make(chan time.Time, 1000), refuse: map[string]string{}, always: map[string]string{}}
 }
 
 // dial connects to it.
@@ -41,7 +44,7 @@ func (s *server) dial() (net.Conn, error) {
 	}
 	near, far := net.Pipe()
 	if !s.mute {
-		go s.serve(far)
+		go s.serve(far, cmp.Or(s.greet, "220 test"))
 	}
 	return near, nil
 }
@@ -54,19 +57,23 @@ func (s *server) set(f func()) {
 }
 
 // refusal is what to answer to a command instead of success, if anything.
-func (s *server) refusal(word string) string {
+func (s *server) refusal(line string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	word, _, _ := strings.Cut(line, " ")
+	if text := s.always[line]; text != "" {
+		return text
+	}
 	text := s.refuse[word]
 	delete(s.refuse, word)
 	return text
 }
 
-func (s *server) serve(c net.Conn) {
+func (s *server) serve(c net.Conn, greeting string) {
 	defer c.Close()
 	r := bufio.NewReader(c)
 	say := func(text string) { _, _ = c.Write([]byte(text + "\r\n")) }
-	say("220 test")
+	say(greeting)
 	var x letter
 	for {
 		line, err := r.ReadString('\n')
@@ -75,7 +82,7 @@ func (s *server) serve(c net.Conn) {
 		}
 		line = strings.TrimSpace(line)
 		word, _, _ := strings.Cut(line, " ")
-		if text := s.refusal(word); text != "" {
+		if text := s.refusal(line); text != "" {
 			say(text)
 			continue
 		}
