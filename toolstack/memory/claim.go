@@ -2,7 +2,6 @@ package memory
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -69,7 +68,7 @@ func (m *Manager) admit(a *account) {
 		}
 		listed := slices.ContainsFunc(lines, func(l line) bool { return l.ref == c.vm })
 		if !listed {
-			c.answer <- fmt.Errorf("vm %s is not in the memory ledger of its host", c.vm)
+			c.answer <- m.unlisted(c.vm)
 		}
 		waiting = append(waiting, string(c.vm))
 		return !listed
@@ -91,6 +90,15 @@ func (m *Manager) admit(a *account) {
 	for _, c := range refused {
 		c.answer <- m.refusal(a, c.vm)
 	}
+}
+
+// unlisted is the answer to who waits for the memory of a VM that is not about to run
+// any more: its end was recorded meanwhile.
+func (m *Manager) unlisted(ref api.VMRef) error {
+	if _, err := db.Get(m.cfg.DB.Snapshot(), ref); err != nil {
+		return err
+	}
+	return api.ErrVMHalted(string(ref))
 }
 
 // refusal says why a VM does not get its memory.

@@ -348,6 +348,22 @@ func TestClaimEnds(t *testing.T) {
 	}
 }
 
+// TestClaimOfWhatHasEnded: a start whose end is recorded while it waits is told so by
+// name.
+func TestClaimOfWhatHasEnded(t *testing.T) {
+	b := newBench(t, 1500)
+	ref := b.vm(512, 512, 512) // scheduled to no host
+	for _, c := range []struct {
+		vm   api.VMRef
+		code string
+	}{{ref, api.CodeVMHalted}, {"OpaqueRef:destroyed", api.CodeHandleInvalid}} {
+		var refused *api.Error
+		if err := b.m.Claim(b.ctx, b.host.ref, c.vm); !errors.As(err, &refused) || refused.Code != c.code {
+			t.Errorf("got %v, want %s", err, c.code)
+		}
+	}
+}
+
 // TestRowsAreTheLedger: another process knows from them what is promised, and tells
 // the balloons again.
 func TestRowsAreTheLedger(t *testing.T) {

@@ -72,7 +72,7 @@ func (o *running) letGo(ctx context.Context) {
 		if err != nil {
 			return err
 		}
-		if overtaken = takenOver(vm, o); overtaken {
+		if overtaken = takenOver(tx, vm, o); overtaken {
 			return nil
 		}
 		return o.m.cfg.Devices.Stopped(tx, o.vm)
@@ -86,8 +86,9 @@ func (o *running) letGo(ctx context.Context) {
 	}
 }
 
-// takenOver: whoever interrupted an operation answers for the devices.
-func takenOver(vm *api.VM, o *running) bool {
+// takenOver: whoever interrupted an operation answers for the devices, and for what the
+// row says, from then on.
+func takenOver(r db.Reader, vm *api.VM, o *running) bool {
 	if _, _, yes := interrupted(vm, o.op); yes {
 		return true
 	}
@@ -96,7 +97,22 @@ func takenOver(vm *api.VM, o *running) bool {
 			return true
 		}
 	}
-	return false
+	return o.outlived(r, vm)
+}
+
+// outlived reports whether the machine has another domain than when the operation began,
+// as of a hard reboot that came and went.
+func (o *running) outlived(r db.Reader, vm *api.VM) bool {
+	return !vm.ResidentOn.IsNull() && !startOf(r, vm).Equal(o.started)
+}
+
+// startOf is when the domain of a machine was made, which tells one from the next.
+func startOf(r db.Reader, vm *api.VM) time.Time {
+	metrics, err := db.Get(r, vm.Metrics)
+	if err != nil {
+		return time.Time{}
+	}
+	return metrics.StartTime
 }
 
 // leave has the reconciler let go of a machine's devices once it has seen that

@@ -23,6 +23,9 @@ type running struct {
 	site *Site // where the VM is, or is about to be
 	op   api.VMOperations
 	task string
+	// started is when the domain there was at the beginning had been made, where there
+	// was one: a hard reboot may make another one meanwhile.
+	started time.Time
 }
 
 // begin checks op against the life-cycle and enters it, all in one transaction;
@@ -51,7 +54,7 @@ func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also fu
 			}
 		}
 		operation.VM.Enter(tx, ref, vm, op, o.task)
-		o.uuid, o.site = vm.UUID, m.siteOf(vm)
+		o.uuid, o.site, o.started = vm.UUID, m.siteOf(vm), startOf(tx, vm)
 		m.bump(ref)
 		return nil
 	})
@@ -81,6 +84,9 @@ func (o *running) become(ctx context.Context, op api.VMOperations) error {
 			if task != o.task && by == op {
 				return api.ErrOtherOperationInProgress("VM", o.vm.String(), string(by), task)
 			}
+		}
+		if o.outlived(tx, vm) { // or be done
+			return api.ErrVMRebooted(o.vm.String())
 		}
 		if err := o.m.cfg.Devices.Stopped(tx, o.vm); err != nil {
 			return err

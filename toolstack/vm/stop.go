@@ -56,7 +56,7 @@ func (m *Manager) stopAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop f
 		if err != nil {
 			return nil
 		}
-		if _, _, yes := interrupted(vm, op); yes {
+		if takenOver(tx, vm, o) {
 			return nil // who interrupted this records what is then true
 		}
 		m.forgetStop(o.uuid)
@@ -131,8 +131,8 @@ func (m *Manager) rebootAs(c *api.Call, ref api.VMRef, op api.VMOperations, stop
 		stopped = m.whenFree(c, func() error { return o.become(c, api.VMOperationsStart) })
 	}
 	if stopped != nil {
-		return o.end(c, stopped, func(_ *db.Tx, vm *api.VM) error {
-			if !takenOver(vm, o) {
+		return o.end(c, stopped, func(tx *db.Tx, vm *api.VM) error {
+			if !takenOver(tx, vm, o) {
 				vm.ScheduledToBeResidentOn = ""
 			}
 			return nil
