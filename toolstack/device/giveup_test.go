@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"cairn/toolstack/api"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/wire/wiretest"
 )
 
 // TestStartFailsAndSoDoesItsUndo: hostd is killed in the middle of a start. What the
@@ -63,4 +65,44 @@ func TestPlugWithoutLibvirtd(t *testing.T) {
 		s.agrees(c.method)
 	}
 	s.holds("nothing plugged", nil, nil)
+}
+
+// TestUnplugWhileQEMUEnds: QEMU ends in the middle of an unplug, and for a moment what is
+// asked of it is answered in no known way. What the domain had it has not any more.
+func TestUnplugWhileQEMUEnds(t *testing.T) {
+	ending := errors.New("End of file from qemu monitor")
+	s := newStack(t)
+	vbd, vif := s.vbd(drive(s.vm, s.vdi(), "0")), s.vif("0")
+	for _, c := range []struct{ detach, method, ref string }{
+		{"DetachDisk", "VBD.unplug", vbd.String()}, {"DetachDisk", "VBD.unplug_force", vbd.String()},
+		{"DetachNIC", "VIF.unplug", vif.String()}, {"DetachNIC", "VIF.unplug_force", vif.String()},
+	} {
+		s.start()
+		for _, method := range []string{c.detach, "Settled", "Hardware"} {
+			s.hv.FailNext(method, ending)
+		}
+		s.hv.Forget(wiretest.Get(s.Server, s.vm).UUID)
+		s.Must(nil, c.method, c.ref)
+		s.Must(nil, "VM.hard_shutdown", s.vm.String())
+		s.holds(c.method, nil, nil)
+	}
+}
+
+// TestUnplugIsRefusedByQEMU: what a domain that goes on did not give up it still has.
+func TestUnplugIsRefusedByQEMU(t *testing.T) {
+	s := newStack(t)
+	vbd, vif := s.vbd(drive(s.vm, s.vdi(), "0")), s.vif("0")
+	s.start()
+	for _, c := range []struct{ detach, method, ref string }{
+		{"DetachDisk", "VBD.unplug", vbd.String()}, {"DetachNIC", "VIF.unplug", vif.String()},
+	} {
+		s.hv.FailNext(c.detach, errors.New("no"))
+		if _, err := s.Call(c.method, c.ref); err == nil {
+			t.Errorf("%s is answered, and was not done", c.method)
+		}
+		s.agrees(c.method)
+		s.hv.FailNext(c.detach, hypervisor.ErrBadState)
+		s.Refused(api.ErrVMBadPowerState(s.vm.String(), "running", "halted"), c.method, c.ref)
+		s.agrees(c.method)
+	}
 }

@@ -114,11 +114,8 @@ func (m *Manager) unplugDisk(c *api.Call, ref api.VBDRef, op api.VBDOperations) 
 		return err
 	}
 	err = w.hv.DetachDisk(c, w.uuid, w.row.UUID)
-	gone := func(hw hypervisor.Hardware) bool { _, there := hw.Disk(w.row.UUID); return there }
-	switch {
-	case errors.Is(err, hypervisor.ErrNotFound): // or the machine has stopped
-	case errors.Is(err, hypervisor.ErrUnknownOutcome) && !w.has(c, gone):
-	case err != nil:
+	there := func(hw hypervisor.Hardware) bool { _, there := hw.Disk(w.row.UUID); return there }
+	if !w.taken(c, err, there) {
 		return w.end(c, w.detached("VBD", ref.String(), err))
 	}
 	err = w.record(c, func(v *api.VBD) { attachedVBD(v, false) })
@@ -126,6 +123,18 @@ func (m *Manager) unplugDisk(c *api.Call, ref api.VBDRef, op api.VBDOperations) 
 		m.letGo(c, w.host, inside(w.row))
 	}
 	return w.end(c, err)
+}
+
+// taken settles the answer to taking a device away: whether the domain is rid of it. A
+// QEMU that ends meanwhile answers in many ways, and has nothing any more.
+func (x machine) taken(ctx context.Context, err error, here func(hypervisor.Hardware) bool) bool {
+	switch {
+	case err == nil, errors.Is(err, hypervisor.ErrNotFound): // or the machine has stopped
+		return true
+	case errors.Is(err, hypervisor.ErrBusy), errors.Is(err, hypervisor.ErrUnsupported):
+		return false
+	}
+	return !x.has(ctx, here)
 }
 
 // insert puts a disk image into a drive. The row says so first: a crash in

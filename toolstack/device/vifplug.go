@@ -98,10 +98,7 @@ func (m *Manager) unplugVIF(c *api.Call, ref api.VIFRef) error {
 		return err
 	}
 	err = w.hv.DetachNIC(c, w.uuid, w.row.UUID)
-	switch {
-	case errors.Is(err, hypervisor.ErrNotFound):
-	case errors.Is(err, hypervisor.ErrUnknownOutcome) && !w.has(c, w.there):
-	case err != nil:
+	if !w.taken(c, err, w.there) {
 		return w.end(c, w.detached("VIF", ref.String(), err))
 	}
 	err = w.record(c, func(v *api.VIF) { v.CurrentlyAttached = false })

@@ -237,7 +237,8 @@ func (x machine) has(ctx context.Context, is func(hypervisor.Hardware) bool) boo
 }
 
 // tell is has that says what keeps it from telling. Who asks because libvirtd died may
-// be faster than its successor: it is asked again for a moment.
+// be faster than its successor, and because QEMU ends, faster than libvirtd, which then
+// passes on what it hears of QEMU: it is asked again for a moment.
 func (x machine) tell(ctx context.Context, is func(hypervisor.Hardware) bool) (had bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
@@ -251,7 +252,7 @@ func (x machine) tell(ctx context.Context, is func(hypervisor.Hardware) bool) (h
 			return is(hw), nil
 		case errors.Is(err, hypervisor.ErrNotFound):
 			return false, nil
-		case !errors.Is(err, hypervisor.ErrUnknownOutcome) && !errors.Is(err, hypervisor.ErrUnavailable):
+		case errors.Is(err, hypervisor.ErrBusy):
 			return true, err
 		}
 		select {
@@ -286,7 +287,7 @@ func (x machine) answer(class, ref string, err error) error {
 		return api.ErrDeviceAttachTimeout(class, ref)
 	case errors.Is(err, hypervisor.ErrUnsupported):
 		return api.ErrOperationNotAllowed("not possible while the VM runs: " + err.Error())
-	case errors.Is(err, hypervisor.ErrNotFound):
+	case errors.Is(err, hypervisor.ErrNotFound), errors.Is(err, hypervisor.ErrBadState): // QEMU ends
 		return api.ErrVMBadPowerState(x.ref.String(), "running", "halted")
 	default:
 		return fmt.Errorf("%s %s: %w", class, ref, err)
