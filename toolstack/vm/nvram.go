@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"cairn/init/hostd/client"
@@ -61,9 +62,19 @@ func (m *Manager) inherit(ctx context.Context, ref api.VMRef) (*heir, error) {
 	what.Draft = true
 	if err := m.cfg.NVRAM.CopyNVRAM(ctx, h.uuid, what); err != nil {
 		h.end(ctx)
-		return nil, fmt.Errorf("vm %s: what its firmware remembers: %w", vm.UUID, err)
+		return nil, fmt.Errorf("vm %s: what its firmware remembers: %w", vm.UUID, unanswered(m.siteOf(vm), err))
 	}
 	return h, nil
+}
+
+// unanswered gives clients a name for a hostd that is dead; what one refuses it says
+// itself.
+func unanswered(s *Site, err error) error {
+	var refused *client.Error
+	if errors.As(err, &refused) {
+		return err
+	}
+	return errors.Join(api.ErrHostOffline(s.ref().String()), err)
 }
 
 // end keeps the copy where the transaction that makes the VM took place, or drops it.

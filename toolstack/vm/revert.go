@@ -79,7 +79,8 @@ func (m *Manager) endReverting(ctx context.Context, vm, snapshot api.VMRef, task
 // then, in one transaction, its record, drives and NICs do.
 func (m *Manager) goBack(c *api.Call, ref, snapshot api.VMRef, task string) error {
 	if err := m.haltForRevert(c, ref, task); err != nil {
-		return err
+		m.cfg.Log.Warn("vm-not-halted", "vm", ref, "err", err)
+		return revertError(ref, snapshot, err)
 	}
 	j := m.newJob()
 	defer j.end()

@@ -21,7 +21,10 @@ import (
 const gib = 1 << 30
 
 // ports is a network that has a port for every NIC.
-type ports struct{ db *db.DB }
+type ports struct {
+	db   *db.DB
+	step func() error // before a port is taken away
+}
 
 func (p ports) Plug(_ context.Context, _ api.HostRef, vif api.VIFRef) (hypervisor.NIC, error) {
 	v, err := db.Get(p.db.Snapshot(), vif)
@@ -31,7 +34,7 @@ func (p ports) Plug(_ context.Context, _ api.HostRef, vif api.VIFRef) (hyperviso
 	return hypervisor.NIC{ID: v.UUID, MAC: v.MAC, Bridge: "xenbr0", Tap: hypervisor.TapName(v.UUID)}, nil
 }
 
-func (ports) Unplug(context.Context, api.HostRef, api.VIFRef) error { return nil }
+func (p ports) Unplug(context.Context, api.HostRef, api.VIFRef) error { return p.step() }
 
 // images tells a hypervisor that knows saved memory by its file of copies of it.
 type images struct {
@@ -68,6 +71,8 @@ type rig struct {
 	sr    api.SRRef // the pool's default, for suspended VMs, too
 	pool  api.PoolRef
 	net   api.NetworkRef
+	// unplugging is asked before a NIC's port is taken away.
+	unplugging func() error
 }
 
 func newRig(t *testing.T) *rig { return newRigEdit(t, func(*vm.Config) {}) }
@@ -75,7 +80,7 @@ func newRig(t *testing.T) *rig { return newRigEdit(t, func(*vm.Config) {}) }
 // newRigEdit is a rig with a configuration of the test's.
 func newRigEdit(t *testing.T, edit func(*vm.Config)) *rig {
 	t.Helper()
-	r := &rig{hostd: storagetest.New()}
+	r := &rig{hostd: storagetest.New(), unplugging: func() error { return nil }}
 	r.stack = newStackOn(t, func(s *stack, reg *api.Registry, d *db.DB) {
 		r.disks = storage.New(storage.Config{
 			DB:      d,
@@ -85,7 +90,7 @@ func newRigEdit(t *testing.T, edit func(*vm.Config)) *rig {
 		r.disks.Register(reg)
 		must(t, r.disks.EnsureDrivers(t.Context()))
 		devices := device.New(device.Config{
-			DB: d, Storage: r.disks, Network: ports{d},
+			DB: d, Storage: r.disks, Network: ports{d, func() error { return r.unplugging() }},
 			Hypervisor: func(api.HostRef) hypervisor.Hypervisor { return s.config.Hypervisor },
 		})
 		devices.Register(reg)

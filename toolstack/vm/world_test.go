@@ -297,7 +297,7 @@ func (w *world) boot() *life {
 		DB: l.db, Hostd: func(api.HostRef) storage.Hostd { return w.hostd }, Domains: func(api.HostRef) storage.Domains { return hv },
 	})
 	devices := device.New(device.Config{
-		DB: l.db, Storage: l.store, Network: ports{l.db}, Hypervisor: func(api.HostRef) hypervisor.Hypervisor { return hv },
+		DB: l.db, Storage: l.store, Network: ports{l.db, func() error { return nil }}, Hypervisor: func(api.HostRef) hypervisor.Hypervisor { return hv },
 	})
 	vms := vm.New(vm.Config{
 		Guests: agents{}, DB: l.db, Hypervisor: hv, Consoles: noConsoles{}, Host: w.host, Devices: devices, Disks: images{l.store, l.db, w.hv}, GuestDir: "/nowhere", NVRAM: w.nvram,
