@@ -172,7 +172,9 @@ type target struct {
 func (m *Manager) find(uuid, ref string) (target, error) {
 	s := m.db.Snapshot()
 	if uuid != "" {
-		ref = refOf(s, uuid)
+		if ref = refOf(s, uuid); ref == "" {
+			return target{}, api.ErrUUIDInvalid("console", uuid)
+		}
 	}
 	t := target{ref: api.VMRef(api.ParseRef(ref))}
 	if c, err := db.Get(s, api.ConsoleRef(t.ref)); err == nil {
@@ -180,7 +182,7 @@ func (m *Manager) find(uuid, ref string) (target, error) {
 	}
 	var err error
 	if t.vm, err = db.Get(s, t.ref); err != nil {
-		return t, errNone
+		return t, api.ErrHandleInvalid("console", api.RefText(string(t.ref)))
 	}
 	if t.protocol == "" {
 		t.protocol = preferred(s, t.vm)

@@ -3,6 +3,7 @@ package console_test
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -203,6 +204,71 @@ func TestWebSocket(t *testing.T) {
 	s.hv.End(s.uuid, hypervisor.ByGuest)
 	if _, err := io.Copy(io.Discard, stream); err != nil {
 		t.Errorf("end: %v", err)
+	}
+}
+
+// TestWebSocketOfOtherPages: a browser adds its cookies and the passwords it knows to what
+// any page asks for, so these count for pages of this host alone; a session in the URL is
+// known to who wrote that.
+func TestWebSocketOfOtherPages(t *testing.T) {
+	s := newStack(t)
+	session := s.query().Encode()
+	cookie := "Cookie: session_id=" + s.Session
+	basic := "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("root:"+wiretest.Password))
+	for _, c := range []struct {
+		name, query, credentials, origin string
+		want                             int
+	}{
+		{"no page at all", "", cookie, "", 101},
+		{"a page of this host", "", cookie, "https://cairn", 101},
+		{"in capitals", "", cookie, "https://CAIRN", 101},
+		{"another page", "", cookie, "https://elsewhere.example", 403},
+		{"of another port", "", cookie, "https://cairn:8443", 403},
+		{"this host as a part of its name", "", cookie, "https://cairn.example", 403},
+		{"a page of no origin", "", cookie, "null", 403},
+		{"no address", "", cookie, "https://%zz", 403},
+		{"with a password", "", basic, "https://elsewhere.example", 403},
+		{"with an empty session in the URL", "session_id=", cookie, "https://elsewhere.example", 403},
+		{"with an empty one first", "session_id=&" + session, cookie, "https://elsewhere.example", 403},
+		{"with the session in the URL", session, "X-Test: 1", "https://elsewhere.example", 101},
+		{"with the session in the URL, too", session, cookie, "https://elsewhere.example", 101},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			headers := c.credentials + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+			if c.origin != "" {
+				headers += "\r\nOrigin: " + c.origin
+			}
+			conn, _, status := s.ask("GET /console?uuid="+s.uuid+"&"+c.query, headers)
+			conn.Close()
+			if status != c.want {
+				t.Errorf("status %d, want %d", status, c.want)
+			}
+		})
+	}
+}
+
+// TestNoConsoleHasAReason: what is not found is named.
+func TestNoConsoleHasAReason(t *testing.T) {
+	s := newStack(t)
+	gone := api.NewUUID()
+	for _, c := range []struct {
+		name  string
+		query url.Values
+		want  string
+	}{
+		{"nothing named", s.query(), "HANDLE_INVALID [console, OpaqueRef:NULL]"},
+		{"the null reference", s.query("ref", api.NullRef), "HANDLE_INVALID [console, OpaqueRef:NULL]"},
+		{"a reference to nothing", s.query("ref", "OpaqueRef:x"), "HANDLE_INVALID [console, OpaqueRef:x]"},
+		{"a uuid of nothing", s.query("uuid", gone), "UUID_INVALID [console, " + gone + "]"},
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodConnect} {
+			conn, r, status := s.ask(method+" /console?"+c.query.Encode(), "Connection: close")
+			check(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
+			if status != http.StatusNotFound {
+				t.Errorf("%s, %s: status %d", method, c.name, status)
+			}
+			expect(t, r, c.want)
+		}
 	}
 }
 

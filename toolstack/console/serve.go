@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -115,7 +117,7 @@ func (m *Manager) serveConnect(w http.ResponseWriter, r *wire.Request) {
 func refuse(w http.ResponseWriter, err error) {
 	var denied *api.Error
 	switch {
-	case errors.Is(err, errNone), errors.Is(err, errNoScreen):
+	case errors.Is(err, errNone), errors.Is(err, errNoScreen), errors.As(err, &denied) && unnamed[denied.Code]:
 		http.Error(w, err.Error(), http.StatusNotFound)
 	case errors.As(err, &denied):
 		http.Error(w, err.Error(), http.StatusForbidden)
@@ -125,9 +127,29 @@ func refuse(w http.ResponseWriter, err error) {
 	}
 }
 
-// serveWebSocket answers an upgrade, as browsers ask for. A page of another origin
-// may use it only with a session in the URL, which it cannot have by accident.
+// unnamed are the errors of what names no console.
+var unnamed = map[string]bool{api.CodeHandleInvalid: true, api.CodeUUIDInvalid: true}
+
+// foreign tells an upgrade that a page of another origin asks for in its reader's name: a
+// browser adds the cookies and passwords it keeps for this host to whatever any page asks
+// for, and lets that read the answer. A session in the URL comes from who wrote the URL,
+// who has proved to know it: the consoles of web clients that live elsewhere do that.
+func foreign(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || r.URL.Query().Get("session_id") != "" { // no browser, or as package wire finds the session
+		return false
+	}
+	page, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(page.Host, r.Host)
+}
+
+// serveWebSocket answers an upgrade, as browsers ask for.
 func (m *Manager) serveWebSocket(w http.ResponseWriter, r *wire.Request) {
+	if foreign(r.Request) {
+		m.log.Warn("console-refused", "origin", r.Header.Get("Origin"), "remote", r.RemoteAddr)
+		http.Error(w, "a page of another origin needs a session in the URL", http.StatusForbidden)
+		return
+	}
 	s, g := m.view(w, r)
 	if s == nil {
 		return
@@ -135,7 +157,7 @@ func (m *Manager) serveWebSocket(w http.ResponseWriter, r *wire.Request) {
 	defer m.leave(s)
 	conn, err := websocket.Accept(w, r.Request, &websocket.AcceptOptions{
 		Subprotocols:       []string{"binary"},
-		InsecureSkipVerify: r.URL.Query().Has("session_id"),
+		InsecureSkipVerify: true, // its check of origins: foreign has looked
 	})
 	if err != nil {
 		g.close(err)
