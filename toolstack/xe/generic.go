@@ -10,6 +10,9 @@ import (
 func (s *session) generic(c *Class) (func(context.Context) error, error) {
 	verb := strings.TrimPrefix(s.Command, c.Name+"-")
 	if verb == "list" {
+		if err := s.once(func(p Param) bool { return p.Name != "params" }); err != nil {
+			return nil, err
+		}
 		return func(ctx context.Context) error { return s.list(ctx, c) }, nil
 	}
 	need := []string{"uuid"}
@@ -30,8 +33,12 @@ func (s *session) generic(c *Class) (func(context.Context) error, error) {
 	case "param-list":
 		known = need
 	}
-	if verb != "param-set" && verb != "param-add" { // these write what they are given
+	writes := verb == "param-set" || verb == "param-add" // what they are given
+	if !writes {
 		s.warnOther(func(name string) bool { return slices.Contains(known, name) })
+	}
+	if err := s.once(func(p Param) bool { return !writes && !slices.Contains(known, p.Name) }); err != nil {
+		return nil, err
 	}
 	for _, name := range need {
 		if _, ok := s.Params.Get(name); !ok {

@@ -18,7 +18,7 @@ func Samples(objects map[string]string, file string) [][]string {
 		}
 		kinds := argKinds(p)
 		line := []string{cmd.Name, "--force"}
-		if class := cmd.selects(); class != "" {
+		if class := cmd.selects(); class != "" && !cmd.declares(class) {
 			line = append(line, class+"="+objectOr(objects, load().byName[class].API))
 		}
 		for _, name := range slices.Concat(cmd.Required, needs(cmd, p)) {

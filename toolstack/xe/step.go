@@ -19,6 +19,9 @@ func (s *session) explicit(cmd *Command) (func(context.Context) error, error) {
 			return nil, missingParam(name)
 		}
 	}
+	if err := s.once(cmd.repeats); err != nil {
+		return nil, err
+	}
 	p, err := parsePlan(cmd.plan)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", cmd.Name, err)

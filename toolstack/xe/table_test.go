@@ -238,7 +238,7 @@ func lines(t *testing.T, cmd *Command) [][]string {
 	}
 	given := func(name string) string { return sampleParam(kinds, sampleObjects, file, name) }
 	base := []string{cmd.Name, "--force"}
-	if class := cmd.selects(); class != "" {
+	if class := cmd.selects(); class != "" && !cmd.declares(class) {
 		base = append(base, class+"="+noObject)
 	}
 	for _, name := range cmd.Required {
