@@ -119,6 +119,9 @@ type Devices interface {
 	// UpdateNIC changes bridge and link state; all else must be as it is.
 	UpdateNIC(ctx context.Context, uuid string, n NIC) error
 
+	// SetVCPUs changes how many vCPUs there are. The guest is asked to give up those that
+	// are too many, one after another: ErrBusy when it does not within a limit, and then it
+	// may have given up some. Those it began with are not taken away: ErrUnsupported.
 	SetVCPUs(ctx context.Context, uuid string, n int) error
 	// SetMemoryTarget sets what the balloon should leave to the guest. It returns at
 	// once; MemoryStats tells how far the guest is.

@@ -35,6 +35,7 @@ type Fake struct {
 type fakeDomain struct {
 	spec    Spec // as it is now
 	state   State
+	fixed   int  // vCPUs it began with, which stay
 	ioError bool // why it is paused
 	sizes   map[string]int64
 	memory  *MemoryStats
@@ -144,7 +145,7 @@ func (f *Fake) Start(ctx context.Context, spec Spec, paused bool) error {
 	if f.domains[spec.UUID] != nil {
 		return fmt.Errorf("start %s: %w", spec.UUID, ErrExists)
 	}
-	d := &fakeDomain{spec: spec.clone(), state: Running}
+	d := &fakeDomain{spec: spec.clone(), state: Running, fixed: spec.VCPUs}
 	f.domains[spec.UUID] = d
 	f.events.publish(Event{Kind: Started, UUID: spec.UUID})
 	if paused {

@@ -251,6 +251,12 @@ func (f *Fake) SetVCPUs(ctx context.Context, uuid string, n int) error {
 		if n < 1 || n > d.spec.VCPUsMax {
 			return fmt.Errorf("%d of %d vcpus is out of range", n, d.spec.VCPUsMax)
 		}
+		switch {
+		case n < d.spec.VCPUs && n < d.fixed:
+			return ErrUnsupported
+		case n < d.spec.VCPUs && f.holds[uuid]:
+			return ErrBusy
+		}
 		d.spec.VCPUs = n
 		return nil
 	})

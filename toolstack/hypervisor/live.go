@@ -288,9 +288,26 @@ func (l *Libvirt) SetVCPUs(ctx context.Context, uuid string, n int) error {
 	if n < 1 || n > maxVCPUs {
 		return fmt.Errorf("%d vcpus is out of range", n)
 	}
-	return l.job(ctx, "set vcpus", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
+	return declined(l.job(ctx, "set vcpus", uuid, func(c *golibvirt.Libvirt, d golibvirt.Domain) error {
 		return c.DomainSetVcpusFlags(d, uint32(n), uint32(golibvirt.DomainVCPULive))
-	})
+	}))
+}
+
+// declined gives meaning to how libvirt (11.3) says that a vCPU is not given up: none to
+// be had, or the guest said no. That it said nothing for five seconds counts as busy
+// anyway.
+func declined(err error) error {
+	var e golibvirt.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch golibvirt.ErrorNumber(e.Code) {
+	case golibvirt.ErrConfigUnsupported, golibvirt.ErrOperationUnsupported:
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	case golibvirt.ErrOperationFailed:
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	return err
 }
 
 // SetMemoryTarget implements Devices.

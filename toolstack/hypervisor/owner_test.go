@@ -175,3 +175,24 @@ func TestBrokerNeverBlocks(t *testing.T) {
 		t.Error("subscribed to what is closed")
 	}
 }
+
+// TestDeclined: libvirt's answers to taking vCPUs away, by their numbers.
+func TestDeclined(t *testing.T) {
+	for _, tt := range []struct {
+		number golibvirt.ErrorNumber
+		want   error
+	}{
+		{golibvirt.ErrConfigUnsupported, ErrUnsupported}, // failed to find appropriate hotpluggable vcpus
+		{golibvirt.ErrOperationUnsupported, ErrUnsupported},
+		{golibvirt.ErrOperationFailed, ErrBusy},  // unplug of device was rejected by the guest
+		{golibvirt.ErrOperationTimeout, ErrBusy}, // vcpu unplug request timed out
+		{golibvirt.ErrNoDomain, ErrNotFound},
+	} {
+		if got := declined(classify(golibvirt.Error{Code: uint32(tt.number), Message: "m"})); !errors.Is(got, tt.want) {
+			t.Errorf("%d is %v, want %v", tt.number, got, tt.want)
+		}
+	}
+	if plain := errors.New("m"); declined(plain) != plain || declined(nil) != nil {
+		t.Error("what is not libvirt's is not left alone")
+	}
+}

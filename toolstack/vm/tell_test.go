@@ -14,6 +14,7 @@ import (
 	"cairn/toolstack/host/hosttest"
 	"cairn/toolstack/hypervisor"
 	"cairn/toolstack/vm"
+	"cairn/toolstack/wire/wiretest"
 )
 
 // alerts keeps what operators were told.
@@ -233,4 +234,34 @@ func TestVCPUsLive(t *testing.T) {
 	must(t, s.hv.SetVCPUs(s.ctx, s.uuid(ref), 2)) // unseen, as by a call whose answer was lost
 	s.hv.Resync()
 	s.Until("metrics say what the domain has", func() bool { return number() == 2 })
+}
+
+// TestVCPUsAreNotGivenUp: a guest whose system is not up, or does not want to, and one
+// that would lose what it began with, keep what they have, and the rows say so.
+func TestVCPUsAreNotGivenUp(t *testing.T) {
+	s := newStack(t)
+	ref := s.makeVM("x")
+	s.Must(nil, "VM.set_VCPUs_max", ref, "4")
+	s.Must(nil, "VM.set_VCPUs_at_startup", ref, "2")
+	s.Must(nil, "VM.start", ref, false, false)
+	s.Must(nil, "VM.set_VCPUs_number_live", ref, "4")
+	metrics := s.record(ref).Metrics
+	unchanged := func(what string, has int64) {
+		t.Helper()
+		s.Until(what, func() bool { return wiretest.Get(s.Server, metrics).VCPUsNumber == has })
+		if r := s.record(ref); r.VCPUsAtStartup != 4 || len(r.CurrentOperations) != 0 {
+			t.Errorf("%s: %d at startup, doing %v", what, r.VCPUsAtStartup, r.CurrentOperations)
+		}
+	}
+	s.refused(api.CodeOperationNotAllowed, nil, "VM.set_VCPUs_number_live", ref, "1")
+	unchanged("it began with two", 4)
+	s.hv.HoldDevices(s.uuid(ref), true)
+	s.refused(api.CodeOperationNotAllowed, nil, "VM.set_VCPUs_number_live", ref, "2")
+	unchanged("its system does not answer", 4)
+	s.hv.HoldDevices(s.uuid(ref), false)
+	must(t, s.hv.SetVCPUs(s.ctx, s.uuid(ref), 3))
+	s.hv.FailNext("SetVCPUs", hypervisor.ErrBusy) // when one was given up already
+	s.refused(api.CodeOperationNotAllowed, nil, "VM.set_VCPUs_number_live", ref, "2")
+	unchanged("it gave up one of two", 3)
+	s.Must(nil, "VM.set_VCPUs_number_live", ref, "2")
 }

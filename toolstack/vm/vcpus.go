@@ -23,7 +23,7 @@ func (m *Manager) setVCPUsNumberLive(c *api.Call, ref api.VMRef, n int64) error 
 		return err
 	}
 	err = o.site.Hypervisor.SetVCPUs(c, o.uuid, int(n))
-	if errors.Is(err, hypervisor.ErrUnknownOutcome) {
+	if err != nil { // it may have got, or given up, some
 		m.lookAgain(map[string]bool{o.uuid: true}, false)
 	}
 	if errors.Is(err, hypervisor.ErrUnsupported) || errors.Is(err, hypervisor.ErrBusy) {
