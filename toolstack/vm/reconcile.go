@@ -306,6 +306,16 @@ func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, 
 		}
 		return m.awake(ctx, ref)
 	}
+	if m.overslept(ref, f.domain.Domain) {
+		if err := m.inspected(ctx, ref, f); err != nil {
+			return err
+		}
+		if err := m.goOn(ctx, f.domain); err != nil { // it goes for this one alone
+			m.cfg.Log.Warn("vm-not-let-go", "uuid", vm.UUID, "err", err)
+			m.retry(ctx)
+		}
+		return nil
+	}
 	if vm.PowerState == want && vm.ResidentOn == site.ref() && !idleImage(vm, want) {
 		return m.inspected(ctx, ref, f)
 	}

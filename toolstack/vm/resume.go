@@ -90,13 +90,63 @@ func (m *Manager) wakeUp(ctx context.Context, o *running, w wakeUp, image func(*
 		return err
 	}
 	if !w.paused {
-		err = o.site.Hypervisor.Resume(done, o.uuid)
+		if err = o.letRun(done); lost(err) {
+			m.oversleeps(o.vm)
+		}
 	}
 	if derr := m.cfg.Disks.Detach(done, o.site.ref(), w.image); derr != nil {
 		m.cfg.Log.Warn("image-not-detached", "uuid", o.uuid, "err", derr)
 	}
 	m.lookAgain(map[string]bool{o.uuid: true}, false) // the domain has the devices it had when it was saved
 	return err
+}
+
+// letRun lets a restored domain go. Its image is given up, so there is no way back: while
+// libvirtd cannot be asked, or did not answer, it is asked again.
+func (o *running) letRun(ctx context.Context) error {
+	for nap := firstNap; ; nap *= 2 {
+		err := o.site.Hypervisor.Resume(ctx, o.uuid)
+		switch {
+		case errors.Is(err, hypervisor.ErrBadState) && nap > firstNap:
+			return nil // an answer was lost: it runs
+		case !lost(err), nap > longNap:
+			return err
+		}
+		o.m.cfg.Log.Warn("vm-not-let-go", "uuid", o.uuid, "err", err)
+		if o.m.cfg.Sleep(ctx, nap) != nil {
+			return err
+		}
+	}
+}
+
+// lost tells that nobody knows whether a call took effect, or that none could be made.
+func lost(err error) bool {
+	return errors.Is(err, hypervisor.ErrUnknownOutcome) || errors.Is(err, hypervisor.ErrUnavailable)
+}
+
+// oversleeps has the reconciler let a VM go that is paused for no other reason than that
+// libvirtd was not there, unless an operation begins before.
+func (m *Manager) oversleeps(ref api.VMRef) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asleep[ref] = true
+}
+
+// sleepsOn ends that: what an operation makes of the VM is what somebody wants.
+func (m *Manager) sleepsOn(ref api.VMRef) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.asleep, ref)
+}
+
+// overslept tells such a VM, until it runs.
+func (m *Manager) overslept(ref api.VMRef, d hypervisor.Domain) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if d.State != hypervisor.Paused {
+		delete(m.asleep, ref)
+	}
+	return m.asleep[ref]
 }
 
 // Pauses between attempts to wake a VM: the first one, and those that an operation
@@ -166,8 +216,8 @@ func (m *Manager) restore(ctx context.Context, o *running, w wakeUp) error {
 		}
 		return nil
 	}
-	if errors.Is(err, hypervisor.ErrUnknownOutcome) && !m.rollBack(ctx, o.site, o.uuid, true) {
-		m.leave(o.vm) // a domain may yet appear, which the reconciler ends
+	if errors.Is(err, hypervisor.ErrExists) || errors.Is(err, hypervisor.ErrUnknownOutcome) && !m.rollBack(ctx, o.site, o.uuid, true) {
+		m.leave(o.vm) // a domain is there, or may yet appear, which the reconciler ends
 		return err
 	}
 	o.asleep(ctx, w.image)

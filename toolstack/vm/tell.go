@@ -115,7 +115,7 @@ func (m *Manager) watchSpace(ctx context.Context, vm *api.VM, d located) error {
 	return nil
 }
 
-// goOn lets a guest repeat the write.
+// goOn lets a guest run again that nobody paused, as to repeat a write.
 func (m *Manager) goOn(ctx context.Context, d located) error {
 	err := d.site.Hypervisor.Resume(ctx, d.UUID)
 	if errors.Is(err, hypervisor.ErrNotFound) || errors.Is(err, hypervisor.ErrBadState) {
