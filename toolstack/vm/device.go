@@ -176,6 +176,7 @@ func (m *Manager) inspect(ctx context.Context, ref api.VMRef, f finding) {
 		var recorded bool
 		if recorded, err = m.cfg.Devices.Found(bounded, d.site.ref(), ref); recorded {
 			delete(m.unseen, d.UUID)
+			m.unswept = m.unswept || err != nil // the drive may be destroyed before the next time
 		}
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
 	"cairn/toolstack/hypervisor"
+	"cairn/toolstack/wire/wiretest"
 )
 
 // TestLateDomain: nobody knows what became of a start, its domain is not there
@@ -81,6 +82,17 @@ func TestDiskOfNobodyIsLetGo(t *testing.T) {
 			r.hostd.Fail(noHostd)
 			vbd := r.vdi(disk).VBDs[0]
 			r.Must(nil, "VBD.unplug_force", vbd)
+			r.Must(nil, "VBD.destroy", vbd)
+		},
+		"a guest that gives it up by itself": func(r *rig, ref string, disk api.VDIRef) {
+			r.bring(ref, api.VMPowerStateRunning)
+			r.hostd.Fail(noHostd)
+			vbd := r.vdi(disk).VBDs[0]
+			drive := wiretest.Get(r.Server, vbd)
+			if err := r.hv.DetachDisk(r.ctx, r.uuid(ref), drive.UUID); err != nil {
+				r.T.Fatal(err)
+			}
+			r.Until("the drive is seen to be gone", func() bool { return !wiretest.Get(r.Server, vbd).CurrentlyAttached })
 			r.Must(nil, "VBD.destroy", vbd)
 		},
 	} {
