@@ -91,3 +91,67 @@ func TestLibvirtdDiesWhenAGuestIsLetGo(t *testing.T) {
 		})
 	}
 }
+
+// outdated is a hypervisor whose first list, after libvirtd has died, calls a domain paused
+// that runs: it has not taken that over yet.
+type outdated struct {
+	hypervisor.Hypervisor
+	resumes atomic.Int64
+	stale   atomic.Bool
+}
+
+func (o *outdated) Resume(ctx context.Context, uuid string) error {
+	err := o.Hypervisor.Resume(ctx, uuid)
+	if o.resumes.Add(1) == 1 && err == nil {
+		o.stale.Store(true)
+		return fmt.Errorf("resume %s: %w", uuid, hypervisor.ErrUnknownOutcome)
+	}
+	return err
+}
+
+func (o *outdated) List(ctx context.Context) ([]hypervisor.Domain, error) {
+	all, err := o.Hypervisor.List(ctx)
+	if len(all) > 0 && o.stale.CompareAndSwap(true, false) {
+		all[0].State = hypervisor.Paused
+	}
+	return all, err
+}
+
+// TestUnpauseWithoutAnAnswer: what nobody answered is asked again, so that the record says
+// what the domain does, whatever a libvirtd that is just coming up has in its list.
+func TestUnpauseWithoutAnAnswer(t *testing.T) {
+	hv := &outdated{}
+	s := newStackEdit(t, func(cfg *vm.Config) {
+		hv.Hypervisor, cfg.Hypervisor = cfg.Hypervisor, hv
+		cfg.Sleep = func(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+	})
+	ref := s.makeVM("x")
+	s.Must(nil, "VM.start", ref, true, false)
+	s.Must(nil, "VM.unpause", ref)
+	if hv.resumes.Load() != 2 {
+		t.Errorf("it was asked %d times", hv.resumes.Load())
+	}
+	s.hv.Resync()
+	s.state(ref, api.VMPowerStateRunning)
+	s.hv.FailNext("Pause", hypervisor.ErrUnknownOutcome)
+	s.Must(nil, "VM.pause", ref)
+	s.state(ref, api.VMPowerStatePaused)
+}
+
+// TestSecondLookAtARestart: a domain that a new libvirtd has not taken over yet is looked
+// at once more, though nothing tells that its state is another.
+func TestSecondLookAtARestart(t *testing.T) {
+	hv := &outdated{}
+	s := newStackEdit(t, func(cfg *vm.Config) {
+		hv.Hypervisor, cfg.Hypervisor = cfg.Hypervisor, hv
+		cfg.SecondLook = 20 * time.Millisecond
+	})
+	ref := s.makeVM("x")
+	hv.resumes.Store(1)
+	s.Must(nil, "VM.start", ref, false, false)
+	s.state(ref, api.VMPowerStateRunning)
+	hv.stale.Store(true)
+	s.hv.Resync()
+	s.Until("the old list is read", func() bool { return !hv.stale.Load() })
+	s.state(ref, api.VMPowerStateRunning)
+}

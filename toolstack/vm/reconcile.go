@@ -41,6 +41,9 @@ func (m *Manager) Run(ctx context.Context, ready func()) error {
 				return hypervisor.ErrUnavailable
 			}
 			m.note(e)
+			if e.Kind == hypervisor.Resync {
+				m.again(ctx, m.cfg.SecondLook)
+			}
 			if len(events) > 0 { // look once for all that is known
 				continue
 			}

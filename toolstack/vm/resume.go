@@ -90,7 +90,7 @@ func (m *Manager) wakeUp(ctx context.Context, o *running, w wakeUp, image func(*
 		return err
 	}
 	if !w.paused {
-		if err = o.letRun(done); lost(err) {
+		if err = o.insist(done, hypervisor.Hypervisor.Resume); lost(err) { // with the image there is no way back
 			m.oversleeps(o.vm)
 		}
 	}
@@ -101,22 +101,29 @@ func (m *Manager) wakeUp(ctx context.Context, o *running, w wakeUp, image func(*
 	return err
 }
 
-// letRun lets a restored domain go. Its image is given up, so there is no way back: while
-// libvirtd cannot be asked, or did not answer, it is asked again.
-func (o *running) letRun(ctx context.Context) error {
+// insist brings a domain into a state. While libvirtd cannot be asked, or did not answer,
+// it is asked again.
+func (o *running) insist(ctx context.Context, do func(hypervisor.Hypervisor, context.Context, string) error) error {
 	for nap := firstNap; ; nap *= 2 {
-		err := o.site.Hypervisor.Resume(ctx, o.uuid)
+		err := do(o.site.Hypervisor, ctx, o.uuid)
 		switch {
 		case errors.Is(err, hypervisor.ErrBadState) && nap > firstNap:
-			return nil // an answer was lost: it runs
+			return nil // it is in that state: an answer was lost
 		case !lost(err), nap > longNap:
 			return err
 		}
-		o.m.cfg.Log.Warn("vm-not-let-go", "uuid", o.uuid, "err", err)
-		if o.m.cfg.Sleep(ctx, nap) != nil {
+		o.m.cfg.Log.Warn("vm-not-answered", "op", o.op, "uuid", o.uuid, "err", err)
+		if o.m.cfg.Sleep(ctx, nap) != nil || o.overtaken() {
 			return err
 		}
 	}
+}
+
+// overtaken: the domain there is may be another one by now.
+func (o *running) overtaken() bool {
+	snap := o.m.cfg.DB.Snapshot()
+	vm, err := db.Get(snap, o.vm)
+	return err != nil || takenOver(snap, vm, o)
 }
 
 // lost tells that nobody knows whether a call took effect, or that none could be made.

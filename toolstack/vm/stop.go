@@ -162,7 +162,7 @@ func (m *Manager) switchState(c *api.Call, ref api.VMRef, op api.VMOperations, d
 	if err != nil {
 		return err
 	}
-	err = do(o.site.Hypervisor, c, o.uuid)
+	err = o.insist(c, do)
 	return o.end(c, hvError(ref, err), func(_ *db.Tx, vm *api.VM) error {
 		if err == nil {
 			vm.PowerState = to

@@ -123,6 +123,10 @@ type Config struct {
 	// ShutdownTimeout bounds a clean shutdown; 0 is twenty minutes, as clients of
 	// this API expect.
 	ShutdownTimeout time.Duration
+	// SecondLook is how long after libvirtd was reached again the domains are looked at
+	// once more: the state that it lists of one that it is just taking over may be old, and
+	// no event corrects it. 0 is five seconds.
+	SecondLook time.Duration
 	// PressInterval paces presses of the power button; 0 is fifteen seconds.
 	PressInterval time.Duration
 	Log           *slog.Logger
@@ -190,6 +194,9 @@ func New(cfg Config) *Manager {
 	}
 	if cfg.SpaceRetry == 0 {
 		cfg.SpaceRetry = spaceRetry
+	}
+	if cfg.SecondLook == 0 {
+		cfg.SecondLook = 5 * time.Second
 	}
 	if cfg.PressInterval == 0 {
 		cfg.PressInterval = pressInterval
