@@ -20,11 +20,13 @@ type deadly struct {
 	done  bool         // the first takes effect
 	asked atomic.Int64
 	lost  chan struct{} // one for each call that was
+	ran   chan struct{} // one for each that was not
 }
 
 func (d *deadly) Resume(ctx context.Context, uuid string) error {
 	first := d.asked.Add(1) == 1
 	if d.calls.Add(-1) < 0 {
+		defer func() { d.ran <- struct{}{} }()
 		return d.Hypervisor.Resume(ctx, uuid)
 	}
 	if first && d.done {
@@ -53,7 +55,7 @@ func TestLibvirtdDiesWhenAGuestIsLetGo(t *testing.T) {
 		{"for long, when it was done", 1 << 30, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			hv := &deadly{done: c.done, lost: make(chan struct{}, 100)}
+			hv := &deadly{done: c.done, lost: make(chan struct{}, 100), ran: make(chan struct{}, 100)}
 			r := newRigEdit(t, func(cfg *vm.Config) {
 				hv.Hypervisor, cfg.Hypervisor = cfg.Hypervisor, hv
 				cfg.Sleep = func(ctx context.Context, _ time.Duration) error { return ctx.Err() }
@@ -81,7 +83,13 @@ func TestLibvirtdDiesWhenAGuestIsLetGo(t *testing.T) {
 			}
 			hv.calls.Store(0)
 			r.hv.Resync()
-			r.Until("the guest runs", func() bool { return r.hv.Running(r.ctx, r.uuid(ref)) == nil })
+			for r.hv.Running(r.ctx, r.uuid(ref)) != nil { // which no row says
+				select {
+				case <-hv.ran:
+				case <-time.After(10 * time.Second):
+					t.Fatal("the guest does not run")
+				}
+			}
 			r.state(ref, api.VMPowerStateRunning)
 			r.Must(nil, "VM.pause", ref) // and stays paused when somebody says so
 			r.hv.Resync()
