@@ -106,3 +106,30 @@ func TestUnplugIsRefusedByQEMU(t *testing.T) {
 		s.agrees(c.method)
 	}
 }
+
+// TestPlugWhileQEMUEnds: a device for a domain that ends meanwhile is refused as for one
+// that has ended.
+func TestPlugWhileQEMUEnds(t *testing.T) {
+	ending := errors.New("End of file from qemu monitor")
+	s := newStack(t)
+	disk := s.vdi()
+	for _, c := range []struct{ attach, method, class string }{
+		{"AttachDisk", "VBD.plug", "VBD"}, {"AttachNIC", "VIF.plug", "VIF"},
+	} {
+		s.start()
+		var ref string
+		if c.class == "VBD" {
+			ref = s.vbd(drive(s.vm, disk, "1")).String()
+		} else {
+			ref = s.vif("1").String()
+		}
+		for _, method := range []string{c.attach, "Settled", "Hardware"} {
+			s.hv.FailNext(method, ending)
+		}
+		s.hv.Forget(wiretest.Get(s.Server, s.vm).UUID)
+		s.Refused(api.ErrVMBadPowerState(s.vm.String(), "running", "halted"), c.method, ref)
+		s.holds(c.method, nil, nil)
+		s.Must(nil, "VM.hard_shutdown", s.vm.String())
+		s.Must(nil, c.class+".destroy", ref)
+	}
+}

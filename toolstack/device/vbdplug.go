@@ -65,14 +65,30 @@ func (w *vbdWork) attach(ctx context.Context, d hypervisor.Disk) error {
 // given settles the answer to giving a domain a device: whether it has it, and what to
 // answer.
 func (x machine) given(ctx context.Context, err error, here func(hypervisor.Hardware) bool) (had bool, _ error) {
-	if err == nil || !inDoubt(err) {
+	if err == nil || plain(err) {
 		return err == nil, err
 	}
 	had, unsure := x.tell(ctx, here)
-	if had && unsure == nil {
+	switch {
+	case had && unsure == nil:
 		return true, nil
+	case inDoubt(err):
+		return had, err
 	}
-	return had, err
+	if gone := x.hv.Settled(ctx, x.uuid); errors.Is(gone, hypervisor.ErrNotFound) {
+		return false, gone // QEMU has ended under it
+	}
+	return false, err
+}
+
+// plain are the answers that leave no doubt.
+func plain(err error) bool {
+	for _, known := range []error{hypervisor.ErrNotFound, hypervisor.ErrBusy, hypervisor.ErrUnsupported, hypervisor.ErrUnavailable} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
 }
 
 // inDoubt: the domain may have the device all the same.
