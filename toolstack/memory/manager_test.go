@@ -3,6 +3,7 @@ package memory_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -39,6 +40,13 @@ func (c *clock) After(d time.Duration) <-chan time.Time {
 	}
 	c.timers[ch] = c.now.Add(d)
 	return ch
+}
+
+// waiting counts who waits for a time to come.
+func (c *clock) waiting() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.timers)
 }
 
 func (c *clock) advance(d time.Duration) {
@@ -324,8 +332,11 @@ func TestClaimEnds(t *testing.T) {
 		t.Errorf("too large: %v", err)
 	}
 	b.edit(starter, func(vm *api.VM) { vm.MemoryStaticMax = 900 * mib })
-	granted := make(chan error, 1)
+	granted, before := make(chan error, 1), b.clock.waiting()
 	go func() { granted <- b.m.Claim(b.ctx, b.host.ref, starter) }()
+	for b.clock.waiting() == before { // its time has to run before this one's does
+		runtime.Gosched()
+	}
 	left := int64(1024 * mib)
 	for range 400 { // it moves all the time, and too little
 		left -= mib / 2
