@@ -47,7 +47,7 @@ func host(t *testing.T) (*httptest.Server, *[]request) {
 	})
 	mux.HandleFunc("/console", func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodConnect || r.URL.Query().Get("session_id") != "OpaqueRef:s" {
-			w.WriteHeader(http.StatusForbidden)
+			http.Error(w, "SESSION_INVALID [OpaqueRef:none]", http.StatusForbidden)
 			return
 		}
 		w.WriteHeader(http.StatusOK)
@@ -153,7 +153,7 @@ func TestConsoleRefusedWithoutSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.session = "OpaqueRef:gone"
-	if _, err := c.Console(t.Context(), "OpaqueRef:vm"); err == nil || !strings.Contains(err.Error(), "403") {
+	if _, err := c.Console(t.Context(), "OpaqueRef:vm"); err == nil || !strings.Contains(err.Error(), "403 Forbidden: SESSION_INVALID [") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -53,7 +53,7 @@ func (c *Client) connect(conn net.Conn, ref string) (io.ReadWriteCloser, error) 
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("HTTP %s", resp.Status)
+		return nil, refusal(resp)
 	}
 	return &stream{Conn: conn, r: r}, conn.SetDeadline(time.Time{})
 }

@@ -129,7 +129,12 @@ func (c *Client) transfer(ctx context.Context, method, path string, query url.Va
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
 	}
+	return nil, refusal(resp)
+}
+
+// refusal is the error of an answer, which it closes.
+func refusal(resp *http.Response) error {
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-	return nil, &StatusError{Code: resp.StatusCode, Text: string(bytes.TrimSpace(text))}
+	return &StatusError{Code: resp.StatusCode, Text: string(bytes.TrimSpace(text))}
 }
