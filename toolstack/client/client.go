@@ -95,6 +95,11 @@ func dial(ctx context.Context, cfg Config) (*Client, error) {
 	if cfg.Local {
 		message, args = "session.slave_local_login_with_password", args[:2]
 	}
+	if c.onHost() { // it is PID 1 that listens, whether or not there is a toolstack
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.cfg.DialTimeout)
+		defer cancel()
+	}
 	err := c.rpc(ctx, message, &c.session, args...)
 	if err != nil {
 		return nil, fmt.Errorf("log in to %s as %s: %w", cfg.Addr, cfg.Username, err)

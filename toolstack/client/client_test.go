@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"cairn/toolstack/transfer/coding"
 )
@@ -260,5 +262,49 @@ func TestSparseFileToAnyHost(t *testing.T) {
 		if want := fmt.Sprint(size, size, nil); c.coded && coding.Sparse(info) != strings.HasPrefix(got, "zstd-1 ") || !c.coded && got != want {
 			t.Errorf("%s?%v to a host that says %q: %s", c.path, c.query, c.says, got)
 		}
+	}
+}
+
+// TestPutOfAPipe: what is no file has its bytes sent all the same.
+func TestPutOfAPipe(t *testing.T) {
+	got := make(chan string, 1)
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			b, err := io.ReadAll(r.Body)
+			got <- fmt.Sprint(r.ContentLength, string(b), err)
+			return
+		}
+		io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":"OpaqueRef:s"}`)
+	}))
+	defer s.Close()
+	c, err := dialHost(t, s, "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	go func() { io.WriteString(w, "a disk"); w.Close() }()
+	if err := c.PutFile(t.Context(), "/import_raw_vdi", nil, fmt.Sprintf("/dev/fd/%d", r.Fd())); err != nil {
+		t.Error(err)
+	}
+	if text := <-got; text != "-1a disk<nil>" {
+		t.Error(text)
+	}
+}
+
+// TestHostThatDoesNotAnswer: a socket that somebody else keeps open for a host which is
+// down is given up.
+func TestHostThatDoesNotAnswer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := Dial(t.Context(), Config{Addr: path, Username: "root", DialTimeout: 50 * time.Millisecond}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
 	}
 }

@@ -64,8 +64,9 @@ func (c *Client) put(ctx context.Context, path string, query url.Values, header 
 	return err
 }
 
-// PutFile is Put of a file's content. The holes of a raw disk are not sent to a host that
-// can do without.
+// PutFile is Put of a file's content, or a device's; of what nobody knows the length of,
+// such as a pipe, it is sent until it ends. The holes of a raw disk are not sent to a host
+// that can do without.
 func (c *Client) PutFile(ctx context.Context, path string, query url.Values, file string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -76,6 +77,9 @@ func (c *Client) PutFile(ctx context.Context, path string, query url.Values, fil
 	if err != nil {
 		return err
 	}
+	if !info.Mode().IsRegular() {
+		return c.putSpecial(ctx, path, query, f)
+	}
 	if !rawDisk(path, query) || !coding.Sparse(info) || !c.takesCoding(ctx, path) {
 		return c.Put(ctx, path, query, f, info.Size())
 	}
@@ -84,6 +88,18 @@ func (c *Client) PutFile(ctx context.Context, path string, query url.Values, fil
 		return err
 	}
 	return c.put(ctx, path, query, http.Header{"Content-Encoding": {coding.Name}}, stream, -1)
+}
+
+// putSpecial is PutFile of what has its length elsewhere, or nowhere.
+func (c *Client) putSpecial(ctx context.Context, path string, query url.Values, f *os.File) error {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil && size > 0 { // a disk
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		return c.Put(ctx, path, query, f, size)
+	}
+	return c.put(ctx, path, query, nil, f, -1)
 }
 
 // rawDisk tells whether a file's bytes become those of a disk that is there. Of others

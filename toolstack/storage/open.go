@@ -144,7 +144,7 @@ func (d *Disk) Failed(err error) error {
 	case errors.As(err, &e):
 		d.m.noSpace(context.Background(), d.at, err)
 		return d.place().failed(err)
-	case errors.As(err, &errno) || errors.Is(err, nbd.ErrProtocol):
+	case errors.As(err, &errno) || errors.Is(err, nbd.ErrProtocol) || errors.Is(err, nbd.ErrGone):
 		d.m.cfg.Log.Warn("disk-stream-failed", "vdi", d.vdi, "err", err)
 		return api.ErrVDIIOError(err.Error())
 	}

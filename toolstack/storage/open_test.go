@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"cairn/toolstack/storage"
 	"cairn/toolstack/storage/storagetest"
 	"cairn/toolstack/transfer/disk"
+	"cairn/toolstack/transfer/nbd"
 )
 
 func (r *rig) open(vdi api.VDIRef, write bool) *storage.Disk {
@@ -207,8 +209,10 @@ func TestOpenFails(t *testing.T) {
 	d := r.open(ref, false)
 	_, err := d.ReadAt(make([]byte, 1), 0)
 	var e *api.Error
-	if !errors.As(d.Failed(err), &e) || e.Code != "VDI_IO_ERROR" {
-		t.Error(err)
+	for _, err := range []error{err, fmt.Errorf("write: %w", nbd.ErrGone)} {
+		if !errors.As(d.Failed(err), &e) || e.Code != "VDI_IO_ERROR" {
+			t.Error(err)
+		}
 	}
 	r.closed(d)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -48,7 +48,7 @@ const lastWord = 10 * time.Second
 func (s *Server) Transfer(method, prefix string, h TransferFunc) {
 	label := method + " " + prefix
 	s.Handle(method, prefix, Auth, func(w http.ResponseWriter, r *Request) {
-		if !decodable(r.Header) {
+		if !decodable(r.Request) {
 			s.refuseCoding(w, r)
 			return
 		}

@@ -81,7 +81,7 @@ func (s Settings) addr() string {
 // askPassword asks on the terminal when no password was given.
 func (s *session) askPassword() error {
 	f, ok := s.in.(*os.File)
-	if s.hasPassword || path.IsAbs(s.Server) || !ok || !term.IsTerminal(int(f.Fd())) {
+	if s.hasPassword || path.IsAbs(s.Server) && s.Username == defaults().Username || !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil
 	}
 	fmt.Fprintf(s.errOut, "Password of %s on %s: ", s.Username, s.addr())

@@ -88,6 +88,9 @@ func (s *session) fetch(ctx context.Context, path string, query url.Values, para
 		return err
 	}
 	err = disk.Save(ctx, f, body)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("the host ended %s before it was complete: %w", path, err)
+	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(name))
 	}

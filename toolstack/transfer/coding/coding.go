@@ -3,17 +3,19 @@
 // those that say how often one byte follows. That costs neither side any computing, and
 // every client that knows zstd can read it.
 //
-// What is kept: a stream is one frame, behind a frame to be skipped that names its kind,
-// by which a Reader knows that it need not unpack anything and may tell of holes instead
-// of making zeros. Any other zstd is unpacked, in a window of 8 MiB at most. A stream is
-// whole when its last block has come and nothing follows; one that ends before is
-// io.ErrUnexpectedEOF, and one that is no zstd ErrFormat. What a stream of few bytes
-// claims to hold is bounded by whoever reads it.
+// What is kept: a stream is one frame that says how many bytes it holds, behind a frame to
+// be skipped that names its kind, by which a Reader knows that it need not unpack anything
+// and may tell of holes instead of making zeros. Any other zstd is unpacked, in a window
+// of 8 MiB at most. A stream is whole when its last block has come, it holds what it said
+// and nothing follows; one that ends before is io.ErrUnexpectedEOF, also between two frames
+// where its source knows that more was to come, and one that is no zstd ErrFormat. What a
+// stream of few bytes claims to hold is bounded by whoever reads it.
 //
 // Writers and Readers are for one goroutine each.
 package coding
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strconv"
 	"strings"
@@ -34,16 +36,21 @@ const (
 	kinds    = 3 << 1
 )
 
-// begin is what streams of a Writer begin with: the frame to be skipped, and the head of
-// the frame, whose window is one block, without a size and a checksum.
-var begin = func() []byte {
-	const kind = "cairn: stored"
+// kind is what streams of a Writer begin with: the frame to be skipped, and the head of
+// the frame up to its size of 8 bytes; its window is one block, and it has no checksum.
+var kind = func() []byte {
+	const name = "cairn: stored"
 	b := binary.LittleEndian.AppendUint32(nil, 0x184d2a5c)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(kind)))
-	b = append(b, kind...)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(name)))
+	b = append(b, name...)
 	b = binary.LittleEndian.AppendUint32(b, 0xfd2fb528)
-	return append(b, 0, 7<<3)
+	return append(b, 3<<6, 7<<3)
 }()
+
+// begin is the head of a stream that holds so many bytes.
+func begin(size int64) []byte {
+	return binary.LittleEndian.AppendUint64(bytes.Clone(kind), uint64(size))
+}
 
 // putHead writes the three bytes before a block.
 func putHead(b []byte, kind, size int) {

@@ -40,7 +40,11 @@ func sample() (parts []part, plain []byte) {
 func written(t testing.TB, parts []part) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w := NewWriter(&b)
+	size := int64(0)
+	for _, p := range parts {
+		size += int64(len(p.data)) + p.zeros
+	}
+	w := NewWriter(&b, size)
 	for _, p := range parts {
 		if p.data != nil {
 			n, err := w.Write(p.data)
@@ -127,9 +131,10 @@ func TestForeign(t *testing.T) {
 	if err != nil || !bytes.Equal(got, plain) {
 		t.Errorf("%d bytes of %d, %v", len(got), len(plain), err)
 	}
-	stream := append(bytes.Clone(begin), 0, 0, 0, 7, 0, 0, 0)
-	putHead(stream[len(begin):], repeated, 10)
-	putHead(stream[len(begin)+4:], stored|last, 0)
+	head := begin(10)
+	stream := append(head, 0, 0, 0, 7, 0, 0, 0)
+	putHead(stream[len(head):], repeated, 10)
+	putHead(stream[len(head)+4:], stored|last, 0)
 	parts, err := read(NewReader(bytes.NewReader(stream)))
 	if err != nil || len(parts) != 1 || string(parts[0].data) != strings.Repeat("\a", 10) {
 		t.Errorf("%v, %v", parts, err)
@@ -154,14 +159,60 @@ func TestCutAnywhere(t *testing.T) {
 	}
 }
 
+// TestCutBetweenFrames: an end that only the source knows to be too early.
+func TestCutBetweenFrames(t *testing.T) {
+	z, err := zstd.NewWriter(nil)
+	must(t, err)
+	frame := z.EncodeAll([]byte("abcdefgh"), nil)
+	skipped := append([]byte{0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0}, 'x')
+	for name, all := range map[string][]byte{"a frame": frame, "two": append(bytes.Clone(frame), frame...), "one to be skipped": append(bytes.Clone(frame), skipped...)} {
+		_, err := read(NewReader(io.MultiReader(bytes.NewReader(all), iotest.ErrReader(io.ErrUnexpectedEOF))))
+		if !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := io.ReadAll(NewReader(bytes.NewReader(all))); err != nil || len(got)%8 != 0 {
+			t.Errorf("%s, whole: %d bytes, %v", name, len(got), err)
+		}
+	}
+}
+
+// TestSize: what a stream holds is known before it is read, where a Writer made it; and
+// one that writes something else has not ended well.
+func TestSize(t *testing.T) {
+	parts, plain := sample()
+	r := NewReader(bytes.NewReader(written(t, parts)))
+	if r.Size() != int64(len(plain)) {
+		t.Errorf("%d bytes, it says", r.Size())
+	}
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, plain) {
+		t.Errorf("%d bytes after that, %v", len(got), err)
+	}
+	z, err := zstd.NewWriter(nil)
+	must(t, err)
+	if n := NewReader(bytes.NewReader(z.EncodeAll(plain, nil))).Size(); n != -1 {
+		t.Errorf("another's has %d bytes", n)
+	}
+	if n := NewReader(bytes.NewReader(nil)).Size(); n != -1 {
+		t.Errorf("nothing has %d bytes", n)
+	}
+	w := NewWriter(io.Discard, 5)
+	must(t, w.Zero(4))
+	if w.Close() == nil {
+		t.Error("4 bytes are 5")
+	}
+}
+
 func TestNonsense(t *testing.T) {
 	whole := written(t, nil)
 	for name, b := range map[string][]byte{
 		"text":               []byte("a disk image, and long enough to look into"),
 		"bytes behind":       append(bytes.Clone(whole), 0),
-		"a packed block":     append(bytes.Clone(begin), 5, 0, 0),
-		"a block too large":  append(bytes.Clone(begin), 0xff, 0xff, 0xfd),
-		"an unknown block":   append(bytes.Clone(begin), 7, 0, 0),
+		"a packed block":     append(begin(block), 5, 0, 0),
+		"a block too large":  append(begin(block), 0xff, 0xff, 0xfd),
+		"a size too large":   append(begin(-1), 1, 0, 0),
+		"less than its size": append(begin(5), 1, 0, 0),
+		"more than its size": append(begin(5), 6<<3|1, 0, 0, 1, 2, 3, 4, 5, 6),
+		"an unknown block":   append(begin(block), 7, 0, 0),
 		"a window too large": {0x28, 0xb5, 0x2f, 0xfd, 0, 20 << 3, 1, 0, 0},
 	} {
 		if _, err := io.ReadAll(NewReader(bytes.NewReader(b))); !errors.Is(err, ErrFormat) {
@@ -210,11 +261,16 @@ func TestFile(t *testing.T) {
 	if Sparse(info) != (len(streams[0]) < 2<<20) {
 		t.Errorf("sparse %v, but %d bytes", Sparse(info), len(streams[0]))
 	}
-	s, err := NewFile(f)
-	must(t, err)
-	must(t, f.Truncate(hole+1))
-	if _, err := io.ReadAll(s); Sparse(info) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("a file that is made shorter: %v", err)
+	for _, n := range []int64{hole + 1, 1} { // within its data, and its holes
+		s, err := NewFile(f)
+		must(t, err)
+		_, err = s.Read(make([]byte, 1))
+		must(t, err)
+		must(t, f.Truncate(n))
+		if _, err := io.ReadAll(s); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("a file that is made shorter, %d: %v", n, err)
+		}
+		must(t, f.Truncate(2*hole))
 	}
 }
 
@@ -232,7 +288,7 @@ func TestAccepted(t *testing.T) {
 func FuzzReader(f *testing.F) {
 	parts, _ := sample()
 	f.Add(written(f, parts[:3]))
-	f.Add(append(bytes.Clone(begin), 0xff, 0xff, 0xff))
+	f.Add(append(begin(block), 0xff, 0xff, 0xff))
 	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 0, 1, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := NewReader(bytes.NewReader(b))

@@ -1,6 +1,7 @@
 package coding
 
 import (
+	"cmp"
 	"io"
 	"os"
 )
@@ -21,7 +22,8 @@ type File struct {
 // blocks are gathered before they are sent.
 const blocks = 16
 
-// NewFile is a file's stream, from its beginning, of as many bytes as it has now.
+// NewFile is a file's stream, from its beginning, of as many bytes as it has now. One that
+// is made shorter meanwhile is io.ErrUnexpectedEOF.
 func NewFile(f *os.File) (*File, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -68,7 +70,7 @@ func (s *File) next() ([]byte, error) {
 	b := s.buf[:0]
 	if !s.begun {
 		s.begun = true
-		return append(b, begin...), nil
+		return append(b, begin(s.size)...), nil
 	}
 	for len(b) <= cap(b)-3-block && s.off < s.size {
 		if s.data < s.off {
@@ -93,6 +95,9 @@ func (s *File) next() ([]byte, error) {
 		s.off += int64(n)
 	}
 	if s.off == s.size && len(b) <= cap(b)-3 {
+		if info, err := s.f.Stat(); err != nil || info.Size() < s.size {
+			return nil, cmp.Or(err, io.ErrUnexpectedEOF) // what is behind its end looks like a hole
+		}
 		b = append(b, 0, 0, 0)
 		putHead(b[len(b)-3:], stored|last, 0)
 		s.ended = true

@@ -2,9 +2,11 @@ package coding
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -27,6 +29,8 @@ type Reader struct {
 	fill   bool // it repeats a byte
 	with   byte
 	left   int64 // of the block
+	size   int64 // of what it holds; -1 where that is not known
+	sum    int64 // of all blocks
 }
 
 // source remembers that it failed, which is no fault of what was read.
@@ -45,7 +49,14 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 // NewReader reads a stream that has not begun.
-func NewReader(r io.Reader) *Reader { return &Reader{src: &source{r: r}} }
+func NewReader(r io.Reader) *Reader { return &Reader{src: &source{r: r}, size: -1} }
+
+// Size is how many bytes a stream says it holds, if a Writer made it; else -1. It reads
+// the beginning of the stream. What is wrong with that the next read says.
+func (r *Reader) Size() int64 {
+	r.start()
+	return r.size
+}
 
 // Close ends what unpacks; what is read from stays open.
 func (r *Reader) Close() error {
@@ -103,27 +114,36 @@ func (r *Reader) ReadHoles(p []byte) (int, error) {
 
 // ahead reads up to the next byte of a block.
 func (r *Reader) ahead() error {
-	if !r.begun {
-		r.begun = true
-		r.err = r.open()
-	}
+	r.start()
 	for r.err == nil && r.other == nil && r.left == 0 {
 		r.err = r.next()
 	}
 	return r.err
 }
 
-// open finds out what kind of stream it is.
-func (r *Reader) open() error {
-	head := make([]byte, len(begin))
-	n, err := io.ReadFull(r.src, head)
-	if err == nil && bytes.Equal(head, begin) {
-		return nil
+func (r *Reader) start() {
+	if !r.begun {
+		r.begun = true
+		r.err = r.open()
 	}
+}
+
+// open finds out what kind of stream it is.
+func (r *Reader) open() (err error) {
+	head := make([]byte, len(kind)+8)
+	n, err := io.ReadFull(r.src, head)
+	ours := bytes.HasPrefix(head[:n], kind)
 	switch {
 	case r.src.err != nil:
 		return r.src.err
-	case n > 0 && bytes.HasPrefix(begin, head[:n]):
+	case err == nil && ours:
+		size := binary.LittleEndian.Uint64(head[len(kind):])
+		if size > math.MaxInt64 {
+			return fmt.Errorf("%w: %d bytes", ErrFormat, size)
+		}
+		r.size = int64(size)
+		return nil
+	case ours || n > 0 && bytes.HasPrefix(kind, head[:n]):
 		return io.ErrUnexpectedEOF
 	}
 	r.other, err = zstd.NewReader(io.MultiReader(bytes.NewReader(head[:n]), r.src),
@@ -142,10 +162,11 @@ func (r *Reader) next() error {
 	}
 	h := int64(head[0]) | int64(head[1])<<8 | int64(head[2])<<16
 	r.ending, r.left = h&last != 0, h>>3
-	switch kind := h & kinds; {
-	case r.left > block || kind != stored && kind != repeated:
+	r.sum += r.left
+	switch what := h & kinds; {
+	case r.left > block || what != stored && what != repeated || r.sum > r.size:
 		return fmt.Errorf("%w: block %06x", ErrFormat, h)
-	case kind == stored:
+	case what == stored:
 		r.fill = false
 		return nil
 	}
@@ -157,6 +178,8 @@ func (r *Reader) next() error {
 // end makes sure that nothing follows.
 func (r *Reader) end() error {
 	switch _, err := io.ReadFull(r.src, make([]byte, 1)); {
+	case r.sum != r.size:
+		return fmt.Errorf("%w: it holds %d bytes of %d", ErrFormat, r.sum, r.size)
 	case err == nil:
 		return fmt.Errorf("%w: bytes behind its end", ErrFormat)
 	case err == io.EOF:
@@ -177,10 +200,12 @@ func cut(err error) error {
 // broken is an error by whose fault it is.
 func (r *Reader) broken(err error) error {
 	switch {
-	case err == nil || err == io.EOF || r.src.err != nil && errors.Is(err, r.src.err):
-		return err
-	case r.src.err != nil:
+	case err == nil:
+		return nil
+	case r.src.err != nil: // whatever is made of it, such as an end between two frames
 		return r.src.err
+	case err == io.EOF:
+		return err
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return io.ErrUnexpectedEOF
 	}

@@ -1,16 +1,21 @@
 package coding
 
-import "io"
+import (
+	"fmt"
+	"io"
+)
 
 // Writer writes a stream.
 type Writer struct {
 	w     io.Writer
+	size  int64
+	done  int64 // of it
 	begun bool
 	head  [4]byte
 }
 
-// NewWriter begins a stream.
-func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+// NewWriter begins a stream that is to hold so many bytes.
+func NewWriter(w io.Writer, size int64) *Writer { return &Writer{w: w, size: size} }
 
 // start writes what comes before the first block.
 func (w *Writer) start() error {
@@ -18,7 +23,7 @@ func (w *Writer) start() error {
 		return nil
 	}
 	w.begun = true
-	_, err := w.w.Write(begin)
+	_, err := w.w.Write(begin(w.size))
 	return err
 }
 
@@ -34,6 +39,7 @@ func (w *Writer) Write(p []byte) (n int, err error) {
 			return n, err
 		}
 		k, err := w.w.Write(p[:k])
+		w.done += int64(k)
 		if n += k; err != nil {
 			return n, err
 		}
@@ -50,6 +56,7 @@ func (w *Writer) Zero(n int64) error {
 	if err := w.start(); err != nil {
 		return err
 	}
+	w.done += n
 	b := make([]byte, 0, 4*min(many, n/block+1))
 	for n > 0 {
 		k := min(block, n)
@@ -69,6 +76,9 @@ func (w *Writer) Zero(n int64) error {
 func (w *Writer) Close() error {
 	if err := w.start(); err != nil {
 		return err
+	}
+	if w.done != w.size {
+		return fmt.Errorf("%d bytes were written of %d", w.done, w.size)
 	}
 	putHead(w.head[:], stored|last, 0)
 	_, err := w.w.Write(w.head[:3])

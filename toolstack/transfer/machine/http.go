@@ -12,6 +12,7 @@ import (
 
 	"cairn/toolstack/api"
 	"cairn/toolstack/db"
+	"cairn/toolstack/transfer/coding"
 	"cairn/toolstack/transfer/plan"
 	"cairn/toolstack/transfer/xva"
 	"cairn/toolstack/wire"
@@ -184,10 +185,13 @@ type body struct{ io.Reader }
 // Read implements io.Reader.
 func (b body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
+	switch {
+	case err == nil || errors.Is(err, io.EOF):
+		return n, err
+	case errors.Is(err, coding.ErrFormat):
+		return n, api.ErrImportError(err.Error())
 	}
-	return n, err
+	return n, io.ErrUnexpectedEOF
 }
 
 // references are the result of an import.

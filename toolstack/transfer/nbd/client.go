@@ -93,7 +93,7 @@ func (c *Client) why(err error) error {
 		return cause
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("the server has gone: %w", err)
+		return fmt.Errorf("%w: %v", ErrGone, err) // not an end of anything that was read
 	}
 	return err
 }

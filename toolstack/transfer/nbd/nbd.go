@@ -27,6 +27,9 @@ import (
 // ErrProtocol is a server that does not speak as it should.
 var ErrProtocol = errors.New("not NBD as it is written")
 
+// ErrGone is a server that hung up.
+var ErrGone = errors.New("the server has gone")
+
 func broken(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...))
 }

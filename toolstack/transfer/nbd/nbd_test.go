@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"net"
 	"reflect"
@@ -162,7 +161,7 @@ func TestRefusedExport(t *testing.T) {
 	}
 	a, b = pair(t)
 	b.Close()
-	if _, err := nbd.New(t.Context(), a, ""); !errors.Is(err, io.EOF) {
+	if _, err := nbd.New(t.Context(), a, ""); !errors.Is(err, nbd.ErrGone) {
 		t.Error(err)
 	}
 }

@@ -13,10 +13,26 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"cairn/toolstack/api"
 	"cairn/toolstack/client"
 	"cairn/toolstack/transfer/coding"
 	"cairn/toolstack/transfer/disk"
+	"cairn/toolstack/wire/wiretest"
 )
+
+// stored is bytes in the coding, as xe sends them.
+func stored(t *testing.T, p []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := coding.NewWriter(&b, int64(len(p)))
+	if _, err := w.Write(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
 
 // coded sends a request whose body is said to be in a coding, and takes one.
 func (r *rig) coded(method, path, query, as string, body []byte) (*http.Response, []byte) {
@@ -27,7 +43,7 @@ func (r *rig) coded(method, path, query, as string, body []byte) (*http.Response
 	}
 	req.Header.Set("Accept-Encoding", "gzip, zstd")
 	if as != "" {
-		req.Header.Set("Content-Encoding", as)
+		req.Header["Content-Encoding"] = strings.Split(as, "|") // a line each
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -88,7 +104,7 @@ func TestCoded(t *testing.T) {
 // zeros are a stream that claims so many.
 func zeros(n int64) []byte {
 	var b bytes.Buffer
-	w := coding.NewWriter(&b)
+	w := coding.NewWriter(&b, n)
 	_ = w.Zero(n) // to memory
 	_ = w.Close()
 	return b.Bytes()
@@ -103,7 +119,7 @@ func TestCodedRefused(t *testing.T) {
 	want := random("sparse", size)
 	ref := r.disk(size)
 	r.put("vdi="+string(ref), want)
-	for _, as := range []string{"gzip", "zstd, gzip", "br", "x-zstd"} {
+	for _, as := range []string{"gzip", "zstd, gzip", "br", "x-zstd", "identity|zstd", "|zstd", "zstd|gzip", "zstd|zstd"} {
 		resp, _ := r.coded("PUT", "/import_raw_vdi", "vdi="+string(ref), as, want[:512])
 		if resp.StatusCode != http.StatusUnsupportedMediaType || resp.Header.Get("Accept-Encoding") != "zstd" {
 			t.Errorf("%s: %v", as, resp)
@@ -126,11 +142,64 @@ func TestCodedRefused(t *testing.T) {
 		}
 		r.free(fmt.Sprint("after ", n), ref)
 	}
-	if resp, text := r.coded("PUT", "/import_raw_vdi", "sr_id="+string(r.sr), "zstd", out); resp.StatusCode == http.StatusOK {
+	r.put("vdi="+string(ref), want)
+	packer, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := append(bytes.Clone(want), 1)
+	if resp, text := r.coded("PUT", "/import_raw_vdi", "vdi="+string(ref), "zstd", stored(t, long)); !strings.Contains(string(text), fmt.Sprintf("VDI_TOO_SMALL [%s, %d]", ref, len(long))) {
+		t.Errorf("a byte too many: %v %q", resp, text)
+	}
+	r.holds("after a disk that is larger", ref, want)
+	if resp, text := r.coded("PUT", "/import_raw_vdi", "sr_id="+string(r.sr), "zstd", packer.EncodeAll(want, nil)); resp.StatusCode == http.StatusOK {
 		t.Errorf("a disk of a size that nobody knows: %v %q", resp, text)
 	}
+	for _, format := range []string{"raw", "vhd", "qcow2"} {
+		if resp, text := r.coded("PUT", "/import_raw_vdi", "format="+format+"&vdi="+string(ref), "zstd", nil); resp.StatusCode != http.StatusOK {
+			t.Errorf("nothing, as %s: %v %q", format, resp, text)
+		}
+	}
+	r.pretends(ref)
 	r.put("vdi="+string(ref), want)
 	r.holds("in the end", ref, want)
+}
+
+// pretends claims a petabyte in the coding, which is refused at once.
+func (r *rig) pretends(ref api.VDIRef) {
+	r.T.Helper()
+	conn, err := net.Dial("tcp", r.HTTP.Listener.Addr().String())
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "PUT /import_raw_vdi?session_id=%s&vdi=%s HTTP/1.1\r\nHost: h\r\nContent-Encoding: zstd\r\nContent-Length: %d\r\n\r\n", r.Session, ref, int64(1)<<50)
+	head := make([]byte, len("HTTP/1.1 415"))
+	if _, err := io.ReadFull(conn, head); err != nil || string(head) != "HTTP/1.1 415" {
+		r.T.Errorf("a petabyte in a coding: %q, %v", head, err)
+	}
+}
+
+// TestCodedKnown: what says how much it holds is as good as what comes as it is, where the
+// length has to be known.
+func TestCodedKnown(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ref, want, images := r.images(4 * mib)
+	for _, format := range []string{"qcow2", "vhd", "vmdk"} {
+		if resp, text := r.coded("PUT", "/import_raw_vdi", "format="+format+"&vdi="+string(ref), "zstd", stored(t, images[format])); resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %v %q", format, resp, text)
+		}
+		r.holds(format, ref, want)
+	}
+	task := r.task()
+	resp, text := r.coded("PUT", "/import_raw_vdi", "task_id="+task+"&sr_id="+string(r.sr), "zstd", stored(t, want))
+	state := r.ended(task)
+	made, _, _ := strings.Cut(strings.TrimPrefix(wiretest.Get(r.Server, api.TaskRef(task)).Result, "<value>"), "</value>")
+	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(made, "OpaqueRef:") {
+		t.Fatalf("a new disk: %v %q, %s", resp, text, state)
+	}
+	r.holds("a new disk", api.VDIRef(made), want)
 }
 
 // TestSparseFile is what xe does with a file that has holes, out and in.

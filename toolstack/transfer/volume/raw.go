@@ -37,7 +37,7 @@ func writeRaw(o *outgoing) error {
 func (o *outgoing) writeCoded() error {
 	o.w.Header().Set("Content-Encoding", coding.Name)
 	o.begin(-1)
-	w, size := coding.NewWriter(o), float64(o.d.Size())
+	w, size := coding.NewWriter(o, o.d.Size()), float64(o.d.Size())
 	err := disk.Read(o, o.d, disk.All(o, o.d), func(e disk.Extent, data []byte) (err error) {
 		if data != nil {
 			_, err = w.Write(data)
