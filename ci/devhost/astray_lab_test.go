@@ -4,14 +4,12 @@ package devhost
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
 	"github.com/google/uuid"
@@ -29,8 +27,7 @@ func (d dialed) Dial() (net.Conn, error) { return d.Conn, nil }
 // has written since is found, and brought to where libvirt says.
 func TestLibvirtDiskAstray(t *testing.T) {
 	l, h, v := start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
+	ctx := bounded(t)
 	base := v.Create(t, "base.qcow2", 8<<20)
 	spec, id := withDisk(base)
 	must(t, h.Start(ctx, spec, true))

@@ -3,11 +3,9 @@
 package devhost
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"cairn/toolstack/hypervisor"
 )
@@ -16,8 +14,7 @@ import (
 // that is done to a guest, and the guest outlives its libvirtd.
 func TestLibvirtLongestChain(t *testing.T) {
 	l, h, v := start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
+	ctx := bounded(t)
 	top := v.Create(t, "layer1.qcow2", 8<<20)
 	grow := func(n int) hypervisor.Source { return v.Overlay(t, fmt.Sprintf("layer%d.qcow2", n), top) }
 	for n := 2; n < hypervisor.MaxLayers; n++ {

@@ -22,8 +22,7 @@ import (
 // effect, when it comes back, and the guest's disk is whole.
 func TestLibvirtJobsLeftBehind(t *testing.T) {
 	l, h, v := start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
+	ctx := bounded(t)
 	base := v.Create(t, "base.qcow2", 32<<20)
 	spec, id := withDisk(base)
 	spec.Graphics = true

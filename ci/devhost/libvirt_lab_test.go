@@ -4,6 +4,7 @@ package devhost
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -22,6 +23,13 @@ import (
 func TestMain(m *testing.M) {
 	Main()
 	os.Exit(m.Run())
+}
+
+// bounded is the time of a test that may wait for what never comes.
+func bounded(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func start(t *testing.T) (*Libvirt, *hypervisor.Libvirt, volumes) {

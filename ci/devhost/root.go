@@ -171,6 +171,9 @@ func (p plan) socketDirs() error {
 // ToolstackID is the user and group cairn, as in the image.
 const ToolstackID = 990
 
+// LocalSocket is where a toolstackd inside may serve the API to root without a password.
+const LocalSocket = "/var/lib/cairn/api.sock"
+
 func devices(root string) error {
 	dev := filepath.Join(root, "dev")
 	for _, d := range []string{"pts", "shm", "net"} {
@@ -328,6 +331,3 @@ func bind(src, dst string, readOnly bool) error {
 	}
 	return nil
 }
-
-// LocalSocket is where a toolstackd inside may serve the API to root without a password.
-const LocalSocket = "/var/lib/cairn/api.sock"

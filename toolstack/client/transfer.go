@@ -3,7 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -32,19 +31,10 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values) (io.Rea
 		return nil, err
 	}
 	if resp.Header.Get("Content-Encoding") == coding.Name {
-		return decoded{coding.NewReader(resp.Body), resp.Body}, nil
+		return coding.NewBody(resp.Body), nil
 	}
 	return resp.Body, nil
 }
-
-// decoded is a stream that came in a coding.
-type decoded struct {
-	*coding.Reader
-	body io.Closer
-}
-
-// Close implements io.Closer.
-func (d decoded) Close() error { return errors.Join(d.Reader.Close(), d.body.Close()) }
 
 // Put sends size bytes to a stream of the host, such as /blob.
 func (c *Client) Put(ctx context.Context, path string, query url.Values, body io.Reader, size int64) error {

@@ -56,7 +56,7 @@ func (m *Manager) begin(c *api.Call, ref api.VMRef, op api.VMOperations, also fu
 		operation.VM.Enter(tx, ref, vm, op, o.task)
 		o.uuid, o.site, o.started = vm.UUID, m.siteOf(vm), startOf(tx, vm)
 		m.bump(ref)
-		m.sleepsOn(ref)
+		m.stir(ref)
 		return nil
 	})
 	if err != nil {

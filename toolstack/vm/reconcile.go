@@ -309,7 +309,7 @@ func (m *Manager) settlePresent(ctx context.Context, ref api.VMRef, vm *api.VM, 
 		}
 		return m.awake(ctx, ref)
 	}
-	if m.overslept(ref, f.domain.Domain) {
+	if m.dozes(ref, f.domain.Domain) {
 		if err := m.inspected(ctx, ref, f); err != nil {
 			return err
 		}

@@ -91,7 +91,7 @@ func (m *Manager) wakeUp(ctx context.Context, o *running, w wakeUp, image func(*
 	}
 	if !w.paused {
 		if err = o.insist(done, hypervisor.Hypervisor.Resume); lost(err) { // with the image there is no way back
-			m.oversleeps(o.vm)
+			m.doze(o.vm)
 		}
 	}
 	if derr := m.cfg.Disks.Detach(done, o.site.ref(), w.image); derr != nil {
@@ -131,29 +131,29 @@ func lost(err error) bool {
 	return errors.Is(err, hypervisor.ErrUnknownOutcome) || errors.Is(err, hypervisor.ErrUnavailable)
 }
 
-// oversleeps has the reconciler let a VM go that is paused for no other reason than that
+// doze has the reconciler let a VM go that is paused for no other reason than that
 // libvirtd was not there, unless an operation begins before.
-func (m *Manager) oversleeps(ref api.VMRef) {
+func (m *Manager) doze(ref api.VMRef) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.asleep[ref] = true
+	m.dozing[ref] = true
 }
 
-// sleepsOn ends that: what an operation makes of the VM is what somebody wants.
-func (m *Manager) sleepsOn(ref api.VMRef) {
+// stir ends that: what an operation makes of the VM is what somebody wants.
+func (m *Manager) stir(ref api.VMRef) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.asleep, ref)
+	delete(m.dozing, ref)
 }
 
-// overslept tells such a VM, until it runs.
-func (m *Manager) overslept(ref api.VMRef, d hypervisor.Domain) bool {
+// dozes tells such a VM, until it runs.
+func (m *Manager) dozes(ref api.VMRef, d hypervisor.Domain) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if d.State != hypervisor.Paused {
-		delete(m.asleep, ref)
+		delete(m.dozing, ref)
 	}
-	return m.asleep[ref]
+	return m.dozing[ref]
 }
 
 // Pauses between attempts to wake a VM: the first one, and those that an operation

@@ -157,7 +157,7 @@ type Manager struct {
 	known   map[string]bool              // foreign domains already reported
 	jobs    map[string]bool              // marks of disks that are being made
 	rousing map[api.VDIRef]bool          // images whose VMs somebody is waking
-	asleep  map[api.VMRef]bool           // machines that nobody paused, to be let go
+	dozing  map[api.VMRef]bool           // machines that nobody paused, to be let go
 	astray  map[api.VMRef]bool           // devices of machines without a domain, to be let go of
 	look    map[string]bool              // domains whose devices may not be as the rows say
 
@@ -212,7 +212,7 @@ func New(cfg Config) *Manager {
 		epochs: map[api.VMRef]uint64{}, stops: map[string]hypervisor.Reason{},
 		jobEnded: make(chan struct{}, 1), jobs: map[string]bool{}, rousing: map[api.VDIRef]bool{}, snapshots: lock.NewKeyed[api.VMRef](),
 		doomed: map[string]time.Time{}, known: map[string]bool{}, missing: map[string]time.Time{},
-		asleep: map[api.VMRef]bool{}, astray: map[api.VMRef]bool{}, starved: map[string]attempt{}, look: map[string]bool{},
+		dozing: map[api.VMRef]bool{}, astray: map[api.VMRef]bool{}, starved: map[string]attempt{}, look: map[string]bool{},
 		sighted: make(chan struct{}),
 	}
 }

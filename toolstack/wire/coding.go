@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 
@@ -34,16 +33,7 @@ func decode(r *Request) (end func()) {
 	if !coded(r.Header) || r.ContentLength == 0 {
 		return func() {}
 	}
-	plain := coding.NewReader(r.Body)
-	r.Body, r.ContentLength = uncoded{plain, r.Body}, plain.Size()
-	return func() { _ = plain.Close() } // there is nothing to fail
+	plain := coding.NewBody(r.Body)
+	r.Body, r.ContentLength = plain, plain.Size()
+	return func() { _ = plain.Reader.Close() } // there is nothing to fail; the body is the server's
 }
-
-// uncoded reads from the first and closes the second.
-type uncoded struct {
-	*coding.Reader
-	body io.Closer
-}
-
-// Close implements io.Closer.
-func (u uncoded) Close() error { return u.body.Close() }

@@ -66,6 +66,18 @@ func (r *Reader) Close() error {
 	return nil
 }
 
+// Body is what a body in the coding holds, in place of that.
+type Body struct {
+	*Reader
+	body io.Closer
+}
+
+// NewBody reads a body that has not begun.
+func NewBody(body io.ReadCloser) Body { return Body{NewReader(body), body} }
+
+// Close closes the body, too.
+func (b Body) Close() error { return errors.Join(b.Reader.Close(), b.body.Close()) }
+
 // Read implements io.Reader.
 func (r *Reader) Read(p []byte) (int, error) {
 	if err := r.ahead(); err != nil || len(p) == 0 {
